@@ -106,7 +106,9 @@ def read_run(directory: Path | str) -> Run:
     except FileNotFoundError:
         raise InputError(f"{path}: no such run; train it first, or name a finished run directory") from None
     except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a run record ({error}); delete the directory and train it again") from None
+        raise InputError(
+            f"{path}: not a run record ({error}); delete the directory and train it again"
+        ) from None
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, float]]) -> str:
@@ -127,7 +129,11 @@ def write_safetensors(path: Path | str, tensors: Mapping[str, np.ndarray]) -> No
     header, data, offset = {}, [], 0
     for name, tensor in sorted(tensors.items()):
         raw = np.ascontiguousarray(tensor, dtype="<f4").tobytes()
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, offset + len(raw)]}
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + len(raw)],
+        }
         offset += len(raw)
         data.append(raw)
     text = json.dumps(header).encode()

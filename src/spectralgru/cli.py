@@ -1,0 +1,181 @@
+"""The command line: each command a thin call.
+
+Exit codes: 0 ok, 1 failed, 2 bad usage or input, 75 stopped on request (the same command goes on)."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spectralgru.corpora.dataset import Split
+from spectralgru.errors import InputError, RunError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+CorpusOption = Annotated[
+    str, typer.Option("--corpus", help="ptb, nottingham, chorales, jsb_chorales, musedata, piano_midi")
+]
+DataOption = Annotated[Path, typer.Option("--data", help="folder of raw and prepared corpora")]
+ParamsOption = Annotated[Path, typer.Option("--params", help="the file of parameters")]
+ScaleOption = Annotated[
+    str | None, typer.Option("--scale", help="quick or paper; default: what params.yaml says")
+]
+CorporaOption = Annotated[
+    list[str] | None, typer.Option("--corpus", help="default: what params.yaml says; repeatable")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="folder of results; default results/<scale>")]
+
+DATA, PARAMS = Path("data"), Path("params.yaml")
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+    """Train gated recurrent units that cannot explode, and reproduce the paper that showed how."""
+
+
+def _params(path: Path, scale: str | None, changes: dict[str, Any] | None = None) -> Any:
+    from spectralgru.params import load_params
+
+    overrides: dict[str, Any] = dict(changes or {})
+    return load_params(path, overrides if scale is None else overrides | {"scale": scale})
+
+
+@app.command()
+def fetch(corpus: CorpusOption, data: DataOption = DATA) -> None:
+    """Fetch a corpus and verify it."""
+    from spectralgru.corpora.prepare import fetch as fetch_corpus
+
+    fetch_corpus(corpus, data)
+
+
+@app.command()
+def prepare(corpus: CorpusOption, data: DataOption = DATA) -> None:
+    """Fetch what is missing and write data/prepared/<corpus>.npz and .json."""
+    from spectralgru.corpora.prepare import prepare as prepare_corpus
+
+    path = prepare_corpus(corpus, data)
+    counts = json.loads(path.with_suffix(".json").read_text())["counts"]
+    typer.echo(f"{path}: {json.dumps(counts)}")
+
+
+@app.command()
+def train(
+    corpus: CorpusOption,
+    method: Annotated[str, typer.Option(help="constraint, clipping or none")],
+    out: Annotated[Path | None, typer.Option(help="folder of results; default results/<scale>")] = None,
+    value: Annotated[float | None, typer.Option(help="delta (constraint) or threshold (clipping)")] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option(help="default: what params.yaml says; repeatable")
+    ] = None,
+    scale: ScaleOption = None,
+    data: DataOption = DATA,
+    params: ParamsOption = PARAMS,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="e.g. training.epochs=2; repeatable")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: what torch chooses")
+    ] = None,
+    checkpoints: Annotated[Path, typer.Option(help="folder of checkpoints")] = Path(".checkpoints"),
+) -> None:
+    """Train one setting with all its seeds; run again, it resumes or, when finished, does nothing."""
+    import torch
+
+    from spectralgru.params import parse_setting, with_changes
+    from spectralgru.training.train import train as train_job
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = with_changes(_params(params, scale), corpus, changes or [])
+    job = chosen.job(corpus, [parse_setting(method, value)], seeds)
+    root = out or Path("results") / chosen.scale
+    for run in train_job(job, data / "prepared" / f"{corpus}.npz", root, checkpoints, device):
+        typer.echo(
+            f"{run.corpus} {run.setting} seed {run.seed}: {run.status} {json.dumps(run.diverged or run.best)}"
+        )
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="a run directory")],
+    data: DataOption = DATA,
+    split: Annotated[Split, typer.Option(help="valid or test")] = "test",
+) -> None:
+    """Compute the loss and metric of a run's saved model again."""
+    from spectralgru.training.saved import evaluate_run
+
+    typer.echo(json.dumps(evaluate_run(run, data, split)))
+
+
+@app.command()
+def track(
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    corpora: CorporaOption = None,
+    out: Annotated[Path | None, typer.Option(help="folder of results; default results/<scale>")] = None,
+) -> None:
+    """Import run directories into MLflow (MLFLOW_TRACKING_URI, else mlflow.db); again: only what changed."""
+    from spectralgru.tracking import track as track_runs
+
+    chosen = _params(params, scale)
+    root = out or Path("results") / chosen.scale
+    for corpus in corpora or chosen.chosen_corpora():
+        runs = [root / path for path in chosen.run_directories(corpus)]
+        typer.echo(track_runs(root, runs, None, sorted((root / "figures").glob(f"{corpus}-*.svg"))))
+
+
+@app.command()
+def tables(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: CorporaOption = None) -> None:
+    """Write the tables, ours beside the paper's."""
+    from spectralgru.results.tables import write_tables
+
+    _results(write_tables, params, scale, corpora)
+
+
+@app.command()
+def figures(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: CorporaOption = None) -> None:
+    """Write the figures."""
+    from spectralgru.results.figures import write_figures
+
+    _results(write_figures, params, scale, corpora)
+
+
+def _results(write: Any, params: Path, scale: str | None, corpora: list[str] | None) -> None:
+    chosen = _params(params, scale)
+    settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
+    for path in write(Path("results") / chosen.scale, settings, chosen.section.seeds, chosen.scale):
+        typer.echo(path)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of params.yaml."""
+    from spectralgru.params import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def doctor(data: DataOption = DATA, params: ParamsOption = PARAMS) -> None:
+    """Say what this machine has and what is missing."""
+    from spectralgru.doctor import diagnose
+
+    if not diagnose(data, params):
+        raise RunError("something is missing; see the lines above that do not say ok")
+
+
+def main() -> None:
+    """Entry point of `spectralgru`."""
+    from spectralgru.training.stopping import EXIT_STOPPED, Preempted
+
+    try:
+        app()
+    except (InputError, RunError, Preempted, KeyboardInterrupt) as error:
+        if "--debug" in sys.argv:
+            raise
+        codes = {InputError: 2, RunError: 1, Preempted: EXIT_STOPPED, KeyboardInterrupt: 130}
+        typer.echo(f"spectralgru: {error or 'interrupted'}", err=True)
+        sys.exit(codes[type(error)])

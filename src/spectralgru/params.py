@@ -1,0 +1,266 @@
+"""The models of params.yaml: the only place that knows its keys."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from spectralgru.errors import InputError
+from spectralgru.records import Method, run_path
+from spectralgru.training.settings import DataSettings, Job, ModelSettings, Replica, TrainingSettings
+from spectralgru.training.settings import Schedule as ScheduleSettings
+
+CorpusName = Literal["ptb", "nottingham", "chorales", "jsb_chorales", "musedata", "piano_midi"]
+Scale = Literal["quick", "paper"]
+Setting = tuple[Method, float | None]
+Value = TypeVar("Value")
+
+
+def _distinct(values: list[Value]) -> list[Value]:
+    if len(set(values)) < len(values):
+        raise ValueError("every entry may appear once")
+    return values
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Positive = Annotated[float, Field(gt=0)]
+Delta = Annotated[float, Field(gt=0, lt=2)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Data(_Strict):
+    """How much of the corpus is used; absent: all of it."""
+
+    train: PositiveInt | None = Field(None, description="tokens (words) or tunes (notes)")
+    valid: PositiveInt | None = None
+    test: PositiveInt | None = None
+    vocabulary: Annotated[int, Field(ge=3)] | None = Field(None, description="number of types (words only)")
+
+
+class Model(_Strict):
+    """The network."""
+
+    hidden_size: PositiveInt
+    num_layers: PositiveInt = 1
+    input_scale: Positive = Field(0.01, description="factor on the first layer's output")
+    dropout: float = Field(0.5, ge=0, lt=1, description="on the non-recurrent connections")
+    init_scale: Positive = Field(1.0, description="Gaussian weights have variance init_scale / hidden_size")
+
+
+class Schedule(_Strict):
+    """Learning-rate schedule: `decay` or `plateau`."""
+
+    kind: Literal["decay", "plateau"]
+    patience: PositiveInt = Field(
+        description="epochs at the first rate (decay) or without improvement (plateau)"
+    )
+    factor: float = Field(gt=1, description="the rate is divided by it")
+    minimum: float = Field(0.0, ge=0, description="plateau: training stops below this rate")
+
+
+class Training(_Strict):
+    """Plain SGD on truncated back-propagation through time."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt = 20
+    bptt_steps: PositiveInt = Field(35, description="steps of truncated back-propagation through time")
+    learning_rate: Positive
+    schedule: Schedule
+    trace_every: PositiveInt = Field(10, description="steps between two measurements of the spectral radius")
+
+
+class Methods(_Strict):
+    """What is compared."""
+
+    constraint: Annotated[list[Delta], AfterValidator(_distinct)] = Field(
+        default_factory=list, description="deltas"
+    )
+    clipping: Annotated[list[Positive], AfterValidator(_distinct)] = Field(
+        default_factory=list, description="thresholds of the gradient norm"
+    )
+    none: bool = Field(True, description="train without constraint or clipping too")
+
+
+class Experiment(_Strict):
+    """All runs on one corpus."""
+
+    data: Data = Data()
+    model: Model
+    training: Training
+    methods: Methods
+
+
+class Section(_Strict):
+    """One scale."""
+
+    run: Annotated[list[CorpusName], Field(min_length=1), AfterValidator(_distinct)]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+    settings: dict[CorpusName, Experiment]
+
+
+class Params(_Strict):
+    """params.yaml."""
+
+    scale: Scale = "quick"
+    corpora: Annotated[list[CorpusName] | None, BeforeValidator(_listed)] = Field(
+        None, description="one name or several, instead of the scale's own list"
+    )
+    quick: Section
+    paper: Section
+
+    @model_validator(mode="after")
+    def _corpora_have_settings(self) -> "Params":
+        for scale, section in (("quick", self.quick), ("paper", self.paper)):
+            chosen = self.chosen_corpora() if scale == self.scale else section.run
+            for corpus in chosen:
+                if corpus not in section.settings:
+                    known = ", ".join(section.settings)
+                    raise ValueError(f"{corpus} is to run, but {scale}.settings has only {known}")
+        return self
+
+    @property
+    def section(self) -> Section:
+        """The section of the chosen scale."""
+        return self.quick if self.scale == "quick" else self.paper
+
+    def chosen_corpora(self) -> list[CorpusName]:
+        """Corpora to run, in order."""
+        return self.section.run if self.corpora is None else self.corpora
+
+    def experiment(self, corpus: str) -> Experiment:
+        """The settings of a corpus at the chosen scale."""
+        for name, experiment in self.section.settings.items():
+            if name == corpus:
+                return experiment
+        known = ", ".join(self.section.settings)
+        raise InputError(
+            f"corpus {corpus!r} has no settings at scale {self.scale}; it must be one of {known}"
+        )
+
+    def settings(self, corpus: str) -> list[Setting]:
+        """Every method and value to run on a corpus, in the order of the paper's tables."""
+        methods = self.experiment(corpus).methods
+        settings: list[Setting] = [("constraint", delta) for delta in methods.constraint]
+        settings += [("clipping", threshold) for threshold in methods.clipping]
+        return settings + ([("none", None)] if methods.none else [])
+
+    def run_directories(self, corpus: str) -> list[Path]:
+        """Every run of a corpus, relative to results/<scale>."""
+        return [
+            run_path(".", corpus, *setting, seed)
+            for setting in self.settings(corpus)
+            for seed in self.section.seeds
+        ]
+
+    def job(self, corpus: str, settings: list[Setting], seeds: list[int] | None = None) -> Job:
+        """The runs of these settings, every seed, as one job."""
+        experiment = self.experiment(corpus)
+        training = experiment.training.model_dump()
+        training["schedule"] = ScheduleSettings(**training["schedule"])
+        rate = experiment.training.learning_rate
+        seeds = self.section.seeds if seeds is None else seeds
+        return Job(
+            corpus=corpus,
+            scale=self.scale,
+            data=DataSettings(**experiment.data.model_dump()),
+            model=ModelSettings(**experiment.model.model_dump()),
+            training=TrainingSettings(**training),
+            replicas=tuple(
+                Replica(method, value, seed, rate) for method, value in settings for seed in seeds
+            ),
+        )
+
+
+def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
+    """Read and validate params.yaml; `overrides` replace top-level keys."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); run in the project's folder or name the file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must hold keys and values, found {type(values).__name__}")
+    return parse_params(values | (overrides or {}), str(path))
+
+
+def parse_params(values: dict[str, Any], source: str = "params.yaml") -> Params:
+    """Validate the content of params.yaml; the first fault becomes one line."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_explain(error)}") from None
+
+
+def parse_setting(method: str, value: float | None) -> Setting:
+    """Validate one method and its value, as given by hand."""
+    try:
+        if method == "none" and value is None:
+            return "none", None
+        if method in ("constraint", "clipping") and value is not None:
+            checked = Methods.model_validate({method: [value]})
+            return (
+                ("constraint", checked.constraint[0])
+                if method == "constraint"
+                else ("clipping", checked.clipping[0])
+            )
+    except ValidationError as error:
+        raise InputError(f"--value: {_explain(error)}") from None
+    raise InputError(
+        f"--method {method} with --value {value}: use constraint with a delta, clipping with a threshold, or none alone"
+    )
+
+
+def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
+    """Apply `key=value` changes (`training.epochs=2`) to the settings of one corpus and validate again."""
+    values = params.model_dump(mode="json")
+    params.experiment(corpus)
+    for change in changes:
+        key, equals, text = change.partition("=")
+        node = values[params.scale]["settings"][corpus]
+        *path, last = key.split(".")
+        for name in path:
+            node = node.get(name) if isinstance(node, dict) else None
+        if not equals or not isinstance(node, dict):
+            raise InputError(
+                f"--set {change}: must be key=value with a key of the settings, e.g. training.epochs=2"
+            )
+        node[last] = yaml.safe_load(text)
+    return parse_params(values, "--set")
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}; remove it or correct its name (allowed keys: workflow/schemas/params.schema.json)"
+    if first["type"] == "missing":
+        return f"key {key} is missing; add it"
+    allowed = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict):
+        return f"{key}: {allowed}"
+    return f"{key} is {first['input']!r}: {allowed.replace('Input should', 'must')}"
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of params.yaml, for editors and for `snakemake`'s own validation."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}

@@ -1,0 +1,28 @@
+"""Loss and metric of trained models on a split, without dropout."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from spectralgru.models import Kind, ReplicatedModel
+from spectralgru.training.batches import NoteStream, WordStream
+
+
+@torch.no_grad()
+def evaluate(model: ReplicatedModel, stream: WordStream | NoteStream) -> Tensor:
+    """Mean loss [R], in nats per token (words) or per time step (notes)."""
+    state = model.initial_state(stream.weights.shape[1])
+    total, count = state.new_zeros(model.replicas), 0.0
+    for index in range(len(stream)):
+        chunk = stream.chunk(index)
+        starts = None if chunk.starts is None else chunk.starts.expand(model.replicas, -1, -1)
+        logits, state = model(chunk.inputs, state, starts)
+        total += model.loss(logits, chunk.targets, chunk.weights)
+        count += chunk.count
+    return total / count
+
+
+def metric(kind: Kind, loss: float) -> float:
+    """Perplexity (words; kept finite) or negative log-likelihood in nats per step (notes)."""
+    return math.exp(min(loss, 700.0)) if kind == "words" else loss

@@ -1,0 +1,169 @@
+"""The replica engine: runs that differ in seed, method, value and learning rate advance together, step by step."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectralgru.corpora.dataset import Corpus
+from spectralgru.models import ReplicatedModel, initial_weights
+from spectralgru.spectral import SpectralProjection, jacobian_at_origin, spectral_radius
+from spectralgru.training.batches import Chunk
+from spectralgru.training.clipping import clip_factor, gradient_norm
+from spectralgru.training.data import width
+from spectralgru.training.settings import ModelSettings, Replica
+
+INFINITY = float("inf")
+
+
+class Engine:
+    """R runs on one device. Everything random in a run comes from its own seed, never from its company."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        model: ModelSettings,
+        replicas: Sequence[Replica],
+        lanes: int,
+        device: torch.device,
+    ) -> None:
+        self.replicas = list(replicas)
+        self.dropout = model.dropout
+        self.device = device
+        shape = (width(corpus), model.hidden_size, model.num_layers)
+        self.model = ReplicatedModel(corpus.kind, *shape, model.input_scale, len(self.replicas))
+        for index, replica in enumerate(self.replicas):
+            self.model.set_weights(index, dict(initial_weights(*shape, model.init_scale, replica.seed)))
+        self.model.to(device)
+        self.generators = [torch.Generator(device).manual_seed(replica.seed) for replica in self.replicas]
+        self.max_sv = self._column(
+            2 - r.value if r.method == "constraint" and r.value else INFINITY for r in self.replicas
+        )
+        self.threshold = self._column(
+            r.value if r.method == "clipping" and r.value else INFINITY for r in self.replicas
+        )
+        self.rate = self._column(r.learning_rate for r in self.replicas)
+        self.state = self.model.initial_state(lanes)
+        self.projections = [SpectralProjection(self.max_sv) for _ in range(model.num_layers)]
+        self.projected = self._column(0 for _ in self.replicas)  # projections done since `start_epoch`
+        self.skipped = self._column(0 for _ in self.replicas)
+        self.saturated = self._column(0 for _ in self.replicas)
+        self.sigma_max = self._project(None)
+
+    def _column(self, values: Iterable[float]) -> Tensor:
+        return torch.tensor([float(v) for v in values], device=self.device)
+
+    def start_epoch(self) -> None:
+        """Every lane from the zero state; counters from zero."""
+        self.state = torch.zeros_like(self.state)
+        self.projected.zero_()
+        self.skipped.zero_()
+
+    def step(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """One SGD step on T steps of every lane; returns the summed loss and the gradient norm, both [R].
+
+        The loss that is differentiated is summed over steps and averaged over lanes: learning rates and
+        thresholds live on that scale. The norm is the one before clipping.
+        """
+        lanes = self.state.shape[2]
+        logits, state = self.model(chunk.inputs, self.state, chunk.starts, self._dropout_masks(chunk))
+        loss = self.model.loss(logits, chunk.targets, chunk.weights)
+        torch.autograd.backward(loss.sum() / lanes)
+        self.state = state.detach()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = gradient_norm(gradients)
+        factor = self.rate * clip_factor(norm, self.threshold)
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                assert parameter.grad is not None
+                parameter.addcmul_(parameter.grad, factor.view(-1, *[1] * (parameter.ndim - 1)), value=-1)
+            self.sigma_max = self._project(factor)
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        return loss.detach(), norm
+
+    def _project(self, factor: Tensor | None) -> Tensor:
+        """Project every layer onto sigma_1 <= 2 - delta; returns sigma_1 [R], the largest over layers."""
+        largest = torch.zeros_like(self.rate)
+        self.saturated.zero_()
+        for layer, projection in enumerate(self.projections):
+            weight = self.model.recurrent(layer)
+            moved = None
+            if factor is not None:
+                gradient: Tensor = getattr(self.model.gru, f"weight_hh_l{layer}").grad
+                candidate = gradient[:, 2 * self.model.hidden_size :]
+                moved = factor * torch.linalg.matrix_norm(candidate)
+            report = projection.project_(weight, moved)
+            largest = torch.maximum(largest, report.sigma_max.to(largest.dtype))
+            self.saturated += report.saturated
+            self.projected += report.projected
+            self.skipped += ~report.projected & self.max_sv.isfinite()
+        return largest
+
+    def _dropout_masks(self, chunk: Chunk) -> list[Tensor] | None:
+        if self.dropout == 0:
+            return None
+        steps, lanes = chunk.weights.shape[1:]
+        layers, keep = self.model.num_layers + 1, 1 - self.dropout
+        masks = self.state.new_empty(len(self.replicas), layers, steps, lanes, self.model.hidden_size)
+        for mask, generator in zip(masks, self.generators, strict=True):
+            mask.bernoulli_(keep, generator=generator)
+        masks /= keep
+        return list(masks.unbind(1))
+
+    def spectral_radius(self) -> Tensor:
+        """|lambda_1(J)| at the fixed point h* = 0, the largest over layers: [R]; NaN where W_hh is not finite."""
+        layers = []
+        for layer in range(self.model.num_layers):
+            jacobian = jacobian_at_origin(self.model.recurrent(layer))
+            finite = jacobian.isfinite().all(-1).all(-1)
+            radius = spectral_radius(torch.where(finite[:, None, None], jacobian, 0.0))
+            layers.append(torch.where(finite, radius, torch.nan))
+        return torch.stack(layers).amax(0)
+
+    def singular_values(self) -> list[list[list[float]]]:
+        """Singular values of W_hh in descending order: [R][L][H]; zero where W_hh is not finite."""
+        layers = [self.model.recurrent(layer).nan_to_num(0, 0, 0) for layer in range(self.model.num_layers)]
+        values = [torch.linalg.svdvals(w).tolist() for w in layers]
+        return [[layer[r] for layer in values] for r in range(len(self.replicas))]
+
+    def keep(self, replicas: Sequence[int]) -> None:
+        """Drop all replicas but these."""
+        index = list(replicas)
+        self.replicas = [self.replicas[r] for r in index]
+        self.generators = [self.generators[r] for r in index]
+        self.model.keep(index)
+        for projection in self.projections:
+            projection.select(torch.tensor(index, device=self.device))
+        for name in (
+            "max_sv",
+            "threshold",
+            "rate",
+            "state",
+            "projected",
+            "skipped",
+            "saturated",
+            "sigma_max",
+        ):
+            setattr(self, name, getattr(self, name)[index])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes while training."""
+        names = ("rate", "state", "projected", "skipped", "saturated", "sigma_max")
+        return {
+            "model": self.model.state_dict(),
+            "projections": [p.state_dict() for p in self.projections],
+            "generators": [g.get_state() for g in self.generators],
+            **{name: getattr(self, name) for name in names},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()` of an engine with the same replicas."""
+        self.model.load_state_dict(state["model"])
+        for projection, saved in zip(self.projections, state["projections"], strict=True):
+            projection.load_state_dict(saved)
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(saved)
+        for name in ("rate", "state", "projected", "skipped", "saturated", "sigma_max"):
+            setattr(self, name, state[name].to(self.device))

@@ -1,0 +1,42 @@
+"""Models of finished runs, read back."""
+
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from spectralgru.corpora.dataset import Split, load
+from spectralgru.errors import InputError
+from spectralgru.models import Kind, ReplicatedModel
+from spectralgru.records import Run, read_run
+from spectralgru.training.batches import evaluation_stream
+from spectralgru.training.data import part
+from spectralgru.training.evaluate import evaluate, metric
+from spectralgru.training.settings import DataSettings
+
+
+def load_model(directory: Path) -> tuple[Run, ReplicatedModel]:
+    """The record and the model (best validation epoch) of a run directory, as one replica."""
+    run = read_run(directory)
+    weights = load_file(directory / "model.safetensors")
+    settings = run.settings["model"]
+    kind: Kind = "words" if run.metric == "perplexity" else "notes"
+    shape = (weights["output.bias"].shape[0], settings["hidden_size"], settings["num_layers"])
+    model = ReplicatedModel(kind, *shape, settings["input_scale"], replicas=1)
+    model.set_weights(0, weights)
+    return run, model
+
+
+def evaluate_run(directory: Path, data: Path, split: Split) -> dict[str, float]:
+    """Loss and metric of a run's saved model on a split, computed again from the prepared corpus."""
+    run, model = load_model(directory)
+    corpus = load(data / "prepared" / f"{run.corpus}.npz")
+    if corpus.sha256 != run.data_sha256:
+        raise InputError(
+            f"{directory}: trained on data {run.data_sha256[:12]}, but {data} holds {corpus.sha256[:12]}; "
+            "prepare the corpus again or name the right --data"
+        )
+    training = run.settings["training"]
+    corpus = part(corpus, DataSettings(**run.settings["data"]))
+    stream = evaluation_stream(corpus, split, training["batch_size"], training["bptt_steps"], model.device)
+    loss = float(evaluate(model, stream)[0])
+    return {"loss": loss, run.metric: metric(model.kind, loss)}

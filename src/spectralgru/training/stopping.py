@@ -1,0 +1,22 @@
+"""Being asked to stop: write a checkpoint, then leave with a code that means "run me again"."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class Preempted(Exception):
+    """The process was asked to stop; a checkpoint was written and the same command goes on from it."""
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """A list that becomes true when the process gets SIGTERM."""
+    received: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, previous)

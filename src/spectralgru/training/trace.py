@@ -1,0 +1,47 @@
+"""The per-step trace of a run, thinned so that no burst is lost."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MAX_ROWS = 4000
+
+
+class Trace:
+    """Interval maxima of gradient norm and sigma_1 of every replica; one row an interval.
+
+    Both are seen at every step; the spectral radius is measured at each interval's last step.
+    """
+
+    def __init__(self, replicas: int, every: int, total_steps: int, device: torch.device) -> None:
+        self.every = max(every, -(-total_steps // MAX_ROWS))
+        self.rows: list[list[dict[str, float]]] = [[] for _ in range(replicas)]
+        self.grad_norm = torch.zeros(replicas, device=device)
+        self.sigma_max = torch.zeros(replicas, device=device)
+
+    def add(self, grad_norm: Tensor, sigma_max: Tensor) -> None:
+        """Take one step's values [R] in."""
+        self.grad_norm = torch.maximum(self.grad_norm, grad_norm)
+        self.sigma_max = torch.maximum(self.sigma_max, sigma_max)
+
+    def due(self, step: int) -> bool:
+        """Whether an interval ends at this step (1-based)."""
+        return step % self.every == 0
+
+    def close(
+        self, step: int, epoch: int, spectral_radius: Tensor, replicas: Sequence[int] | None = None
+    ) -> None:
+        """Write a row for `replicas` (all) and begin a new interval for them."""
+        which = range(len(self.rows)) if replicas is None else replicas
+        for r in which:
+            row = {"step": step, "epoch": epoch, "grad_norm": float(self.grad_norm[r])}
+            row |= {"sigma_max": float(self.sigma_max[r]), "spectral_radius": float(spectral_radius[r])}
+            self.rows[r].append(row)
+            self.grad_norm[r] = self.sigma_max[r] = 0.0
+
+    def keep(self, replicas: Sequence[int]) -> None:
+        """Drop all replicas but these."""
+        index = list(replicas)
+        self.rows = [self.rows[r] for r in index]
+        self.grad_norm, self.sigma_max = self.grad_norm[index], self.sigma_max[index]
