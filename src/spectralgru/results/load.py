@@ -1,0 +1,73 @@
+"""The runs that a table or figure is made of, found and checked before anything is drawn."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from spectralgru.errors import InputError
+from spectralgru.records import Run, read_run, run_path
+
+Setting = tuple[str, float | None]  # method and its value
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run's record and, read when first asked for, its traces."""
+
+    directory: Path
+    run: Run
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch, columns `records.HISTORY_COLUMNS`; none before the first is finished."""
+        return _read(self.directory / "history.csv")
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """One row an interval of steps, columns `records.STEP_COLUMNS`; values may be NaN or infinite."""
+        return _read(self.directory / "steps.csv")
+
+
+def load_runs(
+    root: Path, corpus: str, settings: Sequence[Setting], seeds: Sequence[int], scale: str
+) -> list[RunFiles]:
+    """All runs of `corpus`, by setting, then seed.
+
+    Raises InputError naming the first run that is missing or was broken off, and the remedy.
+    """
+    runs = []
+    for method, value in settings:
+        for seed in seeds:
+            directory = run_path(root, corpus, method, value, seed)
+            if not (directory / "run.json").exists():
+                chosen = f"--method {method}" + ("" if value is None else f" --value {value:g}")
+                raise InputError(
+                    f"{directory}: run missing; make it with `spectralgru train --corpus {corpus} {chosen} "
+                    f"--seeds {seed} --scale {scale}`, or let `snakemake` make all of them"
+                )
+            run = read_run(directory)
+            if run.status == "failed":
+                raise InputError(f"{directory}: this run was broken off (status failed); train it again")
+            runs.append(RunFiles(directory, run))
+    return runs
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names: `model.hidden_size`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=float)
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); delete the run directory and train it again"
+        ) from None

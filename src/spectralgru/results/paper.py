@@ -1,0 +1,104 @@
+"""The paper's numbers, each block with the mark that says how surely it is known."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from spectralgru.errors import InputError
+
+PACKAGE = Path(__file__).parents[1]
+# Inside the package when installed from a wheel, beside src/ in a checkout.
+CANDIDATES = (PACKAGE / "resources" / "paper.yaml", PACKAGE.parents[1] / "resources" / "paper.yaml")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How surely a number is known."""
+
+    name: str  # S, R or U
+    symbol: str  # what follows the number in a table
+    meaning: str
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of the paper; settings are named as in run directories."""
+
+    corpus: str
+    metric: Literal["perplexity", "nll"]
+    mark: Mark
+    trials: int | None
+    setup: str
+    success: dict[str, float]  # share of successful trials, 0 to 1
+    valid: dict[str, tuple[float, float]]  # mean and standard deviation
+    test: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds for one training on `corpus`, by method."""
+
+    corpus: str
+    mark: Mark
+    unit: str
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """All numbers of the paper that this project shows."""
+
+    citation: str
+    tables: dict[str, PaperTable]
+    stand_in: dict[str, str]
+    cost: Cost
+
+    def table_for(self, corpus: str) -> PaperTable | None:
+        """The paper's table for `corpus` or the one it stands in for; None where the paper has none."""
+        return self.tables.get(self.stand_in.get(corpus, corpus))
+
+
+def load_paper(path: Path | None = None) -> Paper:
+    """Read `resources/paper.yaml`. Raises InputError naming the file when it is missing or malformed."""
+    path = path or next((p for p in CANDIDATES if p.exists()), CANDIDATES[-1])
+    try:
+        return _paper(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: the paper's numbers are missing; restore the file from the repository"
+        ) from None
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not the paper's numbers ({error!r}); restore it from the repository"
+        ) from None
+
+
+def _paper(data: dict[str, Any]) -> Paper:
+    marks = {name: Mark(name, m["symbol"], m["meaning"]) for name, m in data["marks"].items()}
+    tables = {
+        corpus: PaperTable(
+            corpus=corpus,
+            metric=t["metric"],
+            mark=marks[t["provenance"]],
+            trials=t["trials"],
+            setup=t["setup"],
+            success={s: float(share) for s, share in t["success"].items()},
+            valid={s: (float(mean), float(sd)) for s, (mean, sd) in t["valid"].items()},
+            test={s: (float(mean), float(sd)) for s, (mean, sd) in t["test"].items()},
+        )
+        for corpus, t in data["tables"].items()
+    }
+    cost = data["cost"]
+    return Paper(
+        citation=data["citation"],
+        tables=tables,
+        stand_in=data["stand_in"],
+        cost=Cost(
+            cost["corpus"],
+            marks[cost["provenance"]],
+            cost["unit"],
+            {method: float(s) for method, s in cost["seconds"].items()},
+        ),
+    )
