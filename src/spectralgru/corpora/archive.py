@@ -20,7 +20,7 @@ def read_members(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, b
             for member in members:
                 if _escapes(member.filename):
                     raise InputError(
-                        f"{path}: member {member.filename!r} points outside the archive's folder; do not use this archive"
+                        f"{path}: member {member.filename!r} lies outside the archive's folder; do not use this archive"
                     )
             for member in members:
                 if member.filename.endswith(suffixes):

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from spectralgru.corpora import chorales, ptb
-from spectralgru.corpora.sources import Installed, RawFile, Url, Wheel
+from spectralgru.corpora.packages import Installed, Wheel
+from spectralgru.corpora.sources import RawFile
+from spectralgru.corpora.web import Url
 from spectralgru.errors import InputError
 
 _GITHUB = "https://raw.githubusercontent.com"

@@ -6,11 +6,13 @@ are played once.
 
 import os
 import re
+import sys
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from importlib.resources.abc import Traversable
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,10 +24,14 @@ from spectralgru.corpora.dataset import Split
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import atomic_path
 
+if TYPE_CHECKING:
+    from music21.stream import Part
+
 VOICES = ["Soprano", "Alto", "Tenor", "Bass"]
 TICKS = 480  # a quarter note
 STEP = 240  # ticks: an eighth note
-SCORES_SHA256 = "5e73f7d7d1490fc40e02901d1db4a286fc9b3009d57ee9a0456e0457b5615078"  # of the archive that from_package makes: same scores, same bytes
+# Of the archive that from_package makes: same scores, same bytes.
+SCORES_SHA256 = "5e73f7d7d1490fc40e02901d1db4a286fc9b3009d57ee9a0456e0457b5615078"
 _TURN: tuple[Split, ...] = ("train", "train", "train", "valid", "test")
 
 
@@ -49,12 +55,17 @@ def write_midi(scores: Path, target: Path) -> None:
     """
     members = sorted(read_members(scores, (".mxl", ".xml")), key=lambda member: _bwv(member[0]))
     names, contents = zip(*members, strict=True)
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ProcessPoolExecutor(_cores()) as pool:
         files = list(pool.map(to_midi, contents, names, chunksize=8))
     with atomic_path(target) as temporary:
         temporary.write_bytes(
             pack({f"{Path(name).stem}.mid": file for name, file in zip(names, files, strict=True) if file})
         )
+
+
+def _cores() -> int:
+    """Cores this process may use; a cluster job has fewer than its machine."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def to_midi(score: bytes, name: str) -> bytes | None:
@@ -65,36 +76,32 @@ def to_midi(score: bytes, name: str) -> bytes | None:
     try:
         from music21 import converter
         from music21.exceptions21 import Music21Exception
+        from music21.stream import Score
     except ModuleNotFoundError:
-        raise RunError(
-            "the chorales are read with music21, which is not installed; pip install music21"
-        ) from None
+        raise RunError("chorales: music21 reads them and is not installed; pip install music21") from None
     try:
-        parts = list(converter.parseData(_musicxml(score, name), format="musicxml").parts)
-    except (
-        Music21Exception,
-        ElementTree.ParseError,
-        UnicodeDecodeError,
-        zipfile.BadZipFile,
-        ValueError,
-    ) as error:
-        raise InputError(
-            f"{name}: not a MusicXML score ({error}); delete the scores and fetch them again"
-        ) from None
-    if [part.partName for part in parts] != VOICES:
+        text = _musicxml(score, name)
+        parts = text.count("<score-part ")
+        if parts and parts != len(VOICES):  # parsing is slow, and slowest for large scores
+            return None
+        parsed = converter.parseData(text, format="musicxml")
+    except (Music21Exception, ElementTree.ParseError, zipfile.BadZipFile, ValueError) as error:
+        remedy = "delete the scores and fetch them again"
+        raise InputError(f"{name}: not a MusicXML score ({error}); {remedy}") from None
+    if not isinstance(parsed, Score) or [part.partName for part in parsed.parts] != VOICES:
         return None
-    return midi.write([_notes(part) for part in parts], TICKS)
+    return midi.write([_notes(part) for part in parsed.parts], TICKS)
 
 
 def _musicxml(score: bytes, name: str) -> str:
     if name.endswith(".mxl"):
         with zipfile.ZipFile(BytesIO(score)) as archive:
-            inner = [n for n in archive.namelist() if n.endswith(".xml") and not n.startswith("META-INF")]
+            inner = [n for n in archive.namelist() if n.endswith("xml") and not n.startswith("META-INF")]
             score = archive.read(inner[0]) if inner else b""
     return score.decode("utf-8")
 
 
-def _notes(part: "music21.stream.Part") -> list[midi.Note]:  # type: ignore[name-defined]  # noqa: F821
+def _notes(part: "Part") -> list[midi.Note]:
     notes: list[midi.Note] = []
     for element in part.flatten().notes:
         start = round(element.offset * TICKS)

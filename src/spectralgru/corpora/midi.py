@@ -26,8 +26,9 @@ class Score(NamedTuple):
 def read(content: bytes, name: str) -> Score:
     """Notes of a MIDI file of type 0 or 1; tempo changes do not matter, times are in ticks.
 
-    Each track and channel has its own notes. A note-on for a pitch already sounding overwrites its start; a note-off for
-    a silent pitch is ignored; a note without note-off sounds to the end of its track. Percussion is not told apart.
+    Each track and channel has its own notes. A note-on for a pitch already sounding overwrites its start; a note-off
+    for a silent pitch is ignored; a note without note-off sounds to the end of its track. Percussion is not told
+    apart.
 
     Raises InputError, naming the file `name`, if it is empty, truncated or not MIDI, of type 2, timed in SMPTE frames,
     or has no notes.

@@ -48,9 +48,8 @@ def _words(path: Path) -> list[str]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run `spectralgru fetch --corpus ptb`") from None
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 (byte {error.object[error.start]:#04x} at offset {error.start}); delete it and fetch it again"
-        ) from None
+        where = f"byte {error.object[error.start]:#04x} at offset {error.start}"
+        raise InputError(f"{path}: not UTF-8 ({where}); delete it and fetch it again") from None
     words = [word for line in text.removesuffix("\n").split("\n") for word in (*line.split(), EOS)]
     if not text.strip():
         raise InputError(f"{path}: empty; delete it and fetch it again")
