@@ -4,6 +4,7 @@ import io
 from typing import NamedTuple
 
 import mido
+from mido.midifiles.meta import KeySignatureError
 
 from spectralgru.errors import InputError
 
@@ -39,7 +40,7 @@ def read(content: bytes, name: str) -> Score:
         file = mido.MidiFile(file=io.BytesIO(content))
     except EOFError:
         raise InputError(f"{name}: truncated MIDI file; fetch or export it again") from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, KeySignatureError) as error:
         raise InputError(f"{name}: not a valid MIDI file ({error}); fetch or export it again") from None
     if file.type == 2:
         raise InputError(

@@ -1,0 +1,277 @@
+"""MIDI files, archives and scores, whole and broken: every broken file here is a real one, made on the spot."""
+
+import io
+import random
+import struct
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import mido
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spectralgru.corpora import chorales, midi, nottingham, pianoroll
+from spectralgru.corpora.archive import pack, read_members
+from spectralgru.corpora.midi import Note
+from spectralgru.errors import InputError
+
+
+def midi_file(*tracks, kind=1, ticks=480):
+    """Bytes of a MIDI file; a track is a list of messages."""
+    file = mido.MidiFile(type=kind, ticks_per_beat=ticks)
+    file.tracks.extend(mido.MidiTrack(track) for track in tracks)
+    output = io.BytesIO()
+    file.save(file=output)
+    return output.getvalue()
+
+
+def on(pitch, after=0, channel=0, velocity=64):
+    return mido.Message("note_on", note=pitch, velocity=velocity, time=after, channel=channel)
+
+
+def off(pitch, after=0, channel=0):
+    return mido.Message("note_off", note=pitch, time=after, channel=channel)
+
+
+TUNE = midi_file([on(60), off(60, 480), on(64), off(64, 480)], [on(48), off(48, 960)])
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_types_0_and_1_are_read(kind):
+    tracks = [[on(60), off(60, 480)]] + ([[on(48), off(48, 960)]] if kind else [])
+    score = midi.read(midi_file(*tracks, kind=kind), "a.mid")
+    assert score.notes == [Note(60, 0, 480), Note(48, 0, 960)][: kind + 1]
+    assert score.ticks_per_beat == 480
+
+
+def test_tempo_changes_do_not_move_notes():
+    tempo = [
+        mido.MetaMessage("set_tempo", tempo=200_000),
+        mido.MetaMessage("set_tempo", tempo=900_000, time=100),
+    ]
+    assert midi.read(midi_file(tempo, [on(60, 10), off(60, 480)]), "a.mid").notes == [Note(60, 10, 490)]
+
+
+def test_note_on_without_velocity_is_a_note_off():
+    assert midi.read(midi_file([on(60), on(60, 240, velocity=0)]), "a.mid").notes == [Note(60, 0, 240)]
+
+
+def test_note_without_off_sounds_to_the_end_of_its_track():
+    content = midi_file([on(60), on(64), off(64, 480), mido.MetaMessage("end_of_track", time=240)])
+    assert midi.read(content, "a.mid").notes == [Note(64, 0, 480), Note(60, 0, 720)]
+
+
+def test_note_on_while_sounding_overwrites_the_start_and_a_stray_off_is_ignored():
+    content = midi_file([on(60), on(60, 100), off(60, 100), off(60, 100)])
+    assert midi.read(content, "a.mid").notes == [Note(60, 100, 200)]
+
+
+def test_tracks_and_channels_hold_their_own_notes():
+    content = midi_file(
+        [on(60), on(60, 100, channel=1), off(60, 100, channel=1), off(60, 100)], [on(60), off(60, 50)]
+    )
+    assert midi.read(content, "a.mid").notes == [Note(60, 100, 200), Note(60, 0, 300), Note(60, 0, 50)]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (TUNE[: len(TUNE) // 2], "truncated"),
+        (TUNE[:10], "truncated"),
+        (b"not midi at all", "not a valid MIDI file"),
+        (TUNE[:14] + b"MTrX" + TUNE[18:], "not a valid MIDI file"),
+        (midi_file([mido.MetaMessage("track_name", name="silence")]), "no notes"),
+        (midi_file([on(60), off(60)]), "no notes"),
+        (midi_file([on(60), off(60, 480)], [on(62), off(62, 480)], kind=2), "type 2"),
+        (TUNE[:8] + struct.pack(">H", 7) + TUNE[10:], "type 7"),
+        (TUNE[:12] + struct.pack(">h", -25 * 256 + 40) + TUNE[14:], "SMPTE"),
+    ],
+    ids=[
+        "empty",
+        "half",
+        "header only",
+        "text",
+        "no track",
+        "no notes",
+        "no length",
+        "type 2",
+        "type 7",
+        "smpte",
+    ],
+)
+def test_bad_midi_is_refused_by_name_and_reason(content, reason):
+    with pytest.raises(InputError, match=rf"^jig\.mid: .*{reason}.*"):
+        midi.read(content, "jig.mid")
+
+
+def test_damaged_midi_is_read_or_refused_but_never_crashes():
+    rng, refused = random.Random(0), 0
+    for _ in range(500):
+        damaged = bytearray(TUNE[: rng.randrange(len(TUNE) // 2, len(TUNE) + 1)])
+        for _ in range(rng.randrange(4)):
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        try:
+            midi.read(bytes(damaged), "damaged.mid")
+        except InputError:
+            refused += 1
+    assert refused > 100
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.integers(1, 93), st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=8
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_what_is_written_is_read_back(parts):
+    # Voices sing one note at a time, one after the other.
+    voices = []
+    for part in parts:
+        now, notes = 0, []
+        for pitch, rest, length in part:
+            notes.append(Note(pitch, now + rest, now + rest + length))
+            now += rest + length
+        voices.append(notes)
+    assert midi.read(midi.write(voices, 480), "a.mid").notes == [note for voice in voices for note in voice]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 93), st.integers(0, 4000), st.integers(1, 2000)), min_size=1, max_size=20
+    ),
+    st.sampled_from([120, 240, 241]),
+)
+def test_roll_agrees_with_the_definition(notes, step):
+    notes = [Note(pitch, start, start + length) for pitch, start, length in notes] + [Note(50, 0, step)]
+    roll = pianoroll.roll(notes, step, "tune")
+    sounding = {
+        (row, n.pitch - 1)
+        for n in notes
+        for row in range(int(np.floor(n.start / step + 0.5)), int(np.floor(n.end / step + 0.5)))
+    }
+    assert roll.dtype == np.uint8
+    assert set(zip(*np.nonzero(roll), strict=True)) == sounding
+    assert len(roll) == 1 + max(row for row, _ in sounding) or not roll[-1].any()
+
+
+def test_roll_transposes_and_refuses_what_leaves_the_range():
+    assert pianoroll.roll([Note(60, 0, 240)], 240, "tune", transpose=-2)[0, 57] == 1
+    with pytest.raises(InputError, match=r"^tune: pitch 94 .*transpose"):
+        pianoroll.roll([Note(92, 0, 240)], 240, "tune", transpose=2)
+    with pytest.raises(InputError, match=r"^tune: shorter than half a step"):
+        pianoroll.roll([Note(60, 0, 100)], 240, "tune")
+
+
+def test_nottingham_drops_the_first_row():
+    roll = nottingham.tune(midi_file([on(60, 240), off(60, 480)]), "a.mid", transpose=3)
+    assert roll.shape == (2, 93)
+    assert roll[:, 62].tolist() == [1, 1]
+
+
+# Archives
+
+
+@pytest.fixture
+def archive(tmp_path):
+    path = tmp_path / "tunes.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("deep/a.mid", TUNE * 50)
+        zipped.writestr("readme.txt", "no music")
+    return path
+
+
+def test_members_are_chosen_by_suffix(archive):
+    assert list(read_members(archive, (".mid",))) == [("deep/a.mid", TUNE * 50)]
+
+
+def test_truncated_archive(archive):
+    archive.write_bytes(archive.read_bytes()[:-30])
+    with pytest.raises(InputError, match=r"tunes\.zip: truncated or damaged archive .*fetch it again"):
+        list(read_members(archive, (".mid",)))
+
+
+@pytest.mark.parametrize("position", [0, 45, 50, 55])  # local header, then compressed data
+def test_bit_flipped_archive(archive, position):
+    content = bytearray(archive.read_bytes())
+    content[position] ^= 0x10
+    archive.write_bytes(content)
+    with pytest.raises(InputError, match=r"tunes\.zip: truncated or damaged archive"):
+        list(read_members(archive, (".mid",)))
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.mid", "a/../../evil.mid", "/etc/evil.mid", "..\\evil.mid", "C:\\evil.mid"]
+)
+def test_member_that_escapes_is_refused_before_anything_is_read(tmp_path, name):
+    path = tmp_path / "in" / "tunes.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("good.mid", TUNE)
+        zipped.writestr(name, TUNE)
+    with pytest.raises(InputError, match="outside the archive's folder"):
+        next(iter(read_members(path, (".mid",))))
+    assert [p.name for p in tmp_path.rglob("*")] == ["in", "tunes.zip"]
+
+
+def test_nottingham_archive_without_a_tune_of_the_table(archive):
+    with pytest.raises(InputError, match=r"tunes\.zip: .*\.mid with SHA-256 [0-9a-f]{64} is not in it"):
+        nottingham.read(archive)
+
+
+# Chorales: scores by way of MIDI, against music21's own account of who sounds when
+
+BACH = Path(find_spec("music21").submodule_search_locations[0]) / "corpus" / "bach"
+# Plain and compressed; ties; sixteenths; a grace note; a pick-up measure; the file with another member name inside
+SCORES = ["bwv67.4.xml", "bwv66.6.mxl", "bwv299.mxl", "bwv253.mxl", "bwv113.8.mxl"]
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_chorale_sounds_as_music21_says(name):
+    from music21 import converter
+
+    content = chorales.to_midi((BACH / name).read_bytes(), name)
+    roll = pianoroll.roll(midi.read(content, name).notes, chorales.STEP, name)
+    score = converter.parse(BACH / name, forceSource=True, storePickle=False)
+    for note in [n for n in score.recurse().notes if n.duration.isGrace]:
+        score.remove(note, recurse=True)
+    # Notes off the grid are rounded to it, so compare the steps that one chord of all voices fills.
+    chords = score.chordify().flatten()
+    compared = 0
+    for chord in chords.getElementsByClass("Chord"):
+        start, end = float(chord.offset) * 2, float(chord.offset + chord.quarterLength) * 2
+        for step in range(int(np.ceil(start)), int(np.floor(end))):
+            assert (np.flatnonzero(roll[step]) + 1).tolist() == sorted({p.midi for p in chord.pitches})
+            compared += 1
+    assert compared > 0.8 * len(roll)
+
+
+def test_scores_with_other_parts_are_no_chorales():
+    assert chorales.to_midi((BACH / "bwv1.6.mxl").read_bytes(), "bwv1.6.mxl") is None  # horn and four voices
+
+
+def test_damaged_score_is_refused():
+    good = (BACH / "bwv66.6.mxl").read_bytes()
+    for content in (b"", b"<score-partwise>", good[:1000]):
+        for name in ("a.xml", "a.mxl"):
+            with pytest.raises(InputError, match=rf"^{name}: not a MusicXML score"):
+                chorales.to_midi(content, name)
+
+
+def test_chorales_go_round_the_splits_and_repeats_in_another_key_are_left_out(tmp_path):
+    def song(base, *steps):
+        return midi.write([[Note(base + s, 240 * i, 240 * i + 240) for i, s in enumerate(steps)]], 480)
+
+    songs = [song(60, i, 0, 5) for i in range(6)]
+    songs.insert(3, song(62, 1, 0, 5))  # the second, a tone higher
+    path = tmp_path / "midi.zip"
+    path.write_bytes(pack({f"bwv{i}.mid": s for i, s in enumerate(songs)}))
+    splits = chorales.read(path)
+    assert {split: len(tunes) for split, tunes in splits.items()} == {"train": 4, "valid": 1, "test": 1}
+    assert np.array_equal(splits["valid"][0], pianoroll.roll(midi.read(songs[4], "").notes, 240, ""))
