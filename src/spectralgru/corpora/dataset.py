@@ -98,7 +98,7 @@ def load(corpus_npz: Path | str) -> Corpus:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return _corpus(record, found, {key: arrays[key] for key in arrays.files})
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a prepared corpus ({error!r}); delete it and {remedy}") from None
 
 

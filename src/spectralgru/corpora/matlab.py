@@ -21,7 +21,8 @@ def read(path: Path) -> dict[str, list[npt.NDArray[np.uint8]]]:
     """
     remedy = "delete it and fetch it again"
     try:
-        cells = loadmat(path)
+        with path.open("rb") as file:
+            cells = loadmat(file)
         tunes = {split: [np.asarray(tune) for tune in cells[f"{split}data"][0]] for split in SPLITS}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; fetch it") from None

@@ -29,13 +29,12 @@ def _fetch(corpus: str, terms: Entry, data: Path) -> dict[str, str]:
     folder = data / "raw" / corpus
     record = folder / "sources.json"
     sources = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    for file in terms.files:
-        source = fetch_file(corpus, file, folder)
-        if source:
-            sources[file.name] = source
-            write_json(record, sources)
-            if file is terms.files[-1]:
-                Console(stderr=True, highlight=False).print(f"{corpus}: {terms.licence}", soft_wrap=True)
+    fetched = {file.name: source for file in terms.files if (source := fetch_file(corpus, file, folder))}
+    if fetched:
+        sources |= fetched
+        write_json(record, sources)
+        console = Console(stderr=True, highlight=False, markup=False)
+        console.print(f"{corpus}: {terms.licence}", soft_wrap=True)
     return {file.name: sources.get(file.name, "placed by hand") for file in terms.files}
 
 

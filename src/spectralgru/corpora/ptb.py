@@ -1,6 +1,7 @@
 """Penn Treebank, Mikolov's preprocessing: one sentence a line, words apart by spaces (LDC99T42, research use)."""
 
 import ast
+import warnings
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -18,7 +19,10 @@ def from_package(root: Traversable, name: str) -> bytes:
     The module is parsed, not run. Raises ValueError if the text is not in it.
     """
     split = name.split(".")[1]
-    module = ast.parse((root / "__init__.py").read_bytes())
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # the texts have "\\/", which Python takes for a bad escape
+        module = ast.parse((root / "__init__.py").read_bytes())
     for statement in module.body:
         match statement:
             case ast.Assign(
