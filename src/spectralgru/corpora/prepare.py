@@ -29,12 +29,13 @@ def _fetch(corpus: str, terms: Entry, data: Path) -> dict[str, str]:
     folder = data / "raw" / corpus
     record = folder / "sources.json"
     sources = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    fetched = {file.name: source for file in terms.files if (source := fetch_file(corpus, file, folder))}
-    if fetched:
-        sources |= fetched
-        write_json(record, sources)
+    if not all((folder / file.name).exists() for file in terms.files):
         console = Console(stderr=True, highlight=False, markup=False)
-        console.print(f"{corpus}: {terms.licence}", soft_wrap=True)
+        console.print(f"{corpus}: terms of use: {terms.licence}", soft_wrap=True)
+    for file in terms.files:
+        if source := fetch_file(corpus, file, folder):
+            sources[file.name] = source
+            write_json(record, sources)
     return {file.name: sources.get(file.name, "placed by hand") for file in terms.files}
 
 
