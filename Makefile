@@ -1,3 +1,67 @@
-lock:
-	UV_FIND_LINKS= uv pip compile --universal --python-version 3.11 --excludes envs/lock-excludes.txt \
-	  --constraint envs/constraints.txt pyproject.toml --extra pipeline --extra cluster --extra dev -o envs/requirements.lock
+# Everything a person types. `make` alone lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV_VERSION := 0.13.9
+# uv does not read pip's find-links, where a CPU build of torch may lie.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+PORT ?= 5000
+
+.PHONY: help setup reproduce test test-unit lint format ui report bench lock schema clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## install everything into .venv, from the lock file
+
+$(STAMP): envs/requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r envs/requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+reproduce: setup ## fetch, train, track, tables, figures: everything at the scale of params.yaml
+	snakemake --cores all
+
+test: setup ## all tests
+	pytest
+
+test-unit: setup ## the unit tests alone
+	pytest tests/unit
+
+lint: setup ## style, types, workflow
+	ruff format --check .
+	ruff check .
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+format: setup ## bring the style in order
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow/rules
+
+ui: setup ## MLflow on http://127.0.0.1:5000 (PORT=...)
+	spectralgru ui --port $(PORT)
+
+report: setup ## report.html: one page with all tables and figures
+	snakemake --report report.html
+
+bench: setup ## benchmarks, as ratios against named baselines
+	$(BIN)/python -m benchmarks
+
+lock: setup ## resolve the versions anew
+	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
+	  --excludes envs/lock-excludes.txt --constraint envs/constraints.txt \
+	  --extra pipeline --extra cluster --extra dev pyproject.toml -o envs/requirements.lock
+
+schema: setup ## write the JSON schema of params.yaml
+	spectralgru schema > workflow/schemas/params.schema.json
+
+clean: ## remove results, logs and caches; corpora and the environment stay
+	rm -rf results logs report.html .checkpoints .snakemake mlflow.db mlruns mlartifacts

@@ -1,1 +1,19 @@
-"""Gated recurrent units that cannot explode."""
+"""Gated recurrent units that cannot explode (Kanai, Fujiwara, Iwamura, NIPS 2017)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spectralgru.gru import GRU
+    from spectralgru.spectral import clip_singular_values, is_stable, jacobian_at_origin, spectral_radius
+
+__all__ = ["GRU", "clip_singular_values", "is_stable", "jacobian_at_origin", "spectral_radius"]
+
+_HOMES = {"GRU": "gru"}
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: importing torch takes seconds that the command line and the workflow need not spend.
+    if name not in __all__:
+        raise AttributeError(f"module 'spectralgru' has no attribute {name!r}")
+    return getattr(import_module(f"spectralgru.{_HOMES.get(name, 'spectral')}"), name)

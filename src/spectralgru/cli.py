@@ -3,7 +3,9 @@
 Exit codes: 0 ok, 1 failed, 2 bad usage or input, 75 stopped on request (the same command goes on)."""
 
 import json
+import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ import typer
 
 from spectralgru.corpora.dataset import Split
 from spectralgru.errors import InputError, RunError
+from spectralgru.files import write_json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -116,15 +119,20 @@ def track(
     scale: ScaleOption = None,
     corpora: CorporaOption = None,
     out: Annotated[Path | None, typer.Option(help="folder of results; default results/<scale>")] = None,
+    summary: Annotated[Path | None, typer.Option(help="write what was done to this JSON file")] = None,
 ) -> None:
     """Import run directories into MLflow (MLFLOW_TRACKING_URI, else mlflow.db); again: only what changed."""
     from spectralgru.tracking import track as track_runs
 
     chosen = _params(params, scale)
     root = out or Path("results") / chosen.scale
-    for corpus in corpora or chosen.chosen_corpora():
-        runs = [root / path for path in chosen.run_directories(corpus)]
-        typer.echo(track_runs(root, runs, None, sorted((root / "figures").glob(f"{corpus}-*.svg"))))
+    names = corpora or chosen.chosen_corpora()
+    runs = [root / path for corpus in names for path in chosen.run_directories(corpus)]
+    shown = [path for corpus in names for path in sorted((root / "figures").glob(f"{corpus}-*.svg"))]
+    tracked = track_runs(root, runs, figures=shown)
+    typer.echo(f"{tracked.uri}: {tracked.written} MLflow runs written, {tracked.unchanged} unchanged")
+    if summary is not None:
+        write_json(summary, asdict(tracked))
 
 
 @app.command()
@@ -148,6 +156,16 @@ def _results(write: Any, params: Path, scale: str | None, corpora: list[str] | N
     settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
     for path in write(Path("results") / chosen.scale, settings, chosen.section.seeds, chosen.scale):
         typer.echo(path)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
+    """Open MLflow on the tracked runs."""
+    from spectralgru.tracking import ui_command
+
+    command = ui_command(port)
+    typer.echo(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", err=True)
+    os.execvp(command[0], command)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from spectralgru.results.load import RunFiles, Setting, load_runs
+from spectralgru.results.names import FIGURE_NAMES
 from spectralgru.results.style import RC, WIDTH, looks, method_color, new_figure, save, title
 
 METRIC = {"perplexity": "validation perplexity", "nll": "validation NLL (nats per time step)"}
@@ -203,13 +204,8 @@ def singular_values(runs: Runs) -> Figure:
     return figure
 
 
-FIGURES: dict[str, Callable[[Runs], Figure]] = {
-    "trajectory": trajectory,
-    "radius_gradient": radius_gradient,
-    "learning_curves": learning_curves,
-    "gradient_norms": gradient_norms,
-    "singular_values": singular_values,
-}
+DRAWN = (trajectory, radius_gradient, learning_curves, gradient_norms, singular_values)
+FIGURES: dict[str, Callable[[Runs], Figure]] = dict(zip(FIGURE_NAMES, DRAWN, strict=True))
 
 
 def _contrast(runs: Runs) -> list[Setting]:

@@ -11,10 +11,10 @@ from spectralgru.errors import InputError
 from spectralgru.files import write_json, write_text
 from spectralgru.records import Run, setting_name
 from spectralgru.results.load import RunFiles, Setting, flatten, load_runs
+from spectralgru.results.names import WORDS, table_names
 from spectralgru.results.paper import Paper, PaperTable, load_paper
 from spectralgru.results.render import Rendered, to_html, to_latex, to_markdown
 
-WORDS = ("ptb",)  # every other corpus is music
 METRICS = {"perplexity": "perplexity", "nll": "NLL"}
 COLUMNS = (
     "scale",
@@ -28,18 +28,6 @@ COLUMNS = (
     "success",  # share of runs that finished
     "provenance",  # mark of a paper number: S, R or U
 )
-
-
-def table_names(corpora: Sequence[str]) -> dict[str, str]:
-    """File stem of each corpus' table: table1 words, table2 music; a second corpus of a kind adds its name.
-
-    The paper's own corpora come before others of their kind, whatever the order.
-    """
-    names: dict[str, str] = {}
-    for corpus in sorted(corpora, key=lambda c: c not in ("ptb", "nottingham")):  # stable
-        number = "table1" if corpus in WORDS else "table2"
-        names[corpus] = f"{number}_{corpus}" if number in names.values() else number
-    return names
 
 
 def make_table(

@@ -1,6 +1,7 @@
 """Train the runs of a job to their end and write their run directories."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from spectralgru.corpora.dataset import Corpus, load
 from spectralgru.errors import InputError
+from spectralgru.files import write_json
 from spectralgru.models import ReplicatedModel
 from spectralgru.records import Run, read_run, run_path, write_run
 from spectralgru.training import environment
@@ -52,7 +54,20 @@ def train(
         session.resume(store)
         session.run(store, checkpoint_seconds)
         store.clear()
-    return [read_run(_directory(job, root, r)) for r in job.replicas]
+    runs = [read_run(_directory(job, root, r)) for r in job.replicas]
+    _write_summaries(runs, root)
+    return runs
+
+
+def _write_summaries(runs: Sequence[Run], root: Path) -> None:
+    """`setting.json` in each setting's folder: what its runs came to. Its date says when the setting was done."""
+    for setting in {run.setting for run in runs}:
+        mine = [run for run in runs if run.setting == setting]
+        lines = [{"seed": r.seed, "status": r.status, "key": r.key, "best": r.best} for r in mine]
+        summary = {"corpus": mine[0].corpus, "setting": setting, "runs": lines}
+        path = run_path(root, mine[0].corpus, mine[0].method, mine[0].value, 0).parent / "setting.json"
+        if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != summary:
+            write_json(path, summary)
 
 
 def is_finished(directory: Path, key: str) -> bool:

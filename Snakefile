@@ -1,0 +1,43 @@
+"""Corpora -> training -> MLflow, tables, figures. Parameters: params.yaml. Start: `snakemake --cores all`."""
+
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "params.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/results.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+# Without --software-deployment-method the jobs run in the environment that runs snakemake.
+container: "docker://spectralgru:latest"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+        FIGURES,
+        expand(f"{ROOT}/tracking/{{corpus}}.json", corpus=CORPORA),
+
+
+onsuccess:
+    print(SUCCESS)
+
+
+onerror:
+    print(FAILURE, file=sys.stderr)

@@ -1,0 +1,86 @@
+"""What the rules share: validated parameters, names and messages."""
+
+import json
+import sys
+from dataclasses import asdict
+
+import yaml
+
+from spectralgru.errors import InputError
+from spectralgru.params import parse_params
+from spectralgru.records import setting_name
+from spectralgru.results.names import FIGURE_NAMES, table_names
+from spectralgru.training.settings import code_sha256
+
+
+def validated(config):
+    """The parameters; jobs read params.yaml themselves, so only what is handed on to them may be overridden."""
+    params = parse_params(config)
+    with open("params.yaml", encoding="utf-8") as file:
+        written = yaml.safe_load(file)
+    for key in config:
+        if key not in ("scale", "corpora") and config[key] != written.get(key):
+            raise InputError(
+                f"--config {key}: jobs would not see it; change params.yaml (scale and corpora may be overridden)"
+            )
+    return params
+
+
+try:
+    PARAMS = validated(config)
+except InputError as error:
+    sys.exit(f"spectralgru: {error}")
+
+SCALE = PARAMS.scale
+CORPORA = PARAMS.chosen_corpora()
+ROOT = f"results/{SCALE}"
+SETTINGS = {corpus: [setting_name(*setting) for setting in PARAMS.settings(corpus)] for corpus in CORPORA}
+TABLE_NAMES = table_names(CORPORA)
+TABLES = expand(
+    f"{ROOT}/tables/{{name}}.{{suffix}}", name=TABLE_NAMES.values(), suffix=["csv", "md", "html", "tex"]
+) + [f"{ROOT}/tables/metrics.json"]
+FIGURES = expand(
+    f"{ROOT}/figures/{{corpus}}-{{name}}.{{suffix}}", corpus=CORPORA, name=FIGURE_NAMES, suffix=["svg", "pdf"]
+)
+
+SUCCESS = f"""
+Everything is up to date at scale {SCALE}.
+  tables   {ROOT}/tables/   (table1.md: words, table2.md: music; also csv, html, tex)
+  figures  {ROOT}/figures/
+  report   make report      one page with all of it: report.html
+  runs     make ui          every run in MLflow, http://127.0.0.1:5000
+  paper    snakemake --cores all --config scale=paper      the paper's own settings (days on a CPU)
+"""
+FAILURE = """
+A job failed; the last lines of its log stand above, the whole log below logs/. Finished runs are kept:
+the same command goes on from there.
+"""
+
+
+wildcard_constraints:
+    corpus="|".join(CORPORA),
+    setting=r"constraint-[0-9.e-]+|clipping-[0-9.e+-]+|none",
+
+
+def setting_of(name):
+    """Method and value of a setting's name."""
+    method, _, value = name.partition("-")
+    return method, float(value) if value else None
+
+
+def job_of(wildcards):
+    """All that decides what a training computes; a change of it trains again."""
+    job = PARAMS.job(wildcards.corpus, [setting_of(wildcards.setting)])
+    return json.dumps(asdict(job), sort_keys=True)
+
+
+def trained(wildcards):
+    """The finished settings of a corpus."""
+    return [
+        f"{ROOT}/runs/{wildcards.corpus}/{setting}/setting.json" for setting in SETTINGS[wildcards.corpus]
+    ]
+
+
+def trained_all(_wildcards):
+    """The finished settings of every corpus."""
+    return [f"{ROOT}/runs/{corpus}/{setting}/setting.json" for corpus in CORPORA for setting in SETTINGS[corpus]]
