@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from spectralgru.errors import InputError, RunError
+from spectralgru.kernels import sweeps
 
 Reset = Literal["before", "after"]
 
@@ -68,29 +69,25 @@ def gru_layer(
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         x, h0, weight_ih, weight_hh = (t.to(dtype) for t in (x, h0, weight_ih, weight_hh))
-    tensors = [x, h0, weight_ih, weight_hh] if keep is None else [x, h0, weight_ih, weight_hh, keep]
-    if x.dim() == 3:
-        tensors = [t.unsqueeze(0) for t in tensors]
-    sweep = _ResetBefore if reset == "before" else _ResetAfter
-    output: Tensor = sweep.apply(*tensors, *([None] if keep is None else []))  # type: ignore[no-untyped-call]
-    if x.dim() == 3:
-        output = output.squeeze(0)
+    before = reset == "before"
+    if x.dim() == 4 and device == "cpu":
+        # One after the other: each replica's weights stay in the cache, and its result does not depend on the others.
+        keeps = [None] * len(x) if keep is None else keep
+        each = zip(x, h0, weight_ih, weight_hh, keeps, strict=True)
+        output = torch.stack([_layer(*tensors, before) for tensors in each])
+    else:
+        output = _layer(x, h0, weight_ih, weight_hh, keep, before)
     return output, output.select(-3, -1)
+
+
+def _layer(*arguments: Any) -> Tensor:
+    output: Tensor = _Layer.apply(*arguments)  # type: ignore[no-untyped-call]
+    return output
 
 
 def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
         raise InputError(f"{name} has shape {list(tensor.shape)}; expected {list(shape)}")
-
-
-def _previous(states: Tensor, keep: Tensor | None) -> Tensor:
-    """State that each step starts from, [R, T, B, H]."""
-    return states[:, :-1] if keep is None else states[:, :-1] * keep
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    """[R, T, B, K] to [R, T * B, K]."""
-    return tensor.flatten(1, 2)
 
 
 class _Once(torch.autograd.Function):
@@ -121,119 +118,33 @@ def _once(backward: Callable[[Any, Tensor], tuple[Tensor | None, ...]]) -> Calla
     return wrapped
 
 
-class _Sweep(torch.autograd.Function):
-    """What the two variants share: gradients of weights and inputs, each in one product after the sweep."""
+class _Layer(torch.autograd.Function):
+    """The sweeps of one layer as one node of autograd's graph."""
 
-    @staticmethod
-    def _input_products(x: Tensor, weight_ih: Tensor) -> Tensor:
-        replicas, steps, batch = x.shape[:3]
-        return torch.bmm(_flat(x), weight_ih.mT).view(replicas, steps, batch, -1)
-
-    @staticmethod
-    def _input_gradients(
-        ctx: Any, pre: Tensor, x: Tensor, weight_ih: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        grad_x = torch.bmm(_flat(pre), weight_ih).view_as(x) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.bmm(_flat(pre).mT, _flat(x)) if ctx.needs_input_grad[2] else None
-        return grad_x, grad_weight
-
-
-class _ResetBefore(_Sweep):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        h0: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        keep: Tensor | None,
+        before: bool,
     ) -> Tensor:
-        hidden = h0.shape[-1]
-        # The input products become, in place, the activations r, z, n.
-        gates = _Sweep._input_products(x, weight_ih)
-        states = gates.new_empty(x.shape[0], x.shape[1] + 1, x.shape[2], hidden)
-        states[:, 0] = h0
-        reset_states = gates.new_empty(*x.shape[:3], hidden)  # r * h
-        gates_hh, candidate_hh = weight_hh[:, : 2 * hidden].mT, weight_hh[:, 2 * hidden :].mT
-        for t in range(x.shape[1]):
-            h = states[:, t] if keep is None else states[:, t] * keep[:, t]
-            rz, n = gates[:, t, :, : 2 * hidden], gates[:, t, :, 2 * hidden :]
-            rz.baddbmm_(h, gates_hh).sigmoid_()
-            rh = torch.mul(rz[..., :hidden], h, out=reset_states[:, t])
-            n.baddbmm_(rh, candidate_hh).tanh_()
-            torch.lerp(n, h, rz[..., hidden:], out=states[:, t + 1])
-        ctx.save_for_backward(x, weight_ih, weight_hh, keep, gates, states, reset_states)
-        return states[:, 1:]
+        trace = sweeps.forward(x, h0, weight_ih, weight_hh, keep, before)
+        ctx.save_for_backward(x, weight_ih, weight_hh, keep, *trace)
+        ctx.before = before
+        return trace.states.narrow(-3, 1, x.shape[-3])
 
     @staticmethod
     @_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight_ih, weight_hh, keep, gates, states, reset_states = ctx.saved_tensors
-        hidden = states.shape[-1]
-        previous = _previous(states, keep)
-        r, z, n = gates.split(hidden, -1)
-        # Gradients with respect to the arguments of sigm and tanh, scaled by dh (z, n) or d(r * h) (r) below.
-        pre = torch.cat([previous * r * (1 - r), (previous - n) * z * (1 - z), (1 - z) * (1 - n * n)], -1)
-        gates_hh, candidate_hh = weight_hh[:, : 2 * hidden], weight_hh[:, 2 * hidden :]
-        dh = grad.new_zeros(grad.shape[0], *grad.shape[2:])
-        drh = torch.empty_like(dh)
-        for t in reversed(range(grad.shape[1])):
-            dh += grad[:, t]
-            step = pre[:, t]
-            step[..., hidden:].view(*dh.shape[:-1], 2, hidden).mul_(dh.unsqueeze(-2))
-            torch.bmm(step[..., 2 * hidden :], candidate_hh, out=drh)
-            step[..., :hidden].mul_(drh)
-            dh.mul_(z[:, t]).addcmul_(drh, r[:, t]).baddbmm_(step[..., : 2 * hidden], gates_hh)
-            if keep is not None:
-                dh *= keep[:, t]
-        grad_x, grad_ih = _Sweep._input_gradients(ctx, pre, x, weight_ih)
-        grad_hh = None
-        if ctx.needs_input_grad[3]:
-            grad_hh = torch.empty_like(weight_hh, memory_format=torch.contiguous_format)
-            torch.bmm(_flat(pre[..., : 2 * hidden]).mT, _flat(previous), out=grad_hh[:, : 2 * hidden])
-            torch.bmm(_flat(pre[..., 2 * hidden :]).mT, _flat(reset_states), out=grad_hh[:, 2 * hidden :])
-        return grad_x, dh, grad_ih, grad_hh, None
-
-
-class _ResetAfter(_Sweep):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None
-    ) -> Tensor:
-        hidden = h0.shape[-1]
-        gates = _Sweep._input_products(x, weight_ih)
-        states = gates.new_empty(x.shape[0], x.shape[1] + 1, x.shape[2], hidden)
-        states[:, 0] = h0
-        candidates = gates.new_empty(*x.shape[:3], hidden)  # W_hn h
-        gates_hh, candidate_hh = weight_hh[:, : 2 * hidden].mT, weight_hh[:, 2 * hidden :].mT
-        for t in range(x.shape[1]):
-            h = states[:, t] if keep is None else states[:, t] * keep[:, t]
-            rz, n = gates[:, t, :, : 2 * hidden], gates[:, t, :, 2 * hidden :]
-            rz.baddbmm_(h, gates_hh).sigmoid_()
-            q = torch.bmm(h, candidate_hh, out=candidates[:, t])
-            n.addcmul_(rz[..., :hidden], q).tanh_()
-            torch.lerp(n, h, rz[..., hidden:], out=states[:, t + 1])
-        ctx.save_for_backward(x, weight_ih, weight_hh, keep, gates, states, candidates)
-        return states[:, 1:]
-
-    @staticmethod
-    @_once
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight_ih, weight_hh, keep, gates, states, candidates = ctx.saved_tensors
-        hidden = states.shape[-1]
-        previous = _previous(states, keep)
-        r, z, n = gates.split(hidden, -1)
-        dn = (1 - z) * (1 - n * n)
-        # Arguments of sigm (r, z) and W_hn h; all are proportional to dh.
-        pre = torch.cat([dn * candidates * r * (1 - r), (previous - n) * z * (1 - z), dn * r], -1)
-        dh = grad.new_zeros(grad.shape[0], *grad.shape[2:])
-        for t in reversed(range(grad.shape[1])):
-            dh += grad[:, t]
-            step = pre[:, t]
-            step.view(*dh.shape[:-1], 3, hidden).mul_(dh.unsqueeze(-2))
-            dn[:, t].mul_(dh)
-            dh.mul_(z[:, t]).baddbmm_(step, weight_hh)
-            if keep is not None:
-                dh *= keep[:, t]
-        grad_hh = torch.bmm(_flat(pre).mT, _flat(previous)) if ctx.needs_input_grad[3] else None
-        pre[..., 2 * hidden :] = dn  # tanh's argument, as the inputs see it
-        grad_x, grad_ih = _Sweep._input_gradients(ctx, pre, x, weight_ih)
-        return grad_x, dh, grad_ih, grad_hh, None
+        x, weight_ih, weight_hh, keep, *trace = ctx.saved_tensors
+        needs_x = ctx.needs_input_grad[0]
+        gradients = sweeps.backward(
+            grad, x, weight_ih, weight_hh, keep, sweeps.Trace(*trace), ctx.before, needs_x
+        )
+        return *gradients, None, None
 
 
 class GRU(nn.Module):
