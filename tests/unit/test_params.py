@@ -1,0 +1,138 @@
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spectralgru.errors import InputError
+from spectralgru.params import json_schema, load_params, parse_params, parse_setting, with_changes
+from spectralgru.training.settings import job_from_dict
+
+ROOT = Path(__file__).parents[2]
+VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def changed(path: str, value: object) -> dict:
+    values = copy.deepcopy(VALUES)
+    node = values
+    *keys, last = path.split(".")
+    for key in keys:
+        node = node[key]
+    node[last] = value
+    return values
+
+
+def test_the_file_of_the_repository_is_valid_and_holds_both_scales():
+    params = load_params(ROOT / "params.yaml")
+    assert params.scale == "quick"
+    assert params.chosen_corpora() == ["ptb", "chorales"]
+    assert len(params.section.seeds) >= 3
+    paper = load_params(ROOT / "params.yaml", {"scale": "paper"})
+    assert paper.chosen_corpora() == ["ptb", "nottingham"]
+    assert len(paper.job("ptb", paper.settings("ptb")).replicas) == 100
+
+
+def test_the_paper_scale_has_the_papers_settings():
+    paper = load_params(ROOT / "params.yaml", {"scale": "paper"})
+    ptb, music = paper.experiment("ptb"), paper.experiment("nottingham")
+    assert (ptb.model.hidden_size, ptb.model.num_layers, ptb.training.epochs) == (650, 1, 75)
+    assert (music.model.hidden_size, music.model.num_layers) == (200, 2)
+    assert ptb.methods.constraint == music.methods.constraint == [0.2, 0.5, 0.8, 1.1, 1.4]
+    assert ptb.methods.clipping == [5, 10, 15, 20]
+    assert music.methods.clipping == [15, 30, 45, 60]
+
+
+DELTAS = "quick.settings.ptb.methods.constraint"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (DELTAS, [2.5], r"constraint\.0 is 2\.5: must be less than 2"),
+        (DELTAS, [0], r"constraint\.0 is 0: must be greater than 0"),
+        (DELTAS, ["x"], r"constraint\.0 is 'x': must be a valid number"),
+        (DELTAS, [0.2, 0.2], r"constraint is \[0\.2, 0\.2\]: every entry may appear once"),
+        ("quick.settings.ptb.methods.clipping", [-5], r"clipping\.0 is -5: must be greater than 0"),
+        ("quick.settings.ptb.training.learning_rate", True, r"learning_rate is True: must be a valid number"),
+        ("quick.settings.ptb.training.epochs", "6", r"epochs is '6': must be a valid integer"),
+        ("quick.settings.ptb.model.dropout", 1.0, r"dropout is 1\.0: must be less than 1"),
+        ("quick.seeds", [1, 1], r"quick\.seeds is \[1, 1\]: every entry may appear once"),
+        ("quick.seeds", [], r"quick\.seeds is \[\]"),
+        ("quick.treads", 2, r"unknown key quick\.treads"),
+        ("scale", "huge", r"scale is 'huge': must be 'quick' or 'paper'"),
+        ("corpora", ["bach"], r"corpora\.0 is 'bach'"),
+        ("corpora", "musedata", r"musedata is to run, but quick\.settings has only"),
+    ],
+)
+def test_a_fault_becomes_one_line_that_names_key_value_and_remedy(key, value, message):
+    with pytest.raises(InputError, match=message) as caught:
+        parse_params(changed(key, value))
+    assert "\n" not in str(caught.value)
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_delta_must_lie_between_0_and_2(delta):
+    if 0 < delta < 2:
+        assert parse_params(changed(DELTAS, [delta])).settings("ptb")[0] == ("constraint", delta)
+    else:
+        with pytest.raises(InputError):
+            parse_params(changed(DELTAS, [delta]))
+
+
+def test_a_missing_key_a_missing_file_and_broken_yaml(tmp_path):
+    values = copy.deepcopy(VALUES)
+    del values["quick"]["settings"]["ptb"]["training"]
+    with pytest.raises(InputError, match=r"key quick\.settings\.ptb\.training is missing"):
+        parse_params(values)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_params(tmp_path / "params.yaml")
+    for content in (b"scale: [", b"- 1", b"\xff\xfe\x00"):
+        (tmp_path / "params.yaml").write_bytes(content)
+        with pytest.raises(InputError, match=re.escape(str(tmp_path / "params.yaml"))):
+            load_params(tmp_path / "params.yaml")
+
+
+def test_one_corpus_by_name_is_a_list_of_one():
+    assert parse_params({**VALUES, "corpora": "nottingham"}).chosen_corpora() == ["nottingham"]
+
+
+def test_changes_by_hand_are_validated_too():
+    params = parse_params(VALUES)
+    job = with_changes(params, "ptb", ["training.epochs=2", "model.hidden_size=16"]).job(
+        "ptb", [("none", None)], [7]
+    )
+    assert (job.training.epochs, job.model.hidden_size, job.replicas[0].seed) == (2, 16, 7)
+    for change in ("training.epochs=0", "training.epoch=2", "nonsense", "a.b.c=1"):
+        with pytest.raises(InputError, match="--set"):
+            with_changes(params, "ptb", [change])
+
+
+def test_settings_by_hand():
+    assert parse_setting("constraint", 0.2) == ("constraint", 0.2)
+    assert parse_setting("none", None) == ("none", None)
+    for method, value in (
+        ("constraint", 2.0),
+        ("constraint", None),
+        ("none", 1.0),
+        ("clip", 5.0),
+        ("clipping", 0.0),
+    ):
+        with pytest.raises(InputError):
+            parse_setting(method, value)
+
+
+def test_a_job_survives_json():
+    from dataclasses import asdict
+
+    params = parse_params(VALUES)
+    job = params.job("ptb", params.settings("ptb"))
+    assert job_from_dict(json.loads(json.dumps(asdict(job)))) == job
+
+
+def test_the_schema_in_the_tree_is_current():
+    """After a change of spectralgru.params: `make schema`."""
+    assert json.loads((ROOT / "workflow/schemas/params.schema.json").read_text()) == json_schema()
