@@ -26,6 +26,7 @@ $(STAMP): envs/requirements.lock pyproject.toml
 	touch $@
 
 reproduce: setup ## fetch, train, track, tables, figures: everything at the scale of params.yaml
+	$(BIN)/python workflow/scripts/unlock_stale.py
 	snakemake --cores all
 
 test: setup ## all tests

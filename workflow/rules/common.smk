@@ -34,13 +34,21 @@ except InputError as error:
 SCALE = PARAMS.scale
 CORPORA = PARAMS.chosen_corpora()
 ROOT = f"results/{SCALE}"
-SETTINGS = {corpus: [setting_name(*setting) for setting in PARAMS.settings(corpus)] for corpus in CORPORA}
+SETTINGS = {
+    corpus: [setting_name(*setting) for setting in PARAMS.settings(corpus)]
+    for corpus in CORPORA
+}
 TABLE_NAMES = table_names(CORPORA)
 TABLES = expand(
-    f"{ROOT}/tables/{{name}}.{{suffix}}", name=TABLE_NAMES.values(), suffix=["csv", "md", "html", "tex"]
+    f"{ROOT}/tables/{{name}}.{{suffix}}",
+    name=TABLE_NAMES.values(),
+    suffix=["csv", "md", "html", "tex"],
 ) + [f"{ROOT}/tables/metrics.json"]
 FIGURES = expand(
-    f"{ROOT}/figures/{{corpus}}-{{name}}.{{suffix}}", corpus=CORPORA, name=FIGURE_NAMES, suffix=["svg", "pdf"]
+    f"{ROOT}/figures/{{corpus}}-{{name}}.{{suffix}}",
+    corpus=CORPORA,
+    name=FIGURE_NAMES,
+    suffix=["svg", "pdf"],
 )
 
 SUCCESS = f"""
@@ -68,6 +76,12 @@ def setting_of(name):
     return method, float(value) if value else None
 
 
+def setting_options(wildcards):
+    """The setting as options of `spectralgru train`."""
+    method, value = setting_of(wildcards.setting)
+    return f"--method {method}" + ("" if value is None else f" --value {value}")
+
+
 def job_of(wildcards):
     """All that decides what a training computes; a change of it trains again."""
     job = PARAMS.job(wildcards.corpus, [setting_of(wildcards.setting)])
@@ -77,10 +91,15 @@ def job_of(wildcards):
 def trained(wildcards):
     """The finished settings of a corpus."""
     return [
-        f"{ROOT}/runs/{wildcards.corpus}/{setting}/setting.json" for setting in SETTINGS[wildcards.corpus]
+        f"{ROOT}/runs/{wildcards.corpus}/{setting}/setting.json"
+        for setting in SETTINGS[wildcards.corpus]
     ]
 
 
 def trained_all(_wildcards):
     """The finished settings of every corpus."""
-    return [f"{ROOT}/runs/{corpus}/{setting}/setting.json" for corpus in CORPORA for setting in SETTINGS[corpus]]
+    return [
+        f"{ROOT}/runs/{corpus}/{setting}/setting.json"
+        for corpus in CORPORA
+        for setting in SETTINGS[corpus]
+    ]

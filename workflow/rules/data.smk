@@ -6,10 +6,10 @@ rule prepare_corpus:
         "logs/prepare/{corpus}.log",
     benchmark:
         "logs/benchmarks/prepare/{corpus}.tsv"
+    conda:
+        "../../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=15,
-    conda:
-        "../../envs/environment.yaml"
     shell:
         "spectralgru prepare --corpus {wildcards.corpus} > {log} 2>&1"

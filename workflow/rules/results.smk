@@ -3,22 +3,27 @@ rule write_tables:
         trained_all,
     output:
         [
-            report(path, caption="../report/tables.rst", category="Tables") if path.endswith(".html") else path
+            (
+                report(path, caption="../report/tables.rst", category="Tables")
+                if path.endswith(".html")
+                else path
+            )
             for path in TABLES
         ],
-    params:
-        corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
     log:
         f"logs/tables/{SCALE}.log",
     benchmark:
         f"logs/benchmarks/tables/{SCALE}.tsv"
+    conda:
+        "../../envs/environment.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/environment.yaml"
+    params:
+        scale=SCALE,
+        corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
     shell:
-        "spectralgru tables --scale {SCALE} {params.corpora} > {log} 2>&1"
+        "spectralgru tables --scale {params.scale} {params.corpora} > {log} 2>&1"
 
 
 rule draw_figures:
@@ -27,24 +32,34 @@ rule draw_figures:
     output:
         [
             (
-                report(path, caption=f"../report/{name}.rst", category="Figures", subcategory="{corpus}")
+                report(
+                    path,
+                    caption=f"../report/{name}.rst",
+                    category="Figures",
+                    subcategory="{corpus}",
+                )
                 if path.endswith(".svg")
                 else path
             )
             for name in FIGURE_NAMES
-            for path in expand(f"{ROOT}/figures/{{{{corpus}}}}-{name}.{{suffix}}", suffix=["svg", "pdf"])
+            for path in expand(
+                f"{ROOT}/figures/{{{{corpus}}}}-{name}.{{suffix}}",
+                suffix=["svg", "pdf"],
+            )
         ],
     log:
         f"logs/figures/{SCALE}/{{corpus}}.log",
     benchmark:
         f"logs/benchmarks/figures/{SCALE}/{{corpus}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
-    conda:
-        "../../envs/environment.yaml"
+    params:
+        scale=SCALE,
     shell:
-        "spectralgru figures --scale {SCALE} --corpus {wildcards.corpus} > {log} 2>&1"
+        "spectralgru figures --scale {params.scale} --corpus {wildcards.corpus} > {log} 2>&1"
 
 
 rule track_runs:
@@ -57,10 +72,12 @@ rule track_runs:
         f"logs/track/{SCALE}/{{corpus}}.log",
     benchmark:
         f"logs/benchmarks/track/{SCALE}/{{corpus}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
-    conda:
-        "../../envs/environment.yaml"
+    params:
+        scale=SCALE,
     shell:
-        "spectralgru track --scale {SCALE} --corpus {wildcards.corpus} --summary {output} > {log} 2>&1"
+        "spectralgru track --scale {params.scale} --corpus {wildcards.corpus} --summary {output} > {log} 2>&1"
