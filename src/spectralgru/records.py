@@ -91,11 +91,17 @@ def write_run(
 ) -> None:
     """Write the four files of a run, `run.json` last."""
     directory = Path(directory)
-    (directory / "run.json").unlink(missing_ok=True)
-    write_text(directory / "history.csv", _csv(HISTORY_COLUMNS, history))
+    write_history(directory, history)
     write_text(directory / "steps.csv", _csv(STEP_COLUMNS, steps))
     write_safetensors(directory / "model.safetensors", weights)
     write_json(directory / "run.json", asdict(run))
+
+
+def write_history(directory: Path | str, history: Sequence[Mapping[str, float]]) -> None:
+    """Show how far a run under way has come: its epochs so far; the record of an older run goes away."""
+    directory = Path(directory)
+    (directory / "run.json").unlink(missing_ok=True)
+    write_text(directory / "history.csv", _csv(HISTORY_COLUMNS, history))
 
 
 def read_run(directory: Path | str) -> Run:

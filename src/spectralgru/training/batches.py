@@ -24,7 +24,14 @@ class Chunk:
     targets: Tensor
     weights: Tensor  # [R or 1, T, B], 0 where padding
     starts: Tensor | None  # [R or 1, T, B]
-    count: float  # steps that are not padding, of one replica
+    count: float  # steps that are not padding, of one replica, all lanes
+
+    def of_lanes(self, part: slice) -> "Chunk":
+        """The same steps of some lanes."""
+        words = self.inputs.dim() == 2
+        inputs, targets = (t[:, part] if words else t[:, :, part] for t in (self.inputs, self.targets))
+        starts = None if self.starts is None else self.starts[:, :, part]
+        return Chunk(inputs, targets, self.weights[:, :, part], starts, self.count)
 
 
 class WordStream:
@@ -33,7 +40,7 @@ class WordStream:
     def __init__(self, tokens: np.ndarray, lanes: int, steps: int, device: torch.device) -> None:
         inputs, targets = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
         positions, weights = _lay_out(len(inputs), lanes, steps)
-        self.steps = steps
+        self.steps, self.lanes = steps, lanes
         self.inputs = torch.from_numpy(inputs[positions]).to(device)
         self.targets = torch.from_numpy(targets[positions]).to(device)
         self.weights = torch.from_numpy(weights).to(device)
@@ -58,7 +65,7 @@ class NoteStream:
         device: torch.device,
     ) -> None:  # fmt: skip
         """`positions`, `starts` [R, L, B]: which time step of `notes` stands where, and whether a tune begins there."""
-        self.steps = steps
+        self.steps, self.lanes = steps, weights.shape[-1]
         self.notes = torch.from_numpy(notes).to(device)
         self.positions = torch.from_numpy(positions).to(device)
         self.starts = torch.from_numpy(starts).to(device)

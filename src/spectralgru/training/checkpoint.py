@@ -2,33 +2,48 @@
 
 import hashlib
 import io
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from spectralgru.files import atomic_path
+from spectralgru.locks import locked
 
 
 class CheckpointStore:
     """Checkpoints of one job, at a path that belongs to the trainer alone, keyed by what determines the job."""
 
     def __init__(self, directory: Path, key: str) -> None:
+        self.directory, self.key = directory, key
         self.newest = directory / f"{key}.pt"
         self.previous = directory / f"{key}.previous.pt"
+
+    def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Keep every other process from training this job; waits for one that does."""
+        return locked(
+            self.directory / f"{self.key}.lock", lambda holder: say(f"{holder} trains this already: waiting")
+        )
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`; the file it replaces becomes the previous one."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        content = buffer.getvalue()
+        content = buffer.getbuffer()
         with atomic_path(self.newest) as temporary:
-            temporary.write_bytes(hashlib.sha256(content).digest() + content)
+            with temporary.open("wb") as file:
+                file.write(hashlib.sha256(content).digest())
+                file.write(content)
             if self.newest.exists():
                 self.newest.replace(self.previous)
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest state that is intact (None: there is none), and a line for every file that is not."""
+        """The newest state that is intact (None: there is none), and a line for every file that is not.
+
+        Damaged files are removed, so that they never take the place of an intact one.
+        """
         complaints: list[str] = []
         for path in (self.newest, self.previous):
             if not path.exists():
@@ -36,10 +51,12 @@ class CheckpointStore:
             content = path.read_bytes()
             if hashlib.sha256(content[32:]).digest() == content[:32]:
                 return torch.load(io.BytesIO(content[32:]), weights_only=True), complaints
-            complaints.append(f"{path}: damaged checkpoint, not used")
+            path.unlink()
+            complaints.append(f"{path}: damaged checkpoint, removed")
         return None, complaints
 
     def clear(self) -> None:
-        """Remove both: the job is done."""
-        self.newest.unlink(missing_ok=True)
-        self.previous.unlink(missing_ok=True)
+        """Remove both, and what a killed process left half-written: the job is done."""
+        for path in self.directory.glob(f"*{self.key}*"):
+            if path.suffix == ".pt":
+                path.unlink(missing_ok=True)

@@ -7,20 +7,22 @@ from torch import Tensor
 
 from spectralgru.models import Kind, ReplicatedModel
 from spectralgru.training.batches import NoteStream, WordStream
+from spectralgru.training.distributed import ALONE, Ranks
 
 
 @torch.no_grad()
-def evaluate(model: ReplicatedModel, stream: WordStream | NoteStream) -> Tensor:
-    """Mean loss [R], in nats per token (words) or per time step (notes)."""
-    state = model.initial_state(stream.weights.shape[1])
+def evaluate(model: ReplicatedModel, stream: WordStream | NoteStream, ranks: Ranks = ALONE) -> Tensor:
+    """Mean loss [R], in nats per token (words) or per time step (notes); ranks share the lanes."""
+    part = ranks.part(stream.lanes)
+    state = model.initial_state(part.stop - part.start)
     total, count = state.new_zeros(model.replicas), 0.0
     for index in range(len(stream)):
-        chunk = stream.chunk(index)
+        chunk = stream.chunk(index).of_lanes(part)
         starts = None if chunk.starts is None else chunk.starts.expand(model.replicas, -1, -1)
         logits, state = model(chunk.inputs, state, starts)
         total += model.loss(logits, chunk.targets, chunk.weights)
         count += chunk.count
-    return total / count
+    return ranks.total(total) / count
 
 
 def metric(kind: Kind, loss: float) -> float:

@@ -12,6 +12,7 @@ from spectralgru.spectral import SpectralProjection, jacobian_at_origin, spectra
 from spectralgru.training.batches import Chunk
 from spectralgru.training.clipping import clip_factor, gradient_norm
 from spectralgru.training.data import width
+from spectralgru.training.distributed import ALONE, Ranks
 from spectralgru.training.settings import ModelSettings, Replica
 
 INFINITY = float("inf")
@@ -27,8 +28,11 @@ class Engine:
         replicas: Sequence[Replica],
         lanes: int,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
+        """`lanes`: of the whole batch; a rank keeps the state of its own."""
         self.replicas = list(replicas)
+        self.lanes, self.ranks, self.part = lanes, ranks, ranks.part(lanes)
         self.dropout = model.dropout
         self.device = device
         shape = (width(corpus), model.hidden_size, model.num_layers)
@@ -36,6 +40,7 @@ class Engine:
         for index, replica in enumerate(self.replicas):
             self.model.set_weights(index, dict(initial_weights(*shape, model.init_scale, replica.seed)))
         self.model.to(device)
+        self.network = ranks.parallel(self.model)
         self.generators = [torch.Generator(device).manual_seed(replica.seed) for replica in self.replicas]
         self.max_sv = self._column(
             2 - r.value if r.method == "constraint" and r.value else INFINITY for r in self.replicas
@@ -44,7 +49,7 @@ class Engine:
             r.value if r.method == "clipping" and r.value else INFINITY for r in self.replicas
         )
         self.rate = self._column(r.learning_rate for r in self.replicas)
-        self.state = self.model.initial_state(lanes)
+        self.state = self.model.initial_state(self.part.stop - self.part.start)
         self.projections = [SpectralProjection(self.max_sv) for _ in range(model.num_layers)]
         self.projected = self._column(0 for _ in self.replicas)  # projections done since `start_epoch`
         self.skipped = self._column(0 for _ in self.replicas)
@@ -66,10 +71,12 @@ class Engine:
         The loss that is differentiated is summed over steps and averaged over lanes: learning rates and
         thresholds live on that scale. The norm is the one before clipping.
         """
-        lanes = self.state.shape[2]
-        logits, state = self.model(chunk.inputs, self.state, chunk.starts, self._dropout_masks(chunk))
+        masks = self._dropout_masks(*chunk.weights.shape[1:])
+        if self.ranks.world > 1:
+            chunk = chunk.of_lanes(self.part)
+        logits, state = self.network(chunk.inputs, self.state, chunk.starts, masks)
         loss = self.model.loss(logits, chunk.targets, chunk.weights)
-        torch.autograd.backward(loss.sum() / lanes)
+        torch.autograd.backward(loss.sum() * (self.ranks.world / self.lanes))
         self.state = state.detach()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = gradient_norm(gradients)
@@ -81,7 +88,7 @@ class Engine:
             self.sigma_max = self._project(factor)
         for parameter in self.model.parameters():
             parameter.grad = None
-        return loss.detach(), norm
+        return self.ranks.total(loss.detach()), norm
 
     def _project(self, factor: Tensor | None) -> Tensor:
         """Project every layer onto sigma_1 <= 2 - delta; returns sigma_1 [R], the largest over layers."""
@@ -101,16 +108,16 @@ class Engine:
             self.skipped += ~report.projected & self.max_sv.isfinite()
         return largest
 
-    def _dropout_masks(self, chunk: Chunk) -> list[Tensor] | None:
+    def _dropout_masks(self, steps: int, lanes: int) -> list[Tensor] | None:
+        """Factors [R, T, B, H] for every layer; drawn for the whole batch, then cut to this rank's lanes."""
         if self.dropout == 0:
             return None
-        steps, lanes = chunk.weights.shape[1:]
         layers, keep = self.model.num_layers + 1, 1 - self.dropout
         masks = self.state.new_empty(len(self.replicas), layers, steps, lanes, self.model.hidden_size)
         for mask, generator in zip(masks, self.generators, strict=True):
             mask.bernoulli_(keep, generator=generator)
         masks /= keep
-        return list(masks.unbind(1))
+        return list(masks[:, :, :, self.part].unbind(1))
 
     def spectral_radius(self) -> Tensor:
         """|lambda_1(J)| at the fixed point h* = 0, the largest over layers: [R]; NaN where W_hh is not finite."""
@@ -133,7 +140,9 @@ class Engine:
         index = list(replicas)
         self.replicas = [self.replicas[r] for r in index]
         self.generators = [self.generators[r] for r in index]
+        del self.network
         self.model.keep(index)
+        self.network = self.ranks.parallel(self.model)
         for projection in self.projections:
             projection.select(torch.tensor(index, device=self.device))
         for name in (
@@ -149,13 +158,14 @@ class Engine:
             setattr(self, name, getattr(self, name)[index])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes while training."""
-        names = ("rate", "state", "projected", "skipped", "saturated", "sigma_max")
+        """All that changes while training, of all ranks: every rank must call it."""
+        names = ("rate", "projected", "skipped", "saturated", "sigma_max")
         return {
             "model": self.model.state_dict(),
             "projections": [p.state_dict() for p in self.projections],
             "generators": [g.get_state() for g in self.generators],
             **{name: getattr(self, name) for name in names},
+            "state": self.ranks.all_lanes(self.state, self.lanes),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -165,5 +175,6 @@ class Engine:
             projection.load_state_dict(saved)
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
-        for name in ("rate", "state", "projected", "skipped", "saturated", "sigma_max"):
+        for name in ("rate", "projected", "skipped", "saturated", "sigma_max"):
             setattr(self, name, state[name].to(self.device))
+        self.state = state["state"].to(self.device)[:, :, self.part]

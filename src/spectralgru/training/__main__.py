@@ -1,0 +1,72 @@
+"""The trainer alone, for machines that have torch and numpy and nothing else of ours.
+
+python -m spectralgru.training JOB.json --data data --out results/paper
+torchrun --standalone --nproc-per-node 2 -m spectralgru.training JOB.json --data data --out results/paper
+
+JOB.json is what `spectralgru job` prints. Run again, it goes on from its checkpoint or, when finished, does nothing.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from spectralgru.errors import InputError, RunError
+from spectralgru.training.distributed import joined
+from spectralgru.training.settings import Job, job_from_dict
+from spectralgru.training.stopping import EXIT_STOPPED, Preempted
+from spectralgru.training.train import CHECKPOINT_SECONDS, train
+
+
+def main() -> int:
+    """Parse the command line and train; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="spectralgru.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("job", type=Path, metavar="JOB.json")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of prepared corpora")
+    parser.add_argument("--out", type=Path, required=True, help="folder of results")
+    parser.add_argument("--checkpoints", type=Path, default=Path(".checkpoints"))
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS, help="time between two checkpoints"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, help="CPU threads of each process")
+    options = parser.parse_args()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    try:
+        job = read_job(options.job)
+        with joined(options.device) as (ranks, device):
+            prepared = options.data / "prepared" / f"{job.corpus}.npz"
+            places = (prepared, options.out, options.checkpoints)
+            runs = train(job, *places, device, _say, options.checkpoint_seconds, ranks)
+        if ranks.first:
+            for run in runs:
+                outcome = json.dumps(run.diverged or run.best)
+                _say(f"{run.corpus} {run.setting} seed {run.seed}: {run.status} {outcome}")
+    except (InputError, RunError, Preempted) as error:
+        print(f"spectralgru: {error}", file=sys.stderr)
+        return {InputError: 2, RunError: 1, Preempted: EXIT_STOPPED}[type(error)]
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def read_job(path: Path) -> Job:
+    """Read a job file. Raises InputError if there is none or it is not one."""
+    try:
+        return job_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); make it with `spectralgru job`"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a job ({error!r}); make it with `spectralgru job`") from None
+
+
+sys.exit(main())

@@ -1,0 +1,144 @@
+"""The ranks of one job under `torchrun`: they split the lanes of the batch and come to one result.
+
+    torchrun --standalone --nproc-per-node 2 -m spectralgru.training JOB.json ...
+
+A single process is the job's only rank; then everything here hands back what it got.
+"""
+
+import ctypes
+import hashlib
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from spectralgru.errors import InputError, RunError
+
+Value = TypeVar("Value")
+PR_SET_PDEATHSIG = 1
+# A rank that waits this long for another gives up; torchrun then ends the job and the workflow starts it again.
+TIMEOUT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of its job."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes and speaks."""
+        return self.rank == 0
+
+    def part(self, lanes: int) -> slice:
+        """Which of the batch's lanes are this rank's; parts differ by one lane at most."""
+        if lanes < self.world:
+            raise InputError(
+                f"{self.world} processes cannot share a batch of {lanes}; use at most {lanes} processes"
+            )
+        ends = [len(part) for part in np.array_split(np.arange(lanes), self.world)]
+        begin = sum(ends[: self.rank])
+        return slice(begin, begin + ends[self.rank])
+
+    def parallel(self, model: nn.Module) -> Callable[..., Any]:
+        """The model to call: its gradients become the mean over ranks."""
+        if self.world == 1:
+            return model
+        # Looking for unused parameters (there are none) keeps the buckets as they are. Without, they are rearranged
+        # after the first step, and sums over three ranks would differ in the last bit after a resume.
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+        return DistributedDataParallel(model, find_unused_parameters=True)
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over ranks, the same bits on each."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is up on some rank."""
+        if self.world == 1:
+            return list(flags)
+        raised = torch.tensor([float(flag) for flag in flags])
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in raised]
+
+    def all_lanes(self, state: Tensor, lanes: int) -> Tensor:
+        """State [R, L, B, H] of all lanes from each rank's part of them."""
+        if self.world == 1:
+            return state
+        whole = state.new_zeros(*state.shape[:2], lanes, state.shape[3])
+        whole[:, :, self.part(lanes)] = state
+        return self.total(whole)
+
+    def agreed(self, compute: Callable[[], Value]) -> Value:
+        """What the first rank computes (from files, say), on every rank; an error there is an error everywhere."""
+        if self.world == 1:
+            return compute()
+        answer: list[Any] = [None, None]
+        if self.first:
+            try:
+                answer[0] = compute()
+            except Exception as error:
+                answer[1] = error
+        dist.broadcast_object_list(answer)
+        if answer[1] is not None:
+            raise answer[1]
+        value: Value = answer[0]
+        return value
+
+    def check_same(self, tensors: Iterable[Tensor]) -> None:
+        """Raise RunError unless the tensors hold the same bits on every rank."""
+        if self.world == 1:
+            return
+        digest = hashlib.sha256()
+        for tensor in tensors:
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digests: list[Any] = [None] * self.world
+        dist.all_gather_object(digests, digest.hexdigest())
+        if len(set(digests)) > 1:
+            raise RunError(
+                f"the weights differ between ranks ({', '.join(d[:8] for d in digests)}): the machines or their "
+                "libraries are not alike; run the job on machines of one kind"
+            )
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
+    """The ranks that torchrun started (or one), and this rank's device."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield ALONE, torch.device(device)
+        return
+    die_with_parent()
+    chosen = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    seconds = float(os.environ.get("SPECTRALGRU_RANK_TIMEOUT", TIMEOUT_SECONDS))
+    dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    try:
+        yield Ranks(dist.get_rank(), world), chosen
+    finally:
+        dist.destroy_process_group()
+
+
+def die_with_parent() -> None:
+    """Have this process killed when the one that started it dies (Linux): no rank trains on without its launcher."""
+    if hasattr(os, "uname") and os.uname().sysname == "Linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,248 @@
+"""A job under way: epochs, measurements, checkpoints, until every run has ended."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectralgru.corpora.dataset import Corpus
+from spectralgru.models import ReplicatedModel
+from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
+from spectralgru.training.checkpoint import CheckpointStore
+from spectralgru.training.data import baseline_loss, width
+from spectralgru.training.distributed import Ranks
+from spectralgru.training.evaluate import evaluate, metric
+from spectralgru.training.progress import Progress
+from spectralgru.training.replicas import Engine
+from spectralgru.training.schedule import LearningRate
+from spectralgru.training.settings import Job, Replica
+from spectralgru.training.stopping import Preempted, stop_on_signal
+from spectralgru.training.trace import Trace
+from spectralgru.training.writing import Writer
+
+NOT_FINITE = "loss, gradient or weight not finite"
+
+
+class Session:
+    """The runs of a job that are not finished, from a checkpoint's state or from the start. All ranks have one."""
+
+    def __init__(
+        self,
+        job: Job,
+        replicas: Sequence[Replica],
+        corpus: Corpus,
+        writer: Writer,
+        device: torch.device,
+        say: Callable[[str], None],
+        ranks: Ranks,
+        state: dict[str, Any] | None,
+    ) -> None:
+        self.job, self.corpus, self.writer, self.device = job, corpus, writer, device
+        self.say, self.ranks = say, ranks
+        self.clock = time.monotonic()
+        self.together = len(replicas)
+        self.epoch, self.chunk, self.steps, self.seconds = 1, 0, 0, 0.0
+        if state is not None:
+            replicas = [Replica(**p["replica"]) for p in state["progress"]]
+        self.engine = Engine(corpus, job.model, replicas, job.training.batch_size, device, ranks)
+        training = job.training
+        self.valid, self.test = (
+            evaluation_stream(corpus, split, training.batch_size, training.bptt_steps, device)
+            for split in ("valid", "test")
+        )
+        total_steps = training.epochs * len(self._training_stream())
+        self.trace = Trace(len(replicas), training.trace_every, total_steps, device)
+        self._reset_sums()
+        if state is None:
+            self.progress = self._new_progress(replicas)
+            self._show_histories()
+        else:
+            self._load_state_dict(state)
+            say(f"{job.corpus}: resumed at epoch {self.epoch}, step {self.steps}")
+
+    def _new_progress(self, replicas: Sequence[Replica]) -> list[Progress]:
+        spectra, schedule = self.engine.singular_values(), self.job.training.schedule
+        return [
+            Progress(r, LearningRate(schedule, r.learning_rate), self.engine.model.weights_of(i), spectra[i])
+            for i, r in enumerate(replicas)
+        ]
+
+    def _training_stream(self) -> WordStream | NoteStream:
+        training, seeds = self.job.training, [r.seed for r in self.engine.replicas]
+        return training_stream(
+            self.corpus, seeds, self.epoch, training.batch_size, training.bptt_steps, self.device
+        )
+
+    def _reset_sums(self) -> None:
+        names = ("loss", "norm", "norm_max", "diverged_at")
+        self.sums = {name: torch.zeros(len(self.engine.replicas), device=self.device) for name in names}
+        self.count = 0.0
+
+    def run(self, store: CheckpointStore, checkpoint_seconds: float) -> None:
+        """Epochs until every run has ended. Raises Preempted, a checkpoint written, after SIGTERM to any rank."""
+        saved = time.monotonic()
+        with stop_on_signal() as stop:
+            while self.progress:
+                stream = self._training_stream()
+                if self.chunk == 0:
+                    self.engine.start_epoch()
+                while self.chunk < len(stream):
+                    self._step(stream)
+                    due = self.ranks.first and time.monotonic() - saved > checkpoint_seconds
+                    stopped, due = self.ranks.any(bool(stop), due)
+                    if stopped or due:
+                        self._save(store)
+                        saved = time.monotonic()
+                    if stopped:
+                        raise Preempted(
+                            f"stopped at epoch {self.epoch}, step {self.steps}; checkpoint written"
+                        )
+                self._finish_epoch()
+
+    def _save(self, store: CheckpointStore) -> None:
+        self.ranks.check_same(self.engine.model.parameters())
+        state = self.state_dict()
+        self.ranks.agreed(lambda: store.save(state))
+
+    def _step(self, stream: WordStream | NoteStream) -> None:
+        chunk = stream.chunk(self.chunk)
+        loss, norm = self.engine.step(chunk)
+        self.chunk += 1
+        self.steps += 1
+        sums, sigma = self.sums, self.engine.sigma_max
+        sums["loss"] += loss
+        sums["norm"] += norm
+        sums["norm_max"] = torch.maximum(sums["norm_max"], norm)
+        bad = ~(loss.isfinite() & norm.isfinite() & sigma.isfinite())
+        sums["diverged_at"] = torch.where(bad & (sums["diverged_at"] == 0), self.steps, sums["diverged_at"])
+        self.count += chunk.count
+        self.trace.add(norm, sigma)
+        if self.trace.due(self.steps):
+            self.trace.close(self.steps, self.epoch, self.engine.spectral_radius())
+
+    def _finish_epoch(self) -> None:
+        """Validate, write the epoch down, and take the runs that have ended out of the engine."""
+        steps_in_epoch, self.chunk = self.chunk, 0
+        self.ranks.check_same(self.engine.model.parameters())
+        valid_loss = evaluate(self.engine.model, self.valid, self.ranks)
+        radius = self.engine.spectral_radius()
+        going_on: list[int] = []
+        ended: dict[int, dict[str, Any] | None] = {}  # why it diverged, or None
+        for i, progress in enumerate(self.progress):
+            diverged_at = int(self.sums["diverged_at"][i])
+            if diverged_at or not valid_loss[i].isfinite():
+                reason = NOT_FINITE if diverged_at else "validation loss not finite"
+                ended[i] = {"epoch": self.epoch, "step": diverged_at or self.steps, "reason": reason}
+                continue
+            row = self._row(i, progress, steps_in_epoch, float(valid_loss[i]), float(radius[i]))
+            more = progress.finish_epoch(row, self.engine.model.weights_of(i))
+            self.engine.rate[i] = progress.rate.rate
+            if more and self.epoch < self.job.training.epochs:
+                going_on.append(i)
+            else:
+                ended[i] = None
+        self._report(going_on)
+        if ended:
+            if not self.trace.due(self.steps):  # the last interval may be a short one
+                self.trace.close(self.steps, self.epoch, radius, list(ended))
+            self._write(ended)
+        self.progress = [self.progress[i] for i in going_on]
+        self._show_histories()
+        if ended and going_on:
+            self.engine.keep(going_on)
+            self.trace.keep(going_on)
+        self.epoch += 1
+        self._reset_sums()
+
+    def _row(
+        self, i: int, progress: Progress, steps: int, valid_loss: float, radius: float
+    ) -> dict[str, float]:
+        return {
+            "epoch": self.epoch,
+            "learning_rate": progress.rate.rate,
+            "train_loss": float(self.sums["loss"][i]) / self.count,
+            "valid_loss": valid_loss,
+            "valid_metric": metric(self.corpus.kind, valid_loss),
+            "grad_norm_mean": float(self.sums["norm"][i]) / steps,
+            "grad_norm_max": float(self.sums["norm_max"][i]),
+            "sigma_max": float(self.engine.sigma_max[i]),
+            "saturated": float(self.engine.saturated[i]),
+            "spectral_radius": radius,
+            "projections_done": float(self.engine.projected[i]),
+            "projections_skipped": float(self.engine.skipped[i]),
+            "seconds": self._elapsed() - sum(r["seconds"] for r in progress.history),
+        }
+
+    def _report(self, going_on: Sequence[int]) -> None:
+        best = min((p.best()["valid"] for p in self.progress if p.best_epoch), default=float("nan"))
+        left = (self.job.training.epochs - self.epoch) * self._elapsed() / self.epoch
+        self.say(
+            f"{self.job.corpus} epoch {self.epoch}/{self.job.training.epochs}, {len(going_on)} of {self.together} runs "
+            f"going on, best validation {best:.4g}, at most {left:.0f} s left"
+        )
+
+    def _elapsed(self) -> float:
+        """Seconds of training, those before a resume included; no jump of the clock changes them."""
+        return self.seconds + time.monotonic() - self.clock
+
+    def _show_histories(self) -> None:
+        if self.ranks.first:
+            for progress in self.progress:
+                self.writer.write_history(progress)
+
+    def _write(self, ended: dict[int, dict[str, Any] | None]) -> None:
+        tests = self._test_losses(list(ended))
+        if not self.ranks.first:
+            return
+        spectra = self.engine.singular_values()
+        baseline = baseline_loss(self.corpus, "valid")
+        for (i, diverged), test in zip(ended.items(), tests, strict=True):
+            progress = self.progress[i]
+            best, final = progress.best(), progress.final()
+            if diverged is None and final["valid_loss"] >= baseline:
+                reason = f"final validation loss no better than {baseline:.4f}, the loss of the corpus' frequencies"
+                diverged = {"epoch": self.epoch, "step": self.steps, "reason": reason}
+            for figures, loss in ((best, test[0]), (final, test[1])):
+                if figures and diverged is None:
+                    figures |= {"test_loss": loss, "test": metric(self.corpus.kind, loss)}
+            rows = self.trace.rows[i]
+            if diverged is not None:
+                rows = [r for r in rows if r["step"] < diverged["step"] + self.trace.every]
+            self.writer.write(
+                progress, best, final, diverged, rows, spectra[i], self._elapsed(), self.together
+            )
+
+    def _test_losses(self, indices: Sequence[int]) -> list[tuple[float, float]]:
+        """Test loss with the best and with the final weights of these runs."""
+        m = self.job.model
+        shape = (width(self.corpus), m.hidden_size, m.num_layers)
+        model = ReplicatedModel(self.corpus.kind, *shape, m.input_scale, 2 * len(indices))
+        for at, i in enumerate(indices):
+            model.set_weights(2 * at, self.progress[i].best_weights)
+            model.set_weights(2 * at + 1, self.engine.model.weights_of(i))
+        losses: Tensor = evaluate(model.to(self.device), self.test, self.ranks)
+        return [(best, final) for best, final in losses.view(-1, 2).tolist()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed session needs, of all ranks: every rank must call it."""
+        return {
+            "position": [self.epoch, self.chunk, self.steps, self.count, self._elapsed(), self.together],
+            "started": self.writer.started.isoformat(),
+            "engine": self.engine.state_dict(),
+            "progress": [p.state_dict() for p in self.progress],
+            "sums": self.sums,
+            "trace": {name: getattr(self.trace, name) for name in ("rows", "grad_norm", "sigma_max")},
+        }
+
+    def _load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.chunk, self.steps, self.count, self.seconds, self.together = state["position"]
+        self.writer.started = datetime.fromisoformat(state["started"])
+        self.engine.load_state_dict(state["engine"])
+        self.progress = [Progress.from_state_dict(p) for p in state["progress"]]
+        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self.trace.rows = state["trace"]["rows"]
+        self.trace.grad_norm = state["trace"]["grad_norm"].to(self.device)
+        self.trace.sigma_max = state["trace"]["sigma_max"].to(self.device)
