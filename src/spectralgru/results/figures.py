@@ -1,6 +1,6 @@
 """What happened along training: spectral radius and gradient norm, learning curves, singular values."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,19 @@ def write_figures(
     return written
 
 
+def contrast(settings: Iterable[Setting]) -> list[Setting]:
+    """One setting of each method: the tightest constraint, the loosest clipping, none."""
+    settings = list(settings)
+    constrained = [s for s in settings if s[0] == "constraint"]
+    clipped = [s for s in settings if s[0] == "clipping"]
+    chosen = [min(constrained, key=_value)] if constrained else []
+    chosen += [max(clipped, key=_value)] if clipped else []
+    return chosen + [s for s in settings if s[0] == "none"]
+
+
 def trajectory(runs: Runs) -> Figure:
     """Gradient norm above spectral radius along training: a constrained run beside ones that are not."""
-    chosen = _contrast(runs)
+    chosen = contrast(runs)
     figure = new_figure(WIDTH, 4)
     axes = figure.subplots(2, len(chosen), sharex="col", sharey="row", squeeze=False)
     for column, setting in enumerate(chosen):
@@ -62,9 +72,9 @@ def trajectory(runs: Runs) -> Figure:
         _stability_line(bottom, horizontal=True)
         _mark_divergence(top, bottom, item)
         top.set_title(f"{title(setting)} (seed {item.run.seed})")
-        top.set_yscale("log")
         bottom.set_xlabel("training step")
         bottom.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _log_scale(axes[0])
     axes[0, 0].set_ylabel(GRADIENT)
     axes[1, 0].set_ylabel(RADIUS)
     return figure
@@ -72,7 +82,7 @@ def trajectory(runs: Runs) -> Figure:
 
 def radius_gradient(runs: Runs) -> Figure:
     """Gradient norm against spectral radius, every recorded interval of all seeds."""
-    chosen = _contrast(runs)
+    chosen = contrast(runs)
     figure = new_figure(WIDTH, 2.8)
     axes = figure.subplots(1, len(chosen), sharex=True, sharey=True, squeeze=False)[0]
     for ax, setting in zip(axes, chosen, strict=True):
@@ -89,9 +99,9 @@ def radius_gradient(runs: Runs) -> Figure:
             markersize=3,
         )
         _stability_line(ax, horizontal=False)
-        ax.set_yscale("log")
         ax.set_title(title(setting))
         ax.set_xlabel(RADIUS)
+    _log_scale(axes)
     axes[0].set_ylabel(GRADIENT)
     return figure
 
@@ -113,10 +123,10 @@ def learning_curves(runs: Runs) -> Figure:
         ax.fill_between(
             band.index, band["min"], band["max"], color=look[setting].color, alpha=0.18, linewidth=0
         )
+    _log_scale(axes)
     for ax, name in zip(axes, ("constraint", "clipping and unconstrained"), strict=True):
         ax.set_title(name)
         ax.set_xlabel("epoch")
-        ax.set_yscale("log")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
         ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
@@ -148,7 +158,7 @@ def gradient_norms(runs: Runs) -> Figure:
             ax.hlines(setting[1] or 0, x - 0.4, x + 0.4, color="black", linestyle=(0, (2, 1)), linewidth=1)
         if len(norms) > np.isfinite(norms).sum():
             ax.text(x, 1, "∞", transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=11)
-    ax.set_yscale("log")
+    _log_scale([ax])
     ax.set_xticks(range(len(runs)), [title(setting) for setting in runs], rotation=30, ha="right")
     ax.set_ylabel(GRADIENT)
     ax.grid(axis="x", visible=False)
@@ -208,13 +218,11 @@ DRAWN = (trajectory, radius_gradient, learning_curves, gradient_norms, singular_
 FIGURES: dict[str, Callable[[Runs], Figure]] = dict(zip(FIGURE_NAMES, DRAWN, strict=True))
 
 
-def _contrast(runs: Runs) -> list[Setting]:
-    """One setting of each method: the tightest constraint, the loosest clipping, none."""
-    constrained = [s for s in runs if s[0] == "constraint"]
-    clipped = [s for s in runs if s[0] == "clipping"]
-    chosen = [min(constrained, key=_value)] if constrained else []
-    chosen += [max(clipped, key=_value)] if clipped else []
-    return chosen + [s for s in runs if s[0] == "none"]
+def shown(name: str, settings: Sequence[Setting], seeds: Sequence[int]) -> list[tuple[Setting, int]]:
+    """Setting and seed of every run that the figure `name` (of `FIGURE_NAMES`) shows, in order."""
+    chosen = contrast(settings) if name in ("trajectory", "radius_gradient") else settings
+    some = seeds[:1] if name in ("trajectory", "singular_values") else seeds
+    return [(setting, seed) for setting in chosen for seed in some]
 
 
 def _value(setting: Setting) -> float:
@@ -230,6 +238,15 @@ def _finite(table: pd.DataFrame, column: str, positive: bool = False) -> pd.Data
 def _layer(spectrum: Mapping[str, list[list[float]]], moment: str, layer: int) -> np.ndarray[Any, Any]:
     found = spectrum.get(moment, [])
     return np.sort(np.asarray(found[layer] if layer < len(found) else [], dtype=float))[::-1]
+
+
+def _log_scale(axes: Iterable[Axes]) -> None:
+    """Logarithmic y axes that share their range, also when no run left a number to show."""
+    for ax in axes:
+        ax.set_yscale("log")
+    if not any(np.isfinite(ax.dataLim.minposy) for ax in axes):
+        for ax in axes:
+            ax.set_ylim(1, 10)
 
 
 def _stability_line(ax: Axes, horizontal: bool) -> None:

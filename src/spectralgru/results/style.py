@@ -91,6 +91,8 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `<stem>.svg` and `<stem>.pdf` atomically, without dates."""
     paths = []
+    figure.draw_without_rendering()  # lay out once for both
+    figure.set_layout_engine("none")
     for suffix, no_date in ((".svg", {"Date": None}), (".pdf", {"CreationDate": None})):
         paths.append(stem.with_name(stem.name + suffix))
         with atomic_path(paths[-1]) as temporary:

@@ -1,0 +1,130 @@
+"""A run record in MLflow's words: parameters, tags and metrics with their real times. Knows nothing of a store."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+
+from spectralgru.records import Run
+from spectralgru.results.load import RunFiles, flatten
+
+Point = tuple[str, float, int, int]  # name, value, time (milliseconds since 1970), step
+
+EPOCH_COLUMNS = (
+    "learning_rate",
+    "train_loss",
+    "valid_loss",
+    "valid_metric",
+    "grad_norm_mean",
+    "grad_norm_max",
+    "sigma_max",
+    "saturated",
+    "spectral_radius",
+    "projections_done",
+    "projections_skipped",
+    "seconds",
+)
+TRACE_COLUMNS = ("grad_norm", "sigma_max", "spectral_radius")
+TRACE_POINTS = 100  # a run and column: enough for a curve; steps.csv, an artifact, has the rest
+VALUE_NAMES = {"constraint": "delta", "clipping": "threshold"}
+
+
+def started(run: Run) -> int:
+    """Start of the run in milliseconds since 1970 (0 when the record does not tell)."""
+    try:
+        moment = datetime.fromisoformat(run.started)
+    except ValueError:
+        return 0
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def ended(run: Run) -> int:
+    """End of the run in milliseconds since 1970."""
+    return started(run) + int(run.wall_seconds * 1000)
+
+
+def setting_tags(run: Run) -> dict[str, str]:
+    """What all runs of a setting share."""
+    tags = {"corpus": run.corpus, "scale": run.scale, "method": run.method, "setting": run.setting}
+    if run.value is not None:
+        tags[VALUE_NAMES[run.method]] = f"{run.value:g}"
+    return tags
+
+
+def run_tags(run: Run) -> dict[str, str]:
+    """What runs are searched by; a diverged run tells when and why."""
+    tags = setting_tags(run) | {
+        "seed": str(run.seed),
+        "status": run.status,
+        "git_commit": run.git_commit,
+        "mlflow.source.git.commit": run.git_commit,
+        "data_sha256": run.data_sha256,
+        "run_key": run.key,
+        "host": run.host,
+        "device": run.device,
+    }
+    tags |= {f"version.{name}": version for name, version in run.versions.items()}
+    tags |= {f"diverged.{name}": str(value) for name, value in (run.diverged or {}).items()}
+    return {name: value for name, value in tags.items() if value}
+
+
+def run_params(run: Run) -> dict[str, str]:
+    """Every setting under its dotted name, with method, value, seed and the size of the job."""
+    params = flatten(run.settings) | {"method": run.method, "seed": run.seed}
+    params |= {"threads": run.threads, "replicas": run.replicas}
+    if run.value is not None:
+        params[VALUE_NAMES[run.method]] = f"{run.value:g}"
+    return {name: str(value) for name, value in params.items()}
+
+
+def run_metrics(item: RunFiles) -> list[Point]:
+    """Epoch curves, the thinned trace and the best and final figures; values that are not finite are left out.
+
+    MLflow would keep NaN as 0 and infinity as 1.8e308, and either spoils the curve: it ends where the run diverged.
+    """
+    run, start = item.run, started(item.run)
+    history = item.history
+    clock = start + 1000 * history["seconds"].fillna(0).cumsum().to_numpy()
+    points = [
+        (name, value, int(time), int(epoch))
+        for name in EPOCH_COLUMNS
+        for value, time, epoch in zip(history[name], clock, history["epoch"], strict=True)
+    ]
+    points += _trace(item.steps, history, clock, start, ended(run))
+    for moment, figures in (("best", run.best), ("final", run.final)):
+        at = int(figures.get("epoch", 0))
+        points += [(f"{moment}/{name}", value, ended(run), at) for name, value in figures.items()]
+    points.append(("success", float(run.status == "finished"), ended(run), 0))
+    return [point for point in points if np.isfinite(point[1])]
+
+
+def setting_metrics(runs: Sequence[Run]) -> list[Point]:
+    """Success rate, and mean and standard deviation of the best figures over the successful seeds."""
+    good, time = [run for run in runs if run.status == "finished"], max(map(ended, runs))
+    points = [("success", len(good) / len(runs), time, 0), ("seeds", float(len(runs)), time, 0)]
+    for name in ("valid", "test"):
+        values = [run.best[name] for run in good if name in run.best]
+        if values:
+            points.append((f"best/{name}", statistics.fmean(values), time, 0))
+        if len(values) > 1:
+            points.append((f"best/{name}_sd", statistics.stdev(values), time, 0))
+    return points
+
+
+def _trace(
+    steps: pd.DataFrame, history: pd.DataFrame, clock: np.ndarray, start: int, end: int
+) -> Iterator[Point]:
+    """At most TRACE_POINTS points a column, each the largest finite value of its interval, at the interval's end."""
+    last = steps.groupby("epoch")["step"].max().reindex(history["epoch"]).to_numpy()
+    whole = np.isfinite(last)
+    every = max(1, -(-len(steps) // TRACE_POINTS))
+    interval = np.arange(len(steps)) // every
+    thinned = steps.replace([np.inf, -np.inf], np.nan).groupby(interval).max()
+    position = thinned["step"].to_numpy()
+    knots = np.concatenate([[0], last[whole], [max(last[whole].max(initial=0), position.max(initial=0)) + 1]])
+    times = np.interp(position, knots, np.concatenate([[start], clock[whole], [end]]))
+    for name in TRACE_COLUMNS:
+        for value, time, step in zip(thinned[name], times, position, strict=True):
+            yield f"trace/{name}", value, int(time), int(step)

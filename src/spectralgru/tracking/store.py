@@ -1,0 +1,119 @@
+"""The MLflow store: which one, how it is opened, created, upgraded and served."""
+
+import fcntl
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from spectralgru.errors import InputError, RunError
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+# No telemetry, and an unreachable server is an error within seconds, not minutes.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+
+def tracking_uri(uri: str | None = None) -> str:
+    """The store to use: `uri`, else MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def ui_command(port: int = 5000, uri: str | None = None) -> list[str]:
+    """Command line of the MLflow server on a database, bound to this machine alone."""
+    uri = tracking_uri(uri)
+    if "://" not in uri or uri.startswith(("http:", "https:", "databricks:")):
+        raise InputError(f"MLflow store {uri}: not a database to serve; open a server's address in a browser")
+    settings = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    server += ["--artifacts-destination", str(artifact_root(uri))]
+    server += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return ["env", *(f"{name}={value}" for name, value in settings.items()), *server]
+
+
+def open_store(uri: str | None = None) -> Any:
+    """An `MlflowClient` of the store, whose database is created or upgraded here and nowhere else.
+
+    A fresh SQLite file that several processes create at once is broken for good, hence the lock; an old one is copied
+    to `<file>.backup` before it is upgraded. Raises RunError when the store cannot be opened.
+    """
+    uri = tracking_uri(uri)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with exclusive(uri):
+            if path := sqlite_path(uri):
+                fresh = not path.exists()
+                with closing(sqlite3.connect(path, timeout=20)) as database:
+                    if fresh:  # half the time for an import, and a browser can read meanwhile
+                        database.execute("PRAGMA journal_mode = WAL")
+                    database.execute("BEGIN IMMEDIATE")  # fails at once where MLflow would retry for minutes
+            try:
+                return _connect(uri)
+            except MlflowException as error:
+                if "out-of-date database schema" not in str(error):
+                    raise
+                _upgrade(uri)
+                return _connect(uri)
+    except (MlflowException, sqlite3.Error, OSError, subprocess.CalledProcessError) as error:
+        raise RunError(
+            f"{uri}: MLflow store cannot be opened ({first_line(error)}); start the server, name another store in "
+            "MLFLOW_TRACKING_URI, or move the broken file away; then track again, the runs are in their directories"
+        ) from error
+
+
+@contextmanager
+def exclusive(uri: str) -> Iterator[None]:
+    """One process at a time on a SQLite store; others wait. Databases with a server of their own need no lock."""
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite store."""
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+
+
+def artifact_root(uri: str) -> Path | None:
+    """Folder of the artifacts: beside a SQLite file, else in the working directory; None leaves it to the server."""
+    if "://" not in uri or uri.startswith(("http:", "https:", "databricks:", "file:")):
+        return None
+    path = sqlite_path(uri)
+    return ((path.parent if path else Path()) / "mlartifacts").resolve()
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, without its trace."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def _connect(uri: str) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    client.search_experiments(max_results=1)  # the client alone touches nothing
+    return client
+
+
+def _upgrade(uri: str) -> None:
+    if path := sqlite_path(uri):
+        backup = path.with_name(path.name + ".backup")
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+            source.backup(target)
+    subprocess.run([sys.executable, "-m", "mlflow", "db", "upgrade", uri], check=True, capture_output=True)
