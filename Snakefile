@@ -25,6 +25,8 @@ container: "docker://spectralgru:latest"
 
 localrules:
     all,
+    prepare_all,
+    train_all,
 
 
 rule all:
@@ -32,7 +34,18 @@ rule all:
     input:
         TABLES,
         FIGURES,
+        PROVENANCE,
         expand(f"{ROOT}/tracking/{{corpus}}.json", corpus=CORPORA),
+
+
+rule prepare_all:
+    input:
+        expand("data/prepared/{corpus}.npz", corpus=CORPORA),
+
+
+rule train_all:
+    input:
+        trained_all,
 
 
 onsuccess:

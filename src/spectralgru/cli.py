@@ -122,6 +122,7 @@ def track(
     summary: Annotated[Path | None, typer.Option(help="write what was done to this JSON file")] = None,
 ) -> None:
     """Import run directories into MLflow (MLFLOW_TRACKING_URI, else mlflow.db); again: only what changed."""
+    from spectralgru.records import read_run
     from spectralgru.tracking import track as track_runs
 
     chosen = _params(params, scale)
@@ -132,7 +133,12 @@ def track(
     tracked = track_runs(root, runs, figures=shown)
     typer.echo(f"{tracked.uri}: {tracked.written} MLflow runs written, {tracked.unchanged} unchanged")
     if summary is not None:
-        write_json(summary, asdict(tracked))
+        keys = {
+            path.as_posix(): read_run(root / path).key
+            for corpus in names
+            for path in chosen.run_directories(corpus)
+        }
+        write_json(summary, asdict(tracked) | {"runs": keys})
 
 
 @app.command()
@@ -149,6 +155,34 @@ def figures(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: C
     from spectralgru.results.figures import write_figures
 
     _results(write_figures, params, scale, corpora)
+
+
+@app.command()
+def provenance(
+    artifact: Annotated[
+        str | None,
+        typer.Argument(help="a table or figure: table1, ptb-trajectory or a path; none: record all"),
+    ] = None,
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    corpora: CorporaOption = None,
+    data: DataOption = DATA,
+    snakefile: Annotated[Path, typer.Option(help="copied beside the record")] = Path("Snakefile"),
+) -> None:
+    """Say which runs, commit, parameters, data and machine a table or figure comes from, or record it for all."""
+    from spectralgru.provenance import write_provenance
+    from spectralgru.results.trace import explain, find, read_record
+
+    chosen = _params(params, scale)
+    root, seeds = Path("results") / chosen.scale, chosen.section.seeds
+    settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
+    if artifact is None:
+        for path in write_provenance(root, settings, seeds, data, (snakefile, params)):
+            typer.echo(path)
+    else:
+        record = read_record(root)
+        for line in explain(root, record, find(record, artifact), settings, seeds):
+            typer.echo(line)
 
 
 def _results(write: Any, params: Path, scale: str | None, corpora: list[str] | None) -> None:

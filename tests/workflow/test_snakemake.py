@@ -110,7 +110,7 @@ def test_one_delta_changed_trains_that_delta_only(finished):
     assert jobs.pop("train_setting") == {"corpus=ptb, setting=constraint-0.3"}
     assert jobs.pop("track_runs") == {"corpus=ptb"}
     assert jobs.pop("draw_figures") == {"corpus=ptb"}
-    assert jobs.keys() == {"write_tables", "all"}
+    assert jobs.keys() == {"write_tables", "write_provenance", "all"}
     code, output = finished.run()
     assert code == 0, output
     assert "constraint-0.3" in (finished.folder / "results/quick/tables/table1.csv").read_text()

@@ -1,16 +1,16 @@
 """What the rules share: validated parameters, names and messages."""
 
-import json
 import sys
-from dataclasses import asdict
+from pathlib import Path
 
 import yaml
 
 from spectralgru.errors import InputError
+from spectralgru.freshness import settle
 from spectralgru.params import parse_params
+from spectralgru.provenance import WRITTEN
 from spectralgru.records import setting_name
 from spectralgru.results.names import FIGURE_NAMES, table_names
-from spectralgru.training.settings import code_sha256
 
 
 def validated(config):
@@ -51,6 +51,12 @@ FIGURES = expand(
     suffix=["svg", "pdf"],
 )
 
+PROVENANCE = expand(f"{ROOT}/{{name}}", name=WRITTEN)
+
+# Only the process that plans: jobs on other machines parse this file too.
+if workflow.is_main_process:
+    settle(PARAMS, Path("data"), Path(ROOT), Path("logs"))
+
 SUCCESS = f"""
 Everything is up to date at scale {SCALE}.
   tables   {ROOT}/tables/   (table1.md: words, table2.md: music; also csv, html, tex)
@@ -80,12 +86,6 @@ def setting_options(wildcards):
     """The setting as options of `spectralgru train`."""
     method, value = setting_of(wildcards.setting)
     return f"--method {method}" + ("" if value is None else f" --value {value}")
-
-
-def job_of(wildcards):
-    """All that decides what a training computes; a change of it trains again."""
-    job = PARAMS.job(wildcards.corpus, [setting_of(wildcards.setting)])
-    return json.dumps(asdict(job), sort_keys=True)
 
 
 def trained(wildcards):

@@ -62,6 +62,35 @@ rule draw_figures:
         "spectralgru figures --scale {params.scale} --corpus {wildcards.corpus} > {log} 2>&1"
 
 
+rule write_provenance:
+    input:
+        TABLES,
+        FIGURES,
+        snakefile=ancient(workflow.main_snakefile),
+    output:
+        [
+            (
+                report(path, caption="../report/provenance.rst", category="Provenance")
+                if path.endswith(".html")
+                else path
+            )
+            for path in PROVENANCE
+        ],
+    log:
+        f"logs/provenance/{SCALE}.log",
+    benchmark:
+        f"logs/benchmarks/provenance/{SCALE}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
+    shell:
+        "spectralgru provenance --scale {SCALE} {params.corpora} --snakefile {input.snakefile} > {log} 2>&1"
+
+
 rule track_runs:
     input:
         trained,

@@ -1,5 +1,6 @@
 rule train_setting:
     # Run directories are not declared as outputs: Snakemake would delete finished seeds before training one more.
+    # A summary that is not of the settings, data and code of today is outdated by `settle`, and so made again.
     input:
         rules.prepare_corpus.output.arrays,
     output:
@@ -17,8 +18,6 @@ rule train_setting:
         runtime=60 if SCALE == "quick" else 7 * 24 * 60,
         gpu=0,
     params:
-        job=job_of,
-        code=code_sha256(),
         scale=SCALE,
         setting=setting_options,
     shell:

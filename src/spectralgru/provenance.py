@@ -1,0 +1,123 @@
+"""Where tables and figures come from: artifact -> run directories -> commit, parameters, data, machine, versions.
+
+`results/<scale>/provenance.json` holds, beside every artifact's and run's SHA-256, what `spectralgru.freshness` needs
+to tell results of today's parameters and code from older ones. Nothing in it depends on when it was written.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from spectralgru.errors import InputError
+from spectralgru.files import sha256, write_json, write_text
+from spectralgru.records import read_run, run_path
+from spectralgru.results.names import FIGURE_NAMES, table_names
+from spectralgru.results.paper import CANDIDATES
+
+Setting = tuple[str, float | None]  # method and its value
+Settings = Mapping[str, Sequence[Setting]]  # of each corpus
+
+WRITTEN = ("provenance.json", "provenance.html", "ro-crate-metadata.json", "Snakefile", "params.yaml")
+RUN_FILES = ("history.csv", "model.safetensors", "run.json", "steps.csv")
+RECORDED = (
+    "status",
+    "best",
+    "metric",
+    "key",
+    "git_commit",
+    "data_sha256",
+    "host",
+    "device",
+    "threads",
+    "replicas",
+    "started",
+    "wall_seconds",
+    "versions",
+    "settings",
+)
+
+
+def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
+    """Every table and figure, relative to `results/<scale>`, with the corpora whose runs it shows."""
+    found = {
+        f"tables/{name}.{suffix}": [corpus]
+        for corpus, name in table_names(corpora).items()
+        for suffix in ("csv", "md", "html", "tex")
+    }
+    found["tables/metrics.json"] = list(corpora)
+    for corpus in corpora:
+        for name in FIGURE_NAMES:
+            found |= {f"figures/{corpus}-{name}.{suffix}": [corpus] for suffix in ("svg", "pdf")}
+    return found
+
+
+@cache
+def results_sha256() -> str:
+    """Hash of what turns runs into tables and figures: code and the paper's numbers."""
+    package = Path(__file__).parent
+    files = sorted((package / "results").glob("*.py")) + [path for path in CANDIDATES if path.exists()][:1]
+    return hashlib.sha256("\n".join(f"{path.name} {sha256(path)}" for path in files).encode()).hexdigest()
+
+
+def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) -> dict[str, Any]:
+    """The provenance of all tables and figures below `root` (`results/<scale>`).
+
+    Raises InputError naming a run, prepared corpus or artifact that is missing, and how to make it.
+    """
+    made = artifacts(list(settings))
+    for path in made:
+        if not (root / path).exists():
+            raise InputError(f"{root / path}: missing; make it with `snakemake`")
+    return {
+        "scale": root.name,
+        "results_sha256": results_sha256(),
+        "artifacts": {path: {"sha256": sha256(root / path), "corpora": c} for path, c in made.items()},
+        "data": {corpus: _data(corpus, data) for corpus in settings},
+        "runs": {
+            run_path("", corpus, method, value, seed).as_posix(): _run(
+                run_path(root, corpus, method, value, seed)
+            )
+            for corpus, chosen in settings.items()
+            for method, value in chosen
+            for seed in seeds
+        },
+    }
+
+
+def write_provenance(
+    root: Path, settings: Settings, seeds: Sequence[int], data: Path, workflow: Sequence[Path]
+) -> list[Path]:
+    """Write the files `WRITTEN` below `root`; return their paths.
+
+    `workflow`: the Snakefile and params.yaml, copied so that the folder is complete as a research object.
+    """
+    from spectralgru.results.crate import crate
+    from spectralgru.results.trace import to_html
+
+    record = collect(root, settings, seeds, data)
+    for path in workflow:
+        write_text(root / path.name, path.read_text(encoding="utf-8"))
+    write_text(root / "provenance.html", to_html(record))
+    write_json(root / "ro-crate-metadata.json", crate(record))
+    write_json(root / "provenance.json", record)
+    return [root / name for name in WRITTEN]
+
+
+def _data(corpus: str, data: Path) -> dict[str, Any]:
+    path = data / "prepared" / f"{corpus}.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {name: record[name] for name in ("sha256", "recipe", "raw", "licence", "counts")}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error!r}); make it with `spectralgru prepare --corpus {corpus}`"
+        ) from None
+
+
+def _run(directory: Path) -> dict[str, Any]:
+    run = read_run(directory)
+    files = {name: sha256(directory / name) for name in RUN_FILES if (directory / name).exists()}
+    return {name: getattr(run, name) for name in RECORDED} | {"files": files}
