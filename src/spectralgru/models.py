@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spectralgru.gru import GRU, gru_layer
+from spectralgru.kernels.products import matmul
 
 Kind = Literal["words", "notes"]
 
@@ -79,7 +80,7 @@ class ReplicatedModel(nn.Module):
             x = self.input["weight"].index_select(1, inputs.reshape(-1))
         else:
             flat = inputs.reshape(inputs.shape[0], steps * lanes, -1).expand(self.replicas, -1, -1)
-            x = torch.bmm(flat, self.input["weight"])
+            x = _Product.apply(flat, self.input["weight"].mT)  # type: ignore[no-untyped-call]
         x = x.view(self.replicas, steps, lanes, -1) * self.input_scale
         last = []
         for layer in range(self.num_layers):
@@ -91,7 +92,8 @@ class ReplicatedModel(nn.Module):
         if masks is not None:
             x = x * masks[-1]
         flat = x.reshape(self.replicas, steps * lanes, -1)
-        logits = torch.baddbmm(self.output["bias"].unsqueeze(1), flat, self.output["weight"].mT)
+        logits: Tensor = _Product.apply(flat, self.output["weight"])  # type: ignore[no-untyped-call]
+        logits.add_(self.output["bias"].unsqueeze(1))
         return logits.view(self.replicas, steps, lanes, -1), torch.stack(last, 1)
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -128,23 +130,42 @@ class ReplicatedModel(nn.Module):
                 parameter[replica] = torch.from_numpy(weights[name])
 
 
-class _SummedCrossEntropy(torch.autograd.Function):
-    """Softmax cross-entropy [R, N, V] -> [R] that writes its gradient over the logits: one large buffer, not three."""
+class _Product(torch.autograd.Function):
+    """x [R, N, K], weight [R, M, K] -> [R, N, M], each product by the fastest library at hand."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        index = targets.view(1, -1, 1).expand(logits.shape[0], -1, 1)
-        normaliser = logits.logsumexp(-1, keepdim=True)
-        picked = logits.gather(-1, index)
-        ctx.save_for_backward(logits, normaliser, index, weights)
-        return ((normaliser - picked).squeeze(-1) * weights).sum(1)
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x, weight)
+        return matmul(x, weight.mT)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        logits, normaliser, index, weights = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
+        to_x = matmul(gradient, weight) if ctx.needs_input_grad[0] else None
+        to_weight = matmul(x.mT, gradient).mT if ctx.needs_input_grad[1] else None
+        return to_x, to_weight
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    """Softmax cross-entropy [R, N, V] -> [R], in the memory of the logits: they become probabilities, then gradients."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        index = targets.view(1, -1, 1).expand(logits.shape[0], -1, 1)
+        largest = logits.amax(-1, keepdim=True)
+        picked = logits.gather(-1, index) - largest
+        exponentials = logits.sub_(largest).exp_()
+        total = exponentials.sum(-1, keepdim=True)
+        ctx.save_for_backward(exponentials, total, index, weights)
+        return ((total.log() - picked).squeeze(-1) * weights).sum(1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
+        exponentials, total, index, weights = ctx.saved_tensors
         scale = (weights * gradient.unsqueeze(1)).unsqueeze(-1)
-        probabilities = logits.sub_(normaliser).exp_().mul_(scale)
+        probabilities = exponentials.mul_(scale / total)
         probabilities.scatter_add_(-1, index, -scale)
         return probabilities, None, None
 
