@@ -86,9 +86,10 @@ rule write_provenance:
         mem_mb=1000,
         runtime=10,
     params:
+        scale=SCALE,
         corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
     shell:
-        "spectralgru provenance --scale {SCALE} {params.corpora} --snakefile {input.snakefile} > {log} 2>&1"
+        "spectralgru provenance --scale {params.scale} {params.corpora} --snakefile {input.snakefile} > {log} 2>&1"
 
 
 rule track_runs:
