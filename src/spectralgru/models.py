@@ -148,7 +148,7 @@ class _Product(torch.autograd.Function):
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
-    """Softmax cross-entropy [R, N, V] -> [R], in the memory of the logits: they become probabilities, then gradients."""
+    """Softmax cross-entropy [R, N, V] -> [R] in the memory of the logits: they become probabilities, then gradients."""
 
     @staticmethod
     def forward(ctx, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
