@@ -1,9 +1,9 @@
 """The MLflow store: which one, how it is opened, created, upgraded and served."""
 
 import fcntl
+import importlib
 import os
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -48,24 +48,18 @@ def open_store(uri: str | None = None) -> Any:
     uri = tracking_uri(uri)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
 
     try:
         with exclusive(uri):
             if path := sqlite_path(uri):
-                fresh = not path.exists()
-                with closing(sqlite3.connect(path, timeout=20)) as database:
-                    if fresh:  # half the time for an import, and a browser can read meanwhile
-                        database.execute("PRAGMA journal_mode = WAL")
-                    database.execute("BEGIN IMMEDIATE")  # fails at once where MLflow would retry for minutes
-            try:
-                return _connect(uri)
-            except MlflowException as error:
-                if "out-of-date database schema" not in str(error):
-                    raise
-                _upgrade(uri)
-                return _connect(uri)
-    except (MlflowException, sqlite3.Error, OSError, subprocess.CalledProcessError) as error:
+                _prepare(path, uri)
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)  # the client alone touches nothing
+            return client
+    except (MlflowException, sqlite3.Error, OSError, CommandError) as error:
         raise RunError(
             f"{uri}: MLflow store cannot be opened ({first_line(error)}); start the server, name another store in "
             "MLFLOW_TRACKING_URI, or move the broken file away; then track again, the runs are in their directories"
@@ -103,17 +97,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
-def _connect(uri: str) -> Any:
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(uri)
-    client.search_experiments(max_results=1)  # the client alone touches nothing
-    return client
-
-
-def _upgrade(uri: str) -> None:
-    if path := sqlite_path(uri):
-        backup = path.with_name(path.name + ".backup")
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
-            source.backup(target)
-    subprocess.run([sys.executable, "-m", "mlflow", "db", "upgrade", uri], check=True, capture_output=True)
+def _prepare(path: Path, uri: str) -> None:
+    """Check the file (MLflow would retry a broken one for minutes) and bring an old one to this version's schema."""
+    utils: Any = importlib.import_module("mlflow.store.db.utils")
+    fresh = not path.exists()
+    with closing(sqlite3.connect(path, timeout=20)) as database:
+        if fresh:  # imports take half the time, and readers do not wait
+            database.execute("PRAGMA journal_mode = WAL")
+        database.execute("BEGIN IMMEDIATE")
+        database.rollback()
+        known = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+        version = database.execute("SELECT version_num FROM alembic_version").fetchone() if known else None
+        if version in (None, (utils._get_latest_schema_revision(),)):
+            return
+        with closing(sqlite3.connect(path.with_name(path.name + ".backup"))) as backup:
+            database.backup(backup)
+    utils._upgrade_db(utils.create_sqlalchemy_engine(uri))  # what `mlflow db upgrade` does

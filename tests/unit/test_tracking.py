@@ -1,0 +1,315 @@
+import json
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from mlflow.store.db.utils import _get_alembic_config
+from results_records import START, make_run
+
+from spectralgru.errors import InputError, RunError
+from spectralgru.records import read_run
+from spectralgru.results.load import RunFiles
+from spectralgru.tracking import open_store, track, tracking_uri, ui_command
+from spectralgru.tracking.convert import TRACE_POINTS, run_metrics
+from spectralgru.tracking.metrics import log_metrics
+
+PTB, MUSIC = "spectralgru/quick/ptb", "spectralgru/quick/chorales"
+BEGIN = int(datetime.fromisoformat(START).timestamp() * 1000)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A store with its tables; creating them takes seconds, copying them nothing."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def uri(tmp_path: Path, empty_store: Path, monkeypatch) -> str:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with sqlite3.connect(empty_store) as source, sqlite3.connect(tmp_path / "mlflow.db") as target:
+        source.backup(target)
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> tuple[Path, list[Path]]:
+    root = tmp_path / "results" / "quick"
+    runs = [make_run(root, "ptb", "constraint", 0.2, seed) for seed in (0, 1)]
+    runs += [
+        make_run(root, "ptb", "none", None, 0, diverged_in=3),
+        make_run(root, "ptb", "none", None, 1, diverged_in=1),
+    ]
+    return root, [*runs, make_run(root, "chorales", "clipping", 15.0, 0)]
+
+
+def runs_of(uri: str, experiment: str) -> dict:
+    client = open_store(uri)
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    names = [run.info.run_name for run in found]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, found, strict=True))
+
+
+def test_one_run_per_directory_below_one_parent_per_setting(campaign, uri):
+    root, runs = campaign
+    done = track(root, runs, uri)
+    assert (done.written, done.unchanged) == (5 + 3, 0)
+    found = runs_of(uri, PTB)
+    assert set(found) == {
+        "constraint-0.2", "constraint-0.2 seed 0", "constraint-0.2 seed 1", "none", "none seed 0", "none seed 1"
+    }  # fmt: skip
+    for name, run in found.items():
+        parent = run.data.tags.get("mlflow.parentRunId")
+        assert parent == (found[name.split()[0]].info.run_id if "seed" in name else None)
+    assert set(runs_of(uri, MUSIC)) == {"clipping-15", "clipping-15 seed 0"}
+
+
+def test_parameters_and_tags_tell_what_a_run_was(campaign, uri):
+    track(*campaign, uri)
+    run = runs_of(uri, PTB)["constraint-0.2 seed 1"]
+    assert run.data.params["model.hidden_size"] == "12"
+    assert run.data.params["training.schedule.kind"] == "decay"
+    assert run.data.params["delta"] == "0.2"
+    tags = run.data.tags
+    expected = {"method": "constraint", "delta": "0.2", "seed": "1", "corpus": "ptb", "scale": "quick"}
+    expected |= {"status": "finished", "git_commit": "0123456789abcdef", "data_sha256": "ab" * 32}
+    assert {name: tags[name] for name in expected} == expected
+    assert tags["run_key"] == read_run(campaign[1][1]).key
+    assert runs_of(uri, MUSIC)["clipping-15 seed 0"].data.tags["threshold"] == "15"
+
+
+def test_curves_are_those_of_history_csv_with_real_times(campaign, uri):
+    root, runs = campaign
+    track(root, runs, uri)
+    run = runs_of(uri, PTB)["constraint-0.2 seed 0"]
+    history = pd.read_csv(runs[0] / "history.csv")
+    client = open_store(uri)
+    for column in history.columns.drop("epoch"):
+        points = client.get_metric_history(run.info.run_id, column)
+        assert [p.step for p in points] == history["epoch"].tolist()
+        assert [p.value for p in points] == pytest.approx(history[column].tolist())
+        assert [p.timestamp for p in points] == [BEGIN + 2500 * e for e in history["epoch"]]
+    assert run.data.metrics["valid_loss"] == pytest.approx(history["valid_loss"].iloc[-1])  # the latest
+    assert run.data.metrics["best/test"] == pytest.approx(read_run(runs[0]).best["test"])
+    assert (run.info.start_time, run.info.end_time) == (BEGIN, BEGIN + 15_000)
+
+
+def test_trace_is_thinned_and_keeps_the_burst(tmp_path: Path):
+    directory = make_run(tmp_path, "ptb", "clipping", 5.0, 0, trace=500)
+    steps = pd.read_csv(directory / "steps.csv")
+    steps.loc[1234, "grad_norm"] = 1e6
+    steps.to_csv(directory / "steps.csv", index=False)
+    points = [p for p in run_metrics(RunFiles(directory, read_run(directory))) if p[0] == "trace/grad_norm"]
+    assert 0 < len(points) <= TRACE_POINTS
+    assert max(p[1] for p in points) == 1e6
+    assert points[-1][3] == steps["step"].iloc[-1]
+    times = [p[2] for p in points]
+    assert times == sorted(times)
+    assert BEGIN <= times[0] < times[-1] <= BEGIN + 15_000
+
+
+def test_diverged_runs_are_marked_and_leave_no_broken_numbers(campaign, uri):
+    track(*campaign, uri)
+    found = runs_of(uri, PTB)
+    run = found["none seed 0"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["status"] == "diverged"
+    assert run.data.tags["diverged.epoch"] == "3"
+    assert run.data.tags["diverged.reason"] == "gradient not finite"
+    assert found["constraint-0.2 seed 0"].info.status == "FINISHED"
+    assert found["none seed 1"].info.status == "FAILED"  # without one finished epoch
+    database = sqlite3.connect(uri.removeprefix("sqlite:///"))
+    assert database.execute("SELECT count(*) FROM metrics WHERE is_nan OR abs(value) > 1e300").fetchone() == (
+        0,
+    )
+    assert found["none"].data.metrics["success"] == 0
+    assert "best/test" not in found["none"].data.metrics
+    tests = [read_run(d).best["test"] for d in campaign[1][:2]]
+    assert found["constraint-0.2"].data.metrics["best/test"] == pytest.approx(sum(tests) / 2)
+
+
+def test_tracking_again_changes_nothing(campaign, uri):
+    root, runs = campaign
+    track(root, runs, uri)
+    before = {name: run.to_dictionary() for name, run in runs_of(uri, PTB).items()}
+    done = track(root, runs, uri)
+    assert (done.written, done.unchanged) == (0, 8)
+    assert {name: run.to_dictionary() for name, run in runs_of(uri, PTB).items()} == before
+
+
+def test_a_changed_run_directory_replaces_its_run_and_the_summary(campaign, uri):
+    root, runs = campaign
+    track(root, runs, uri)
+    before = runs_of(uri, PTB)
+    make_run(root, "ptb", "constraint", 0.2, 1, best=(60.0, 50.0))
+    done = track(root, runs, uri)
+    assert (done.written, done.unchanged) == (2, 6)
+    after = runs_of(uri, PTB)
+    assert set(after) == set(before)
+    changed = {name for name in after if after[name].info.run_id != before[name].info.run_id}
+    assert changed == {"constraint-0.2", "constraint-0.2 seed 1"}
+    assert after["constraint-0.2 seed 1"].data.metrics["best/test"] == 50.0
+    kept = after["constraint-0.2 seed 0"]
+    assert kept.data.tags["mlflow.parentRunId"] == after["constraint-0.2"].info.run_id
+    mean = (50.0 + kept.data.metrics["best/test"]) / 2
+    assert after["constraint-0.2"].data.metrics["best/test"] == pytest.approx(mean)
+
+
+def test_an_import_broken_off_is_made_good(campaign, uri, monkeypatch):
+    root, runs = campaign
+    with monkeypatch.context() as patch:
+        calls = Counter()
+
+        def dying(*arguments):
+            calls["log"] += 1
+            if calls["log"] == 2:
+                raise OSError("disk full")
+            return log_metrics(*arguments)
+
+        patch.setattr("spectralgru.tracking.runs.log_metrics", dying)
+        with pytest.raises(RunError, match="disk full"):
+            track(root, runs, uri)
+    track(root, runs, uri)
+    found = runs_of(uri, PTB)
+    assert len(found) == 6
+    assert all("spectralgru.content" in run.data.tags for run in found.values())
+    assert found["constraint-0.2 seed 1"].data.metrics["valid_loss"] > 0
+
+
+def test_artifacts_can_be_fetched_and_figures_go_to_their_corpus(campaign, uri, tmp_path: Path):
+    root, runs = campaign
+    figures = []
+    for name in ("ptb-trajectory.svg", "chorales-trajectory.svg", "table1.html"):
+        (root / name).write_text(f"<svg>{name}</svg>")
+        figures.append(root / name)
+    track(root, runs, uri, figures)
+    client = open_store(uri)
+    run = runs_of(uri, PTB)["constraint-0.2 seed 0"]
+    listed = {a.path for a in client.list_artifacts(run.info.run_id)}
+    assert listed == {"run.json", "history.csv", "steps.csv", "model.safetensors"}
+    fetched = client.download_artifacts(run.info.run_id, "model.safetensors", str(tmp_path))
+    assert Path(fetched).read_bytes() == (runs[0] / "model.safetensors").read_bytes()
+    for experiment, own in ((PTB, "ptb"), (MUSIC, "chorales")):
+        results = runs_of(uri, experiment)["results"].info.run_id
+        assert {a.path for a in client.list_artifacts(results)} == {f"{own}-trajectory.svg", "table1.html"}
+    assert track(root, runs, uri, figures).written == 0
+    figures[0].write_text("<svg>new</svg>")
+    assert track(root, runs, uri, figures).written == 1
+
+
+def test_runs_still_training_are_passed_over_and_broken_records_named(campaign, uri):
+    root, runs = campaign
+    (runs[0] / "run.json").unlink()
+    track(root, runs, uri)
+    assert "constraint-0.2 seed 0" not in runs_of(uri, PTB)
+    (runs[1] / "run.json").write_text("{")
+    with pytest.raises(InputError, match="seed-1"):
+        track(root, runs, uri)
+
+
+def test_bulk_insert_stores_what_log_batch_would(uri):
+    client = open_store(uri)
+    experiment = client.create_experiment("compare")
+    points = [(name, v, 1000 + s, s) for name in ("a", "b") for s, v in enumerate((3.0, -1.5, 2.0, 1e-9))]
+    points += [
+        ("once", 7.0, 5, 0),
+        ("a", 4.0, 1003, 3),
+        *((f"many/{i}", float(i), i, i) for i in range(1500)),
+    ]
+    made = []
+    for store in (client._tracking_client.store, None):
+        run = client.create_run(experiment).info.run_id
+        if store is None:  # what a server gets
+
+            class Remote:
+                log_batch = staticmethod(client.log_batch)
+                _tracking_client = type("T", (), {"store": None})
+
+            log_metrics(Remote, run, points)
+        else:
+            log_metrics(client, run, points)
+        history = {
+            name: [(m.value, m.timestamp, m.step) for m in client.get_metric_history(run, name)]
+            for name in ("a", "b", "once", "many/1234")
+        }
+        made.append((history, client.get_run(run).data.metrics))
+    assert made[0] == made[1]
+    assert made[0][0]["a"] == [(3.0, 1000, 0), (-1.5, 1001, 1), (2.0, 1002, 2), (4.0, 1003, 3)]
+
+
+def test_two_processes_on_a_fresh_store_lose_nothing(campaign, tmp_path: Path):
+    root, runs = campaign
+    uri = f"sqlite:///{tmp_path}/fresh/mlflow.db"
+    code = (
+        "import sys; from pathlib import Path; from spectralgru.tracking import track\n"
+        "track(Path(sys.argv[1]), [Path(p) for p in sys.argv[3:]], sys.argv[2])"
+    )
+    command = [sys.executable, "-c", code, str(root), uri, *map(str, runs)]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert len(runs_of(uri, PTB)) == 6
+
+
+def test_environment_variable_names_the_store(campaign, uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert track(*campaign).uri == uri
+    assert tracking_uri("sqlite:///other.db") == "sqlite:///other.db"
+    assert len(runs_of(uri, MUSIC)) == 2
+
+
+def test_stores_that_cannot_be_opened_say_so_at_once(campaign, tmp_path: Path):
+    root, runs = campaign
+    broken = tmp_path / "broken.db"
+    broken.write_text("this is not a database, whatever its name says " * 50)
+    with pytest.raises(RunError, match=r"broken\.db.*not a database"):
+        track(root, runs, f"sqlite:///{broken}")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(RunError, match=f"127.0.0.1:{port}.*track again"):
+            track(root, runs, f"http://127.0.0.1:{port}")
+
+
+def test_an_old_database_is_upgraded_after_a_copy(campaign, uri):
+    def version(path: str) -> str:
+        with sqlite3.connect(path) as database:
+            return database.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+
+    path = uri.removeprefix("sqlite:///")
+    head, config = version(path), _get_alembic_config(uri)
+    previous = ScriptDirectory.from_config(config).get_revision(head).down_revision
+    command.downgrade(config, previous)
+    assert version(path) == previous
+    track(*campaign, uri)
+    assert (version(path), version(path + ".backup")) == (head, previous)
+    assert len(runs_of(uri, PTB)) == 6
+
+
+def test_the_user_interface_is_for_this_machine_alone(tmp_path: Path):
+    words = ui_command(5050, f"sqlite:///{tmp_path}/mlflow.db")
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert words[words.index("--port") + 1] == "5050"
+    assert shutil.which(words[0])
+    with pytest.raises(InputError, match="http://example"):
+        ui_command(5000, "http://example:5000")
+
+
+def test_records_are_not_touched(campaign, uri):
+    root, runs = campaign
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for d in runs for p in d.iterdir()}
+    track(root, runs, uri)
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for d in runs for p in d.iterdir()} == before
+    assert json.loads((runs[0] / "run.json").read_text())["seed"] == 0
