@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from spectralgru.files import sha256, write_json
 from spectralgru.training.settings import (
@@ -20,6 +21,7 @@ from spectralgru.training.settings import (
 )
 
 PYTHON = sys.executable
+torch.set_num_threads(1)  # as the processes that `command` starts: other numbers of threads give other bits
 
 
 def write_corpora(data: Path) -> None:

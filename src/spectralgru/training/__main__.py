@@ -9,6 +9,7 @@ JOB.json is what `spectralgru job` prints. Run again, it goes on from its checkp
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from spectralgru.training.stopping import EXIT_STOPPED, Preempted
 from spectralgru.training.train import CHECKPOINT_SECONDS, train
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and train; the exit code."""
     parser = argparse.ArgumentParser(
         prog="spectralgru.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -34,7 +35,7 @@ def main() -> int:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="CPU threads of each process")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     try:
@@ -69,4 +70,5 @@ def read_job(path: Path) -> Job:
         raise InputError(f"{path}: not a job ({error!r}); make it with `spectralgru job`") from None
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,6 @@ import ctypes
 import hashlib
 import os
 import signal
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,13 +52,12 @@ class Ranks:
         return slice(begin, begin + ends[self.rank])
 
     def parallel(self, model: nn.Module) -> Callable[..., Any]:
-        """The model to call: its gradients become the mean over ranks."""
+        """The model to call: its gradients become the sum over ranks."""
         if self.world == 1:
             return model
-        # Looking for unused parameters (there are none) keeps the buckets as they are. Without, they are rearranged
-        # after the first step, and sums over three ranks would differ in the last bit after a resume.
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-        return DistributedDataParallel(model, find_unused_parameters=True)
+        network = DistributedDataParallel(model)
+        network.register_comm_hook(None, _sum_each)
+        return network
 
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over ranks, the same bits on each."""
@@ -113,6 +111,17 @@ class Ranks:
                 f"the weights differ between ranks ({', '.join(d[:8] for d in digests)}): the machines or their "
                 "libraries are not alike; run the job on machines of one kind"
             )
+
+
+def _sum_each(_state: None, bucket: Any) -> torch.futures.Future[Tensor]:
+    """Sum a bucket's gradients one by one.
+
+    The order in which three ranks add up depends on a gradient's place in what is summed, and DDP rearranges its
+    buckets after the first step: summed whole, a resumed training would differ in the last bit.
+    """
+    sums = [dist.all_reduce(g, async_op=True).get_future() for g in bucket.gradients()]
+    done = torch.futures.collect_all(sums)
+    return done.then(lambda _: bucket.buffer())
 
 
 ALONE = Ranks()

@@ -16,6 +16,8 @@ from spectralgru.training.distributed import ALONE, Ranks
 from spectralgru.training.settings import ModelSettings, Replica
 
 INFINITY = float("inf")
+# After a longer update nothing is trained any more, and squares of weights would leave float32: the run is lost.
+LONGEST_UPDATE = 1e9
 
 
 class Engine:
@@ -69,18 +71,20 @@ class Engine:
         """One SGD step on T steps of every lane; returns the summed loss and the gradient norm, both [R].
 
         The loss that is differentiated is summed over steps and averaged over lanes: learning rates and
-        thresholds live on that scale. The norm is the one before clipping.
+        thresholds live on that scale. The norm is the one before clipping. The weights of a run that diverges
+        become NaN; the other runs are not touched by it.
         """
         masks = self._dropout_masks(*chunk.weights.shape[1:])
         if self.ranks.world > 1:
             chunk = chunk.of_lanes(self.part)
         logits, state = self.network(chunk.inputs, self.state, chunk.starts, masks)
         loss = self.model.loss(logits, chunk.targets, chunk.weights)
-        torch.autograd.backward(loss.sum() * (self.ranks.world / self.lanes))
+        torch.autograd.backward(loss.sum() / self.lanes)
         self.state = state.detach()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = gradient_norm(gradients)
         factor = self.rate * clip_factor(norm, self.threshold)
+        factor = torch.where(factor * norm < LONGEST_UPDATE, factor, torch.nan)
         with torch.no_grad():
             for parameter in self.model.parameters():
                 assert parameter.grad is not None

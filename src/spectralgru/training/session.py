@@ -1,7 +1,7 @@
 """A job under way: epochs, measurements, checkpoints, until every run has ended."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from spectralgru.training.stopping import Preempted, stop_on_signal
 from spectralgru.training.trace import Trace
 from spectralgru.training.writing import Writer
 
-NOT_FINITE = "loss, gradient or weight not finite"
+NOT_FINITE = "loss, gradient, update or weight not finite"
 
 
 class Session:
@@ -86,10 +86,10 @@ class Session:
         saved = time.monotonic()
         with stop_on_signal() as stop:
             while self.progress:
-                stream = self._training_stream()
+                stream, runs = self._training_stream(), len(self.progress)
                 if self.chunk == 0:
                     self.engine.start_epoch()
-                while self.chunk < len(stream):
+                while self.chunk < len(stream) and len(self.progress) == runs > 0:
                     self._step(stream)
                     due = self.ranks.first and time.monotonic() - saved > checkpoint_seconds
                     stopped, due = self.ranks.any(bool(stop), due)
@@ -100,7 +100,8 @@ class Session:
                         raise Preempted(
                             f"stopped at epoch {self.epoch}, step {self.steps}; checkpoint written"
                         )
-                self._finish_epoch()
+                if self.chunk == len(stream) and self.progress:
+                    self._finish_epoch()
 
     def _save(self, store: CheckpointStore) -> None:
         self.ranks.check_same(self.engine.model.parameters())
@@ -122,9 +123,32 @@ class Session:
         self.trace.add(norm, sigma)
         if self.trace.due(self.steps):
             self.trace.close(self.steps, self.epoch, self.engine.spectral_radius())
+            self._end_diverged()
+
+    def _end_diverged(self) -> None:
+        """Take the runs that have diverged in this epoch out of the engine, their records written."""
+        steps = [int(step) for step in self.sums["diverged_at"]]
+        if any(steps):
+            ended = {i: self._divergence(step, NOT_FINITE) for i, step in enumerate(steps) if step}
+            self._write(ended)
+            self._keep([i for i in range(len(steps)) if i not in ended])
+
+    def _divergence(self, step: int, reason: str) -> dict[str, Any]:
+        return {"epoch": self.epoch, "step": step, "reason": reason}
+
+    def _keep(self, runs: Sequence[int]) -> None:
+        index = list(runs)
+        self.progress = [self.progress[i] for i in index]
+        if index:
+            self.engine.keep(index)
+            self.trace.keep(index)
+            self.sums = {name: value[index] for name, value in self.sums.items()}
 
     def _finish_epoch(self) -> None:
         """Validate, write the epoch down, and take the runs that have ended out of the engine."""
+        self._end_diverged()
+        if not self.progress:
+            return
         steps_in_epoch, self.chunk = self.chunk, 0
         self.ranks.check_same(self.engine.model.parameters())
         valid_loss = evaluate(self.engine.model, self.valid, self.ranks)
@@ -132,10 +156,8 @@ class Session:
         going_on: list[int] = []
         ended: dict[int, dict[str, Any] | None] = {}  # why it diverged, or None
         for i, progress in enumerate(self.progress):
-            diverged_at = int(self.sums["diverged_at"][i])
-            if diverged_at or not valid_loss[i].isfinite():
-                reason = NOT_FINITE if diverged_at else "validation loss not finite"
-                ended[i] = {"epoch": self.epoch, "step": diverged_at or self.steps, "reason": reason}
+            if not valid_loss[i].isfinite():
+                ended[i] = self._divergence(self.steps, "validation loss not finite")
                 continue
             row = self._row(i, progress, steps_in_epoch, float(valid_loss[i]), float(radius[i]))
             more = progress.finish_epoch(row, self.engine.model.weights_of(i))
@@ -149,11 +171,9 @@ class Session:
             if not self.trace.due(self.steps):  # the last interval may be a short one
                 self.trace.close(self.steps, self.epoch, radius, list(ended))
             self._write(ended)
-        self.progress = [self.progress[i] for i in going_on]
+        if ended:
+            self._keep(going_on)
         self._show_histories()
-        if ended and going_on:
-            self.engine.keep(going_on)
-            self.trace.keep(going_on)
         self.epoch += 1
         self._reset_sums()
 
@@ -193,7 +213,7 @@ class Session:
             for progress in self.progress:
                 self.writer.write_history(progress)
 
-    def _write(self, ended: dict[int, dict[str, Any] | None]) -> None:
+    def _write(self, ended: Mapping[int, dict[str, Any] | None]) -> None:
         tests = self._test_losses(list(ended))
         if not self.ranks.first:
             return
@@ -204,7 +224,7 @@ class Session:
             best, final = progress.best(), progress.final()
             if diverged is None and final["valid_loss"] >= baseline:
                 reason = f"final validation loss no better than {baseline:.4f}, the loss of the corpus' frequencies"
-                diverged = {"epoch": self.epoch, "step": self.steps, "reason": reason}
+                diverged = self._divergence(self.steps, reason)
             for figures, loss in ((best, test[0]), (final, test[1])):
                 if figures and diverged is None:
                     figures |= {"test_loss": loss, "test": metric(self.corpus.kind, loss)}
