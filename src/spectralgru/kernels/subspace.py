@@ -1,0 +1,165 @@
+"""P_delta from the few largest singular values, with a proof that no other is above the bound.
+
+Let A = W^T W, U an orthonormal basis of approximate leading eigenvectors with Ritz values theta, E = A U - U theta
+their coupling to the rest, e = |E|_F, and B the compression of A to the complement of U. In that basis
+
+    A = [[theta, E^T], [E, B]],  so that after clipping theta at c^2 no eigenvalue is above c^2 + e^2 / (c^2 - |B|).
+
+What remains is a bound on |B|, from either of two sources:
+
+- a Cholesky factorisation of s^2 I - A + U theta U^T exists only if |B| < s^2. Its rounding errors do not matter
+  because s^2 lies in a gap of the spectrum, well inside c^2.
+- Weyl: if at most j singular values of an earlier W were above s and W has moved by at most d (Frobenius) since, at
+  most j are above s + d now. If j Ritz values are above (s + d)^2 + e, those are they, and |B| <= (s + d)^2 + e.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spectralgru.kernels.products import matmul
+
+# Relative excess of sigma_1^2 over the bound that the coupling may cause; the guarantee is 2e-6.
+COUPLING = 5e-7
+# Error of the clipped matrix relative to its Frobenius norm that the coupling may cause; the guarantee is 1e-5.
+ERROR = 3e-6
+# Narrower gaps (relative to c^2) drown in float32 rounding.
+NARROWEST = 1e-4
+# Chebyshev degrees of the successive sweeps; the first only brings new outliers in, since amplifying them more would
+# drown the other columns.
+DEGREES = (3, 5, 8)
+# Relative residual at which the watched leading pair counts as found, and the sweeps it may take in one call.
+TRACKING, TRACKING_SWEEPS = 2e-3, 16
+
+
+def chebyshev(product: Callable[[Tensor], Tensor], basis: Tensor, edge: float, degree: int) -> Tensor:
+    """T_degree(2 A / edge - 1) @ basis: damps eigenvalues in [0, edge], amplifies the larger ones exponentially."""
+    older, newer = basis, product(basis).mul_(2 / edge).sub_(basis)
+    for _ in range(degree - 1):
+        step = product(newer).mul_(4 / edge).sub_(newer, alpha=2).sub_(older)
+        older, newer = newer, step
+    return newer
+
+
+class Above(NamedTuple):
+    """At most `number` singular values are above `level`."""
+
+    number: int
+    level: float
+
+
+class Few(NamedTuple):
+    """What `clip_few` found."""
+
+    weight: Tensor | None  # the clipped matrix, None where nothing was above the bound
+    sigma: list[float]  # leading singular values before clipping, descending
+    saturated: int  # how many were above the bound
+    basis: Tensor  # [n, k], for the next call
+    edge: float  # of the spectrum of A outside the basis, roughly
+    known: Above  # of the clipped matrix
+    largest: float  # no singular value of the clipped matrix is above this
+
+
+def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Ritz values (ascending) and rotation for the product `image` = A @ `basis`, A symmetric."""
+    compressed = basis.mT @ image
+    values, rotation = torch.linalg.eigh((compressed + compressed.mT) / 2)
+    return values, rotation
+
+
+def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
+    """Estimate of the largest singular value, from below, and a better basis for the next call.
+
+    Subspace iteration until the residual of the leading pair is TRACKING; the error goes with its square.
+    """
+    for _ in range(TRACKING_SWEEPS):
+        image = matmul(weight.mT, matmul(weight, basis))
+        values, rotation = ritz(image, basis)
+        top, leading = values[-1], rotation[:, -1:]
+        residual = torch.linalg.vector_norm(image @ leading - basis @ (leading * top))
+        basis = torch.linalg.qr(image).Q
+        if residual <= TRACKING * top:
+            break
+    return max(top.item(), 0.0) ** 0.5, basis
+
+
+def clip_few(
+    weight: Tensor, bound: float, basis: Tensor, known: Above | None, norm: float, edge: float
+) -> Few | None:
+    """Clip [n, n] at `bound`, or None if the leading values cannot be told from the rest in a few sweeps.
+
+    Args:
+        weight: [n, n].
+        bound: c.
+        basis: [n, k] orthonormal start; at most k - 1 values may be above the bound.
+        known: what earlier steps and Weyl's inequality prove about this matrix.
+        norm: Frobenius norm of `weight`.
+        edge: where the spectrum of A outside the basis ends, roughly; 0 if the basis may already do as it is.
+    """
+    squared = bound * bound
+    trusted = known if known is not None and known.level < bound else None
+    gram = None if trusted else matmul(weight.mT, weight)
+
+    def product(columns: Tensor) -> Tensor:
+        return matmul(weight.mT, matmul(weight, columns)) if gram is None else gram @ columns
+
+    for degree in DEGREES if edge else (0, *DEGREES):
+        if degree:
+            basis = torch.linalg.qr(chebyshev(product, basis, edge, degree)).Q
+        image = product(basis)
+        values, rotation = ritz(image, basis)
+        basis = basis @ rotation
+        coupling = (image @ rotation - basis * values).square_().sum(0).flip(0).double().cumsum(0)
+        theta, errors = values.flip(0).tolist(), [0.0, *coupling.tolist()]
+        edge = max(min(theta[-1], squared), 1e-12 * squared)
+        saturated = sum(t > squared for t in theta)
+        if saturated == len(theta):
+            return None
+        if errors[saturated] <= (ERROR * bound * norm) ** 2:
+            proven = _split(theta, errors, saturated, squared, trusted)
+            if proven is not None and (gram is None or _holds(gram, basis, values, proven)):
+                break
+        if degree and gram is None:
+            trusted, gram = None, matmul(weight.mT, weight)
+    else:
+        return None
+    clipped = None
+    if saturated:
+        top, sigma = basis[:, -saturated:], values[-saturated:].sqrt()
+        clipped = torch.addmm(weight, matmul(weight, top) * (1 - bound / sigma), top.mT, alpha=-1)
+    largest = (
+        bound * (1 + COUPLING) if saturated else (max(theta[0], proven.level**2) + errors[-1] ** 0.5) ** 0.5
+    )
+    return Few(clipped, [max(t, 0.0) ** 0.5 for t in theta], saturated, basis, edge, proven, largest)
+
+
+def _split(
+    theta: list[float], errors: list[float], saturated: int, squared: float, known: Above | None
+) -> Above | None:
+    """Where to cut the spectrum (`theta` descending): leading part U, rest below the returned level."""
+    if known is not None:
+        count, e = known.number, errors[min(known.number, len(theta))] ** 0.5
+        level = known.level**2 + e
+        inside = saturated <= count < len(theta) and (count == 0 or theta[count - 1] > level)
+        proven = inside and level < squared and e * e <= COUPLING * squared * (squared - level)
+        return Above(count, level**0.5) if proven else None
+    best, widest = None, NARROWEST * squared
+    for count in range(saturated, len(theta)):
+        upper = squared if count == saturated else theta[count - 1]
+        gap = upper - theta[count]
+        level = theta[count] + gap / 2
+        if gap > widest and errors[count] <= COUPLING * squared * (squared - level):
+            best, widest = Above(count, max(level, 0.0) ** 0.5), gap
+    return best
+
+
+def _holds(gram: Tensor, vectors: Tensor, values: Tensor, claim: Above) -> bool:
+    """Whether the claim is true of the matrix with this Gram matrix, by a Cholesky factorisation."""
+    deflated = gram.neg()
+    if claim.number:
+        top = vectors[:, -claim.number :]
+        deflated.addmm_(top * values[-claim.number :], top.mT)
+    deflated.diagonal().add_(claim.level**2)
+    return int(torch.linalg.cholesky_ex(deflated).info) == 0

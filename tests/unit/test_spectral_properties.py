@@ -1,0 +1,149 @@
+"""Whatever the updates, after every step: sigma_1 within the bound and the matrix that of the float64 SVD."""
+
+import collections
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spectralgru import projection
+from spectralgru.kernels import subspace
+from spectralgru.projection import SpectralProjection
+
+BOUNDS = (0.6, 1.2, 1.8)
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def ways():
+    """How often each way of projecting was taken over the tests of this module."""
+    counts = collections.Counter()
+    patch = pytest.MonkeyPatch()
+    few, whole, holds = projection.clip_few, SpectralProjection._whole, subspace._holds
+
+    def counted_few(*args):
+        result = few(*args)
+        counts["gave up" if result is None else "few"] += 1
+        return result
+
+    def counted_whole(*args):
+        counts["whole"] += 1
+        return whole(*args)
+
+    def counted_holds(*args):
+        result = holds(*args)
+        counts["proof" if result else "refuted"] += 1
+        return result
+
+    patch.setattr(projection, "clip_few", counted_few)
+    patch.setattr(SpectralProjection, "_whole", counted_whole)
+    patch.setattr(subspace, "_holds", counted_holds)
+    yield counts
+    patch.undo()
+
+
+def check(before, after, report, bounds=BOUNDS):
+    u, s, vh = torch.linalg.svd(before.double())
+    limit = torch.tensor(bounds, dtype=torch.float64)[:, None]
+    want = (u * s.minimum(limit).unsqueeze(-2)) @ vh
+    error = (after - want).flatten(1).norm(dim=1) / want.flatten(1).norm(dim=1)
+    assert error.max() <= 1e-5
+    sigma = torch.linalg.svdvals(after.double())[:, 0]
+    assert (sigma <= limit[:, 0] * (1 + 1e-6)).all()
+    torch.testing.assert_close(report.sigma_max, sigma, rtol=2e-3, atol=0)  # measured, not proven
+    unchanged = ~report.projected
+    assert torch.equal(before[unchanged], after[unchanged])
+    assert (report.saturated > 0).equal(report.projected)
+
+
+def updates(generator, n, rank, size):
+    """Low-rank changes like gradients', plus a little of everything."""
+    low = torch.randn(n, rank, generator=generator) @ torch.randn(rank, n, generator=generator)
+    full = torch.randn(n, n, generator=generator)
+    return size * (low / low.norm() + 0.1 * full / full.norm())
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    n=st.sampled_from([1, 2, 7, 40, 72]),
+    rank=st.integers(1, 4),
+    sizes=st.lists(st.floats(1e-7, 3.0), min_size=1, max_size=12),
+    told=st.booleans(),
+)
+def test_any_sequence_of_updates(ways, seed, n, rank, sizes, told):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.linalg.qr(torch.randn(n, n, generator=generator)).Q.expand(3, n, n).clone()
+    projector = SpectralProjection(torch.tensor(BOUNDS))
+    for size in sizes:
+        before = weight.clone()
+        update = updates(generator, n, rank, size)
+        weight += update
+        moved = weight.clone()
+        distance = (moved.double() - before.double()).flatten(1).norm(dim=1)
+        report = projector.project_(weight, distance if told else None)
+        check(moved, weight, report)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.93])
+@pytest.mark.parametrize("drift", [0.0, 1.0])
+def test_a_long_run_of_updates(ways, decay, drift):
+    """Learning rate kept or decaying, updates in changing or in persistent directions: all ways are taken."""
+    generator = torch.Generator().manual_seed(1)
+    n, size = 96, 0.5
+    weight = torch.linalg.qr(torch.randn(n, n, generator=generator)).Q.expand(3, n, n).clone()
+    persistent = updates(generator, n, 2, 1.0)
+    projector = SpectralProjection(torch.tensor(BOUNDS))
+    projector.project_(weight)
+    for _ in range(60):
+        update = size * (drift * persistent + updates(generator, n, 3, 1.0)) - 0.02 * size * weight
+        weight += update
+        before = weight.clone()
+        report = projector.project_(weight, update.double().flatten(1).norm(dim=1))
+        check(before, weight, report)
+        size *= decay
+
+
+def test_every_way_was_taken(ways):
+    assert all(ways[way] > 5 for way in ("few", "whole", "proof")), ways
+
+
+def test_a_direction_outside_the_tracked_subspace_is_found(ways):
+    """The subspace method alone would not see it; the Cholesky factorisation does."""
+    n = 64
+    weight = torch.diag(torch.linspace(1.7, 0.5, n))[None].clone()
+    projector = SpectralProjection(torch.tensor([1.8]))
+    projector.project_(weight)
+    weight[0, -1, -1] = 1.9  # orthogonal to everything tracked
+    before = weight.clone()
+    report = projector.project_(weight, torch.tensor([1.4]))
+    check(before, weight, report, (1.8,))
+    assert report.saturated.tolist() == [1]
+
+
+@pytest.mark.parametrize(("count", "n"), [(100, 12), (1, 650), (1, 1500)])
+def test_many_and_large(count, n):
+    """The nearest matrix within the bound is the only one within it at that distance."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(count, n, n, generator=generator) * n**-0.5  # sigma_1 about 2
+    before = weight.clone()
+    SpectralProjection(torch.full((count,), 1.8)).project_(weight)
+    excess = (torch.linalg.svdvals(before.double()) - 1.8).clamp_min(0).norm(dim=1)
+    distance = (weight.double() - before.double()).flatten(1).norm(dim=1)
+    assert (distance <= excess + 1e-5 * before.flatten(1).norm(dim=1)).all()
+    assert (torch.linalg.svdvals(weight.double())[:, 0] <= 1.8 * (1 + 1e-6)).all()
+
+
+def test_float64_and_bfloat16():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(1, 30, 30, generator=generator, dtype=torch.float64)
+    low = weight.bfloat16()
+    before = weight.clone()
+    check(before, weight, SpectralProjection(torch.tensor([1.8])).project_(weight), (1.8,))
+    SpectralProjection(torch.tensor([1.8])).project_(low)
+    assert torch.linalg.svdvals(low.double())[0, 0] <= 1.8 * (1 + 2**-8)  # as exact as its entries
