@@ -143,10 +143,12 @@ def track(
 
 @app.command()
 def tables(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: CorporaOption = None) -> None:
-    """Write the tables, ours beside the paper's."""
+    """Write the tables, ours beside the paper's, and the learning curves as a table."""
+    from spectralgru.results.curves import write_curves
     from spectralgru.results.tables import write_tables
 
     _results(write_tables, params, scale, corpora)
+    _results(write_curves, params, scale, corpora)
 
 
 @app.command()

@@ -47,7 +47,7 @@ def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
         for corpus, name in table_names(corpora).items()
         for suffix in ("csv", "md", "html", "tex")
     }
-    found["tables/metrics.json"] = list(corpora)
+    found |= {"tables/metrics.json": list(corpora), "tables/curves.csv": list(corpora)}
     for corpus in corpora:
         for name in FIGURE_NAMES:
             found |= {f"figures/{corpus}-{name}.{suffix}": [corpus] for suffix in ("svg", "pdf")}
