@@ -132,7 +132,11 @@ class SpectralProjection:
             if few is not None:
                 memory.basis, memory.edge, memory.known = few.basis, few.edge, few.known
                 memory.largest, memory.saturated = few.largest, few.saturated
-                return _Outcome(min(few.sigma[0], target), few.saturated, few.weight)
+                if few.saturated:
+                    return _Outcome(target, few.saturated, few.weight)
+                # The proof that nothing is above the bound needs no accurate singular value; the record does.
+                sigma, memory.basis = track(weight, memory.basis)
+                return _Outcome(sigma)
         return self._whole(weight, target, memory)
 
     def _whole(self, weight: Tensor, target: float, memory: _Memory) -> _Outcome:

@@ -54,7 +54,6 @@ class Few(NamedTuple):
     """What `clip_few` found."""
 
     weight: Tensor | None  # the clipped matrix, None where nothing was above the bound
-    sigma: list[float]  # leading singular values before clipping, descending
     saturated: int  # how many were above the bound
     basis: Tensor  # [n, k], for the next call
     edge: float  # of the spectrum of A outside the basis, roughly
@@ -132,7 +131,7 @@ def clip_few(
     largest = (
         bound * (1 + COUPLING) if saturated else (max(theta[0], proven.level**2) + errors[-1] ** 0.5) ** 0.5
     )
-    return Few(clipped, [max(t, 0.0) ** 0.5 for t in theta], saturated, basis, edge, proven, largest)
+    return Few(clipped, saturated, basis, edge, proven, largest)
 
 
 def _split(
