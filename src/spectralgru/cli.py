@@ -78,27 +78,57 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="e.g. training.epochs=2; repeatable")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    gpus: Annotated[
+        int,
+        typer.Option(min=0, help="GPUs to lock for this training, one a process; waits until they are free"),
+    ] = 0,
+    processes: Annotated[
+        int, typer.Option(min=1, help="processes that share the training; at least one a GPU")
+    ] = 1,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SPECTRALGRU_DEVICE", help="cpu, cuda or cuda:N; default: cuda with --gpus, else cpu"
+        ),
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: what torch chooses")
+        int | None, typer.Option(min=1, help="CPU threads of all processes; default: what torch chooses")
     ] = None,
     checkpoints: Annotated[Path, typer.Option(help="folder of checkpoints")] = Path(".checkpoints"),
 ) -> None:
     """Train one setting with all its seeds; run again, it resumes or, when finished, does nothing."""
-    import torch
-
     from spectralgru.params import parse_setting, with_changes
-    from spectralgru.training.train import train as train_job
+    from spectralgru.training.launch import train_in
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     chosen = with_changes(_params(params, scale), corpus, changes or [])
     job = chosen.job(corpus, [parse_setting(method, value)], seeds)
     root = out or Path("results") / chosen.scale
-    for run in train_job(job, data / "prepared" / f"{corpus}.npz", root, checkpoints, device):
+    places = (data, root, checkpoints)
+    for run in train_in(job, *places, processes, chosen.parallel, gpus, device, threads):
         typer.echo(
             f"{run.corpus} {run.setting} seed {run.seed}: {run.status} {json.dumps(run.diverged or run.best)}"
         )
+
+
+@app.command()
+def job(
+    corpus: CorpusOption,
+    method: Annotated[str, typer.Option(help="constraint, clipping or none")],
+    value: Annotated[float | None, typer.Option(help="delta (constraint) or threshold (clipping)")] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option(help="default: what params.yaml says; repeatable")
+    ] = None,
+    scale: ScaleOption = None,
+    params: ParamsOption = PARAMS,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="e.g. training.epochs=2; repeatable")
+    ] = None,
+) -> None:
+    """Print a training as JSON, for `python -m spectralgru.training` on a machine with torch and numpy alone."""
+    from spectralgru.params import parse_setting, with_changes
+
+    chosen = with_changes(_params(params, scale), corpus, changes or [])
+    typer.echo(json.dumps(asdict(chosen.job(corpus, [parse_setting(method, value)], seeds)), indent=2))
 
 
 @app.command()

@@ -16,6 +16,7 @@ def try_lock(path: Path) -> int | None:
         descriptor = os.open(path, os.O_RDWR)  # no O_CREAT: sticky folders refuse it for files of other users
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        os.fchmod(descriptor, 0o666)  # whatever the umask: another user may be the next to lock it
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

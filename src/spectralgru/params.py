@@ -122,6 +122,10 @@ class Params(_Strict):
     corpora: Annotated[list[CorpusName] | None, BeforeValidator(_listed)] = Field(
         None, description="one name or several, instead of the scale's own list"
     )
+    parallel: Literal["replicas", "batch"] = Field(
+        "replicas",
+        description="how a training given several processes is spread over them: runs (replicas), or every batch",
+    )
     quick: Section
     paper: Section
 

@@ -17,9 +17,10 @@ rule train_setting:
         mem_mb=4000,
         runtime=60 if SCALE == "quick" else 7 * 24 * 60,
         gpu=0,
+        processes=1,
     params:
         scale=SCALE,
         setting=setting_options,
     shell:
         "spectralgru train --scale {params.scale} --corpus {wildcards.corpus} {params.setting} "
-        "--threads {threads} > {log} 2>&1"
+        "--threads {threads} --gpus {resources.gpu} --processes {resources.processes} > {log} 2>&1"
