@@ -13,6 +13,7 @@ from spectralgru.records import Method, setting_name
 
 SOURCES = (
     "gru.py",
+    "projection.py",
     "spectral.py",
     "models.py",
     "kernels/*.py",
