@@ -96,12 +96,12 @@ def test_curves_are_those_of_history_csv_with_real_times(campaign, uri):
     history = pd.read_csv(runs[0] / "history.csv")
     client = open_store(uri)
     for column in history.columns.drop("epoch"):
-        points = client.get_metric_history(run.info.run_id, column)
+        points = client.get_metric_history(run.info.run_id, f"epoch/{column}")
         assert [p.step for p in points] == history["epoch"].tolist()
         assert [p.value for p in points] == pytest.approx(history[column].tolist())
         assert [p.timestamp for p in points] == [BEGIN + 2500 * e for e in history["epoch"]]
-    assert run.data.metrics["valid_loss"] == pytest.approx(history["valid_loss"].iloc[-1])  # the latest
-    assert run.data.metrics["best/test"] == pytest.approx(read_run(runs[0]).best["test"])
+    assert run.data.metrics["epoch/valid_loss"] == pytest.approx(history["valid_loss"].iloc[-1])  # the latest
+    assert run.data.metrics["best_test"] == pytest.approx(read_run(runs[0]).best["test"])
     assert (run.info.start_time, run.info.end_time) == (BEGIN, BEGIN + 15_000)
 
 
@@ -134,9 +134,9 @@ def test_diverged_runs_are_marked_and_leave_no_broken_numbers(campaign, uri):
         0,
     )
     assert found["none"].data.metrics["success"] == 0
-    assert "best/test" not in found["none"].data.metrics
+    assert "best_test" not in found["none"].data.metrics
     tests = [read_run(d).best["test"] for d in campaign[1][:2]]
-    assert found["constraint-0.2"].data.metrics["best/test"] == pytest.approx(sum(tests) / 2)
+    assert found["constraint-0.2"].data.metrics["best_test"] == pytest.approx(sum(tests) / 2)
 
 
 def test_tracking_again_changes_nothing(campaign, uri):
@@ -159,11 +159,11 @@ def test_a_changed_run_directory_replaces_its_run_and_the_summary(campaign, uri)
     assert set(after) == set(before)
     changed = {name for name in after if after[name].info.run_id != before[name].info.run_id}
     assert changed == {"constraint-0.2", "constraint-0.2 seed 1"}
-    assert after["constraint-0.2 seed 1"].data.metrics["best/test"] == 50.0
+    assert after["constraint-0.2 seed 1"].data.metrics["best_test"] == 50.0
     kept = after["constraint-0.2 seed 0"]
     assert kept.data.tags["mlflow.parentRunId"] == after["constraint-0.2"].info.run_id
-    mean = (50.0 + kept.data.metrics["best/test"]) / 2
-    assert after["constraint-0.2"].data.metrics["best/test"] == pytest.approx(mean)
+    mean = (50.0 + kept.data.metrics["best_test"]) / 2
+    assert after["constraint-0.2"].data.metrics["best_test"] == pytest.approx(mean)
 
 
 def test_an_import_broken_off_is_made_good(campaign, uri, monkeypatch):
@@ -184,7 +184,7 @@ def test_an_import_broken_off_is_made_good(campaign, uri, monkeypatch):
     found = runs_of(uri, PTB)
     assert len(found) == 6
     assert all("spectralgru.content" in run.data.tags for run in found.values())
-    assert found["constraint-0.2 seed 1"].data.metrics["valid_loss"] > 0
+    assert found["constraint-0.2 seed 1"].data.metrics["epoch/valid_loss"] > 0
 
 
 def test_artifacts_can_be_fetched_and_figures_go_to_their_corpus(campaign, uri, tmp_path: Path):

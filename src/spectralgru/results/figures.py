@@ -128,8 +128,6 @@ def learning_curves(runs: Runs) -> Figure:
         ax.set_title(name)
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
-        ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
         ax.tick_params(axis="y", which="minor", labelsize=7)
         if ax.get_legend_handles_labels()[1]:
             ax.legend(loc="upper right")
@@ -244,6 +242,8 @@ def _log_scale(axes: Iterable[Axes]) -> None:
     """Logarithmic y axes that share their range, also when no run left a number to show."""
     for ax in axes:
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+        ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
     if not any(np.isfinite(ax.dataLim.minposy) for ax in axes):
         for ax in axes:
             ax.set_ylim(1, 10)

@@ -26,6 +26,7 @@ EPOCH_COLUMNS = (
     "projections_skipped",
     "seconds",
 )
+FIGURES = ("epoch", "valid", "test")  # of the best and of the last epoch
 TRACE_COLUMNS = ("grad_norm", "sigma_max", "spectral_radius")
 TRACE_POINTS = 100  # a run and column: enough for a curve; steps.csv, an artifact, has the rest
 VALUE_NAMES = {"constraint": "delta", "clipping": "threshold"}
@@ -88,14 +89,14 @@ def run_metrics(item: RunFiles) -> list[Point]:
     history = item.history
     clock = start + 1000 * history["seconds"].fillna(0).cumsum().to_numpy()
     points = [
-        (name, value, int(time), int(epoch))
+        (f"epoch/{name}", value, int(time), int(epoch))
         for name in EPOCH_COLUMNS
         for value, time, epoch in zip(history[name], clock, history["epoch"], strict=True)
     ]
     points += _trace(item.steps, history, clock, start, ended(run))
     for moment, figures in (("best", run.best), ("final", run.final)):
         at = int(figures.get("epoch", 0))
-        points += [(f"{moment}/{name}", value, ended(run), at) for name, value in figures.items()]
+        points += [(f"{moment}_{name}", figures[name], ended(run), at) for name in FIGURES if name in figures]
     points.append(("success", float(run.status == "finished"), ended(run), 0))
     return [point for point in points if np.isfinite(point[1])]
 
@@ -107,9 +108,9 @@ def setting_metrics(runs: Sequence[Run]) -> list[Point]:
     for name in ("valid", "test"):
         values = [run.best[name] for run in good if name in run.best]
         if values:
-            points.append((f"best/{name}", statistics.fmean(values), time, 0))
+            points.append((f"best_{name}", statistics.fmean(values), time, 0))
         if len(values) > 1:
-            points.append((f"best/{name}_sd", statistics.stdev(values), time, 0))
+            points.append((f"best_{name}_sd", statistics.stdev(values), time, 0))
     return points
 
 

@@ -1,0 +1,148 @@
+"""The MLflow server on really trained runs, looked at with a real browser; screenshots are kept."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tiny
+from spectralgru.results.figures import write_figures
+from spectralgru.tracking import open_store, track, ui_command
+from spectralgru.training.train import train
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Debian's chromium and chromium-driver"),
+]
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--window-size=1500,1700",
+)
+SETTINGS = [("constraint", 0.2), ("none", None)]
+EPOCHS = 5
+# Number of points of every curve drawn.
+POINTS = """
+const plots = Array.from(document.querySelectorAll('.js-plotly-plot'));
+return plots.flatMap(plot => (plot.data || []).map(curve => (curve.y || []).length));
+"""
+PATIENCE = 60  # seconds for a page
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("tracked")
+    tiny.write_corpora(folder)
+    replicas = tuple(tiny.replica(method, value, seed, 0.3) for method, value in SETTINGS for seed in (0, 1))
+    job = tiny.job("ptb", replicas, epochs=EPOCHS)
+    root = folder / "results" / job.scale
+    train(job, folder / "prepared" / "ptb.npz", root, folder / "checkpoints")
+    figures = write_figures(root, {"ptb": SETTINGS}, (0, 1), job.scale)
+    uri = f"sqlite:///{folder}/mlflow.db"
+    track(root, sorted(root.glob("runs/*/*/seed-*")), uri, [f for f in figures if f.suffix == ".svg"])
+    return uri
+
+
+@pytest.fixture(scope="module")
+def address(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("server")
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(ui_command(port, store), stdout=log, stderr=log, cwd=folder)
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=5)
+                break
+            except OSError:
+                text = (folder / "log").read_text()
+                assert server.poll() is None, f"the server ended:\n{text}"
+                assert time.monotonic() < deadline, f"no answer after 120 s:\n{text}"
+                time.sleep(0.5)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def wait_for(browser, found, what: str):
+    """The first true answer of `found(browser)`, else fail saying what is missing and what is there instead."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if answer := found(browser):
+            return answer
+        time.sleep(0.3)
+    raise AssertionError(f"{what} not shown after {PATIENCE} s; the page says:\n{text_of(browser)}")
+
+
+def text_of(browser) -> str:
+    return browser.execute_script("return document.body.innerText")
+
+
+def keep(browser, name: str) -> None:
+    folder = Path(os.environ.get("CI_ARTIFACTS", "results")) / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    browser.save_screenshot(str(folder / f"mlflow-{name}.png"))
+
+
+def find_run(store: str, name: str):
+    client = open_store(store)
+    experiment = client.get_experiment_by_name("spectralgru/quick/ptb").experiment_id
+    return next(run for run in client.search_runs([experiment]) if run.info.run_name == name).info
+
+
+def test_experiments_and_their_runs_are_listed(browser, address: str, store: str):
+    browser.get(f"{address}/#/experiments")
+    wait_for(browser, lambda b: "spectralgru/quick/ptb" in text_of(b), "the experiment")
+    keep(browser, "experiments")
+    info = find_run(store, "none")
+    browser.get(f"{address}/#/experiments/{info.experiment_id}/runs")
+    wait_for(browser, lambda b: {"constraint-0.2", "none"} <= set(text_of(b).splitlines()), "the settings")
+    keep(browser, "runs")
+
+
+def test_a_run_shows_its_curves(browser, address: str, store: str):
+    info = find_run(store, "constraint-0.2 seed 0")
+    browser.get(f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/model-metrics")
+    wait_for(browser, lambda b: "valid_loss" in text_of(b), "the metric valid_loss")
+    wait_for(browser, lambda b: EPOCHS in b.execute_script(POINTS), f"a curve of {EPOCHS} points")
+    keep(browser, "curves")
+
+
+def test_a_figure_is_shown_as_artifact(browser, address: str, store: str):
+    info = find_run(store, "results")
+    page = f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/ptb-trajectory.svg"
+    browser.get(page)
+    size = "const i = document.querySelector('img[src^=blob], img[src*=artifact]'); return i ? i.naturalWidth : 0"
+    wait_for(browser, lambda b: "ptb-learning_curves.svg" in text_of(b), "the list of figures")
+    wait_for(browser, lambda b: b.execute_script(size) > 100, "the figure")
+    keep(browser, "figure")
