@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PORT ?= 5000
 
-.PHONY: help setup reproduce test test-unit lint format ui report bench lock schema clean
+.PHONY: help setup reproduce test test-unit lint format ui report bench lock audit schema clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,7 @@ format: setup ## bring the style in order
 	snakefmt Snakefile workflow/rules
 
 ui: setup ## MLflow on http://127.0.0.1:5000 (PORT=...)
+	spectralgru track # only what is not there yet
 	spectralgru ui --port $(PORT)
 
 report: setup ## report.html: one page with all tables and figures
@@ -60,6 +61,9 @@ lock: setup ## resolve the versions anew
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
 	  --excludes envs/lock-excludes.txt --constraint envs/constraints.txt \
 	  --extra pipeline --extra cluster --extra dev pyproject.toml -o envs/requirements.lock
+
+audit: setup ## known vulnerabilities of the pinned versions (needs the network)
+	$(BIN)/uv tool run pip-audit --requirement envs/requirements.lock --no-deps --disable-pip
 
 schema: setup ## write the JSON schema of params.yaml
 	spectralgru schema > workflow/schemas/params.schema.json
