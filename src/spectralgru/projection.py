@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectralgru.errors import InputError
-from spectralgru.kernels.clip import FLOAT32_RANGE, METHODS, Method, clip
+from spectralgru.kernels.clip import FLOAT32_RANGE, FLOAT64_RANGE, METHODS, Method, clip
 from spectralgru.kernels.subspace import Above, clip_few, track
 
 # The clip aims this far (relative) inside the bound; no singular value may be further outside than TOLERANCE.
@@ -123,7 +123,7 @@ class SpectralProjection:
         target = bound * (1 - MARGIN)
         few_before = memory.basis is not None and memory.saturated <= MANY * len(weight)
         memory.pause -= 1
-        if self.method == "auto" and few_before and memory.pause < 0 and norm < 1e6 * target:
+        if self.method == "auto" and few_before and memory.pause < 0 and norm < FLOAT64_RANGE * target:
             assert memory.basis is not None
             edge = memory.edge if distance > SMALL_STEP * bound else 0.0
             few = clip_few(weight, target, memory.basis, memory.known, norm, edge)
@@ -137,13 +137,13 @@ class SpectralProjection:
                 # The proof that nothing is above the bound needs no accurate singular value; the record does.
                 sigma, memory.basis = track(weight, memory.basis)
                 return _Outcome(sigma)
-        return self._whole(weight, target, memory)
+        return self._whole(weight, target, memory, norm)
 
-    def _whole(self, weight: Tensor, target: float, memory: _Memory) -> _Outcome:
+    def _whole(self, weight: Tensor, target: float, memory: _Memory, norm: float) -> _Outcome:
         """By a decomposition of the whole matrix; in float64 where float32 would not do."""
         limit = torch.full((1,), target, dtype=torch.float64, device=weight.device)
         result = None
-        if self.method != "svd" and weight.dtype == torch.float32:
+        if self.method != "svd" and weight.dtype == torch.float32 and norm < FLOAT64_RANGE * target:
             result = clip(weight[None], limit.float(), "eigh")
             if not result.sigma[0, 0] <= FLOAT32_RANGE * target < float("inf"):
                 result = None

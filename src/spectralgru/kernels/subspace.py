@@ -61,9 +61,11 @@ class Few(NamedTuple):
     largest: float  # no singular value of the clipped matrix is above this
 
 
-def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Ritz values (ascending) and rotation for the product `image` = A @ `basis`, A symmetric."""
+def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Ritz values (ascending) and rotation for the product `image` = A @ `basis`, A symmetric; None: overflow."""
     compressed = basis.mT @ image
+    if not compressed.isfinite().all():
+        return None
     values, rotation = torch.linalg.eigh((compressed + compressed.mT) / 2)
     return values, rotation
 
@@ -75,7 +77,10 @@ def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
     """
     for _ in range(TRACKING_SWEEPS):
         image = matmul(weight.mT, matmul(weight, basis))
-        values, rotation = ritz(image, basis)
+        pairs = ritz(image, basis)
+        if pairs is None:
+            return float(torch.linalg.matrix_norm(weight.double(), 2)), basis
+        values, rotation = pairs
         top, leading = values[-1], rotation[:, -1:]
         residual = torch.linalg.vector_norm(image @ leading - basis @ (leading * top))
         basis = torch.linalg.qr(image).Q
@@ -108,7 +113,10 @@ def clip_few(
         if degree:
             basis = torch.linalg.qr(chebyshev(product, basis, edge, degree)).Q
         image = product(basis)
-        values, rotation = ritz(image, basis)
+        pairs = ritz(image, basis)
+        if pairs is None:
+            return None
+        values, rotation = pairs
         basis = basis @ rotation
         coupling = (image @ rotation - basis * values).square_().sum(0).flip(0).double().cumsum(0)
         theta, errors = values.flip(0).tolist(), [0.0, *coupling.tolist()]

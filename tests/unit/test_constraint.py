@@ -1,0 +1,250 @@
+"""SpectralConstraint on PyTorch's modules, and the stability it stands for, measured with autograd."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from spectralgru.constraint import SpectralConstraint
+from spectralgru.errors import InputError
+from spectralgru.gru import GRU
+from spectralgru.spectral import clip_singular_values
+
+MAKERS = {
+    "our GRU": lambda: GRU(6, 12, num_layers=2),
+    "our GRU, replicas": lambda: GRU(6, 12, replicas=3),
+    "GRU": lambda: nn.GRU(6, 12, num_layers=2, bidirectional=True, bias=False),
+    "GRUCell": lambda: nn.GRUCell(6, 12, bias=False),
+    "LSTM": lambda: nn.LSTM(6, 12, num_layers=2, bias=False),
+    "LSTMCell": lambda: nn.LSTMCell(6, 12, bias=False),
+}
+BLOCKS = {"our GRU": 2, "our GRU, replicas": 1, "GRU": 4, "GRUCell": 1, "LSTM": 2, "LSTMCell": 1}
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+def candidates(module):
+    return [
+        w.detach()[..., 2 * w.shape[-1] : 3 * w.shape[-1], :]
+        for n, w in module.named_parameters()
+        if "weight_hh" in n
+    ]
+
+
+def enlarge(module, factor=8.0):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter *= factor
+
+
+def largest(matrix):
+    return torch.linalg.svdvals(matrix.double())[..., 0].max().item()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_candidate_block_and_nothing_else_is_projected(name):
+    module = MAKERS[name]()
+    enlarge(module)
+    before = copy.deepcopy(module)
+    assert any(largest(w) > 1.8 for w in candidates(module))
+    reports = SpectralConstraint(module, delta=0.2).project_()
+    assert len(reports) == BLOCKS[name]
+    for (key, old), new in zip(before.named_parameters(), module.parameters(), strict=True):
+        hidden = old.shape[-1]
+        want = old.detach().clone()
+        if "weight_hh" in key:
+            rows = want[..., 2 * hidden : 3 * hidden, :]
+            rows.copy_(clip_singular_values(rows, 1.8))
+        torch.testing.assert_close(new.detach(), want, atol=1e-4, rtol=1e-4)
+        assert "weight_hh" in key or torch.equal(new, old)
+
+
+def stack_jacobian(module, point):
+    """Jacobian of a cell's (flattened) state at `point`, input zero."""
+    hidden = module.hidden_size
+
+    def step(state):
+        x = torch.zeros(1, module.input_size, dtype=state.dtype)
+        if isinstance(module, nn.LSTMCell):
+            return torch.cat(module(x, (state[None, :hidden], state[None, hidden:])), 1)[0]
+        return module(x, state[None])[0]
+
+    assert torch.allclose(step(point), point), "not a fixed point"
+    return torch.autograd.functional.jacobian(step, point)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", [nn.GRUCell, nn.LSTMCell])
+@pytest.mark.parametrize("biases", [False, True])
+def test_the_origin_is_stable_with_and_without_gate_biases(kind, biases, seed):
+    torch.manual_seed(seed)
+    cell = kind(3, 10, bias=biases).double()
+    enlarge(cell, 12.0)
+    if biases:
+        with torch.no_grad():
+            for bias in (cell.bias_ih, cell.bias_hh):
+                bias /= 6
+                bias[20:30] = 0  # candidate: the origin stays a fixed point
+    origin = torch.zeros(20 if kind is nn.LSTMCell else 10, dtype=torch.float64)
+    before = torch.linalg.eigvals(stack_jacobian(cell, origin)).abs().max()
+    SpectralConstraint(cell, delta=0.1)
+    after = torch.linalg.eigvals(stack_jacobian(cell, origin)).abs().max()
+    assert after < 1 < before
+
+
+@pytest.mark.parametrize("kind", [nn.GRUCell, nn.LSTMCell])
+def test_the_bound_is_sharp_for_equal_gates(kind):
+    """W = c I is stable just below the limit and not above: no larger bound would do."""
+    cell = kind(2, 4).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.zero_()
+        cell.bias_ih[:8] = torch.tensor([0.3] * 4 + [0.7] * 4)
+        if kind is nn.LSTMCell:
+            cell.bias_ih[12:] = -0.2
+        cell.weight_hh[8:12] = 100 * torch.eye(4)
+    origin = torch.zeros(8 if kind is nn.LSTMCell else 4, dtype=torch.float64)
+    SpectralConstraint(cell, delta=0.02)
+    stable = torch.linalg.eigvals(stack_jacobian(cell, origin)).abs().max().item()
+    assert 0.98 < stable < 1
+    with torch.no_grad():
+        cell.weight_hh[8:12] *= 1 / 0.99 * 1.01
+    assert torch.linalg.eigvals(stack_jacobian(cell, origin)).abs().max() > 1
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(4, 16, bias=False)
+        self.out = nn.Linear(16, 1)
+
+    def forward(self, x):
+        return self.out(self.rnn(x)[0][-1])
+
+
+OPTIMIZERS = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=3.0),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.3),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("mode", ["plain", "accumulation", "amp", "compile"])
+def test_holds_after_every_optimizer_step(optimizer, mode):
+    model = Model()
+    free = copy.deepcopy(model)
+    enlarge(model.rnn, 3)
+    stepped = {}
+    for name, net, constrained in (("held", model, True), ("free", free, False)):
+        opt = OPTIMIZERS[optimizer](net.parameters())
+        if constrained:
+            SpectralConstraint(net, delta=0.5).attach(opt)
+        run = torch.compile(net, backend="eager") if mode == "compile" else net
+        seen = []
+        for step in range(12):
+            x = torch.randn(10, 8, 4)
+            with torch.autocast("cpu", torch.bfloat16, enabled=mode == "amp"):
+                loss = (run(x).float() - x.sum((0, 2))[:, None]).square().mean()
+            loss.backward()
+            if mode != "accumulation" or step % 2:
+                opt.step()
+                opt.zero_grad()
+            seen.append(max(map(largest, candidates(net))))
+        stepped[name] = seen
+    assert max(stepped["held"]) <= 1.5 * (1 + 1e-6)
+    assert max(stepped["free"]) > 1.5
+
+
+def test_grad_scaler_skips_without_harm():
+    model = Model()
+    opt = torch.optim.SGD(model.parameters(), lr=1.0)
+    calls = []
+    constraint = SpectralConstraint(model, delta=0.5)
+    constraint.attach(opt)
+    original = constraint.project_
+    constraint.project_ = lambda: calls.append(1) or original()
+    scaler = torch.amp.GradScaler("cpu")
+    for factor in (1.0, float("inf")):
+        opt.zero_grad()
+        loss = model(torch.randn(5, 2, 4)).sum() * factor
+        scaler.scale(loss).backward()
+        scaler.step(opt)
+        scaler.update()
+    assert len(calls) == 1  # the step with infinite gradients was not carried out
+
+
+def test_removing_the_handle_ends_it():
+    model = Model()
+    opt = torch.optim.SGD(model.parameters(), lr=1.0)
+    handle = SpectralConstraint(model, delta=1.5).attach(opt)
+    handle.remove()
+    enlarge(model)
+    model(torch.randn(5, 2, 4)).sum().backward()
+    opt.step()
+    assert max(map(largest, candidates(model))) > 0.5
+
+
+def test_state_dict_continues_bit_identically():
+    def train(model, constraint, steps):
+        for _ in range(steps):
+            with torch.no_grad():
+                model.rnn.weight_hh_l0 += 0.05 * torch.randn(48, 16)
+            constraint.project_()
+
+    model = Model()
+    constraint = SpectralConstraint(model, delta=0.4)
+    train(model, constraint, 5)
+    other = copy.deepcopy(model)
+    resumed = SpectralConstraint(other, delta=0.4)
+    other.load_state_dict(model.state_dict())
+    resumed.load_state_dict(copy.deepcopy(constraint.state_dict()))
+    torch.manual_seed(1)
+    train(model, constraint, 5)
+    torch.manual_seed(1)
+    train(other, resumed, 5)
+    assert torch.equal(model.rnn.weight_hh_l0, other.rnn.weight_hh_l0)
+
+
+def _ddp_worker(rank, store, results):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(Model())
+    opt = torch.optim.SGD(model.parameters(), lr=3.0)
+    SpectralConstraint(model, delta=0.5).attach(opt)
+    torch.manual_seed(10 + rank)
+    for _ in range(6):
+        opt.zero_grad()
+        x = torch.randn(10, 8, 4)
+        (model(x) - x.sum((0, 2))[:, None]).square().mean().backward()
+        opt.step()
+    torch.save(model.module.state_dict(), f"{results}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_under_ddp_all_ranks_keep_the_same_projected_weights(tmp_path):
+    torch.multiprocessing.start_processes(
+        _ddp_worker, (tmp_path / "store", tmp_path), nprocs=2, start_method="fork"
+    )
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert largest(first["rnn.weight_hh_l0"][32:]) == pytest.approx(1.5, rel=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: SpectralConstraint(nn.GRU(2, 2), delta=2.0), "delta=2.0"),
+        (lambda: SpectralConstraint(nn.Linear(2, 2)), "Linear: contains none of"),
+        (lambda: SpectralConstraint(nn.LSTM(2, 4, proj_size=2)), "proj_size=2"),
+        (lambda: SpectralConstraint(Model()).load_state_dict({}), "does not fit"),
+    ],
+)
+def test_wrong_use_names_the_thing_and_the_value(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
