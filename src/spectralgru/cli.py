@@ -225,6 +225,19 @@ def _results(write: Any, params: Path, scale: str | None, corpora: list[str] | N
 
 
 @app.command()
+def status(
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    out: Annotated[Path | None, typer.Option(help="folder of results; default results/<scale>")] = None,
+) -> None:
+    """Sum a campaign up: runs finished, running, diverged, queued, and the time left."""
+    from spectralgru.status import describe
+
+    chosen = _params(params, scale)
+    typer.echo(describe(chosen, out or Path("results") / chosen.scale))
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
     """Open MLflow on the tracked runs."""
     from spectralgru.tracking import ui_command

@@ -113,7 +113,10 @@ class Ranks:
             )
 
 
-def _sum_each(_state: None, bucket: Any) -> torch.futures.Future[Tensor]:
+def _sum_each(
+    _state: None,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
     """Sum a bucket's gradients one by one.
 
     The order in which three ranks add up depends on a gradient's place in what is summed, and DDP rearranges its

@@ -51,6 +51,7 @@ def train_in(
     with gpu_slots(gpus, _say) as ids:
         if ids:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
+            _say(f"GPU {', '.join(ids)}")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise InputError(
                 f"device {device}: this torch sees no GPU; install a CUDA build of torch or use --device cpu"

@@ -1,0 +1,74 @@
+"""A campaign's state from its run directories."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from spectralgru.files import write_json
+from spectralgru.params import Params, load_params
+from spectralgru.records import HISTORY_COLUMNS, run_path, write_history
+from spectralgru.status import campaign_status, describe, seconds_left
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def params() -> Params:
+    return load_params(ROOT / "params.yaml", {"scale": "quick", "corpora": ["ptb"]})
+
+
+def rows(epochs: int, seconds: float = 10.0) -> list[dict[str, float]]:
+    return [
+        dict.fromkeys(HISTORY_COLUMNS, 1.0) | {"epoch": e, "seconds": seconds, "valid_metric": 100.0 - e}
+        for e in range(1, epochs + 1)
+    ]
+
+
+def under_way(root: Path, setting: tuple, seed: int, epochs: int, age: float = 0.0) -> None:
+    directory = run_path(root, "ptb", *setting, seed)
+    write_history(directory, rows(epochs))
+    then = time.time() - age
+    os.utime(directory / "history.csv", (then, then))
+
+
+def ended(root: Path, setting: tuple, seed: int, epochs: int, status: str) -> None:
+    under_way(root, setting, seed, epochs)
+    record = {"corpus": "ptb", "method": "none", "value": None, "seed": 0, "scale": "quick", "metric": "nll"}
+    write_json(run_path(root, "ptb", *setting, seed) / "run.json", record | {"status": status})
+
+
+def test_nothing_has_begun(params: Params, tmp_path: Path) -> None:
+    runs = list(campaign_status(params, tmp_path))
+    assert len(runs) == len(params.settings("ptb")) * len(params.section.seeds)
+    assert {run.state for run in runs} == {"queued"}
+    assert seconds_left(runs) is None
+    assert "time left: unknown" in describe(params, tmp_path)
+
+
+def test_states_and_time_left(params: Params, tmp_path: Path) -> None:
+    settings, epochs = params.settings("ptb"), params.experiment("ptb").training.epochs
+    seeds = params.section.seeds
+    for seed in seeds:
+        ended(tmp_path, settings[0], seed, epochs, "diverged" if seed == seeds[0] else "finished")
+        under_way(tmp_path, settings[1], seed, 2)
+        under_way(tmp_path, settings[2], seed, 1, age=3600)
+    text = describe(params, tmp_path)
+    total, n = len(settings) * len(seeds), len(seeds)
+    assert text.splitlines()[0] == (
+        f"ptb: {total} runs, {n - 1} finished, 1 diverged, {n} running, {n} interrupted, {total - 3 * n} queued"
+    )
+    assert f"running, epoch 2/{epochs}, best validation 98" in text
+    # 10 s an epoch; one job runs at a time.
+    left = 10 * (epochs - 2) + 10 * (epochs - 1) + (len(settings) - 3) * 10 * epochs
+    assert seconds_left(list(campaign_status(params, tmp_path))) == pytest.approx(left)
+
+
+def test_all_done(params: Params, tmp_path: Path) -> None:
+    for setting in params.settings("ptb"):
+        for seed in params.section.seeds:
+            ended(tmp_path, setting, seed, 6, "finished")
+    text = describe(params, tmp_path)
+    assert "time left" not in text
+    assert len(text.splitlines()) == 1
