@@ -8,12 +8,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 
 import tiny
 from spectralgru.results.figures import write_figures
-from spectralgru.tracking import open_store, track, ui_command
+from spectralgru.tracking import open_store, track, ui_address, ui_command
 from spectralgru.training.train import train
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -33,6 +34,7 @@ FLAGS = (
 )
 SETTINGS = [("constraint", 0.2), ("none", None)]
 EPOCHS = 5
+MODE = "workflowType=machine_learning"
 # Number of points of every curve drawn.
 POINTS = """
 const plots = Array.from(document.querySelectorAll('.js-plotly-plot'));
@@ -121,18 +123,18 @@ def find_run(store: str, name: str):
 
 
 def test_experiments_and_their_runs_are_listed(browser, address: str, store: str):
-    browser.get(f"{address}/#/experiments")
+    browser.get(ui_address(urlparse(address).port))
     wait_for(browser, lambda b: "spectralgru/quick/ptb" in text_of(b), "the experiment")
     keep(browser, "experiments")
     info = find_run(store, "none")
-    browser.get(f"{address}/#/experiments/{info.experiment_id}/runs")
+    browser.get(f"{address}/#/experiments/{info.experiment_id}/runs?{MODE}")
     wait_for(browser, lambda b: {"constraint-0.2", "none"} <= set(text_of(b).splitlines()), "the settings")
     keep(browser, "runs")
 
 
 def test_a_run_shows_its_curves(browser, address: str, store: str):
     info = find_run(store, "constraint-0.2 seed 0")
-    browser.get(f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/model-metrics")
+    browser.get(f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/model-metrics?{MODE}")
     wait_for(browser, lambda b: "valid_loss" in text_of(b), "the metric valid_loss")
     wait_for(browser, lambda b: EPOCHS in b.execute_script(POINTS), f"a curve of {EPOCHS} points")
     keep(browser, "curves")
@@ -140,7 +142,9 @@ def test_a_run_shows_its_curves(browser, address: str, store: str):
 
 def test_a_figure_is_shown_as_artifact(browser, address: str, store: str):
     info = find_run(store, "results")
-    page = f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/ptb-trajectory.svg"
+    page = (
+        f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/ptb-trajectory.svg?{MODE}"
+    )
     browser.get(page)
     size = "const i = document.querySelector('img[src^=blob], img[src*=artifact]'); return i ? i.naturalWidth : 0"
     wait_for(browser, lambda b: "ptb-learning_curves.svg" in text_of(b), "the list of figures")

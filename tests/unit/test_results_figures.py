@@ -8,6 +8,7 @@ from results_records import make_campaign, make_run
 
 from spectralgru.errors import InputError
 from spectralgru.results.figures import FIGURES, write_figures
+from spectralgru.results.names import FIGURE_NAMES
 from spectralgru.results.style import looks
 
 PTB = {"ptb": [("constraint", 0.2), ("clipping", 20.0), ("none", None)]}
@@ -24,6 +25,7 @@ def drawn(tmp_path_factory):
 def test_every_figure_is_written_as_svg_and_pdf_with_its_own_content(drawn):
     root, paths = drawn
     assert paths == [root / f"figures/ptb-{what}.{kind}" for what in FIGURES for kind in ("svg", "pdf")]
+    assert tuple(FIGURES) == FIGURE_NAMES  # what the workflow expects
     assert len({p.read_bytes() for p in paths}) == len(paths)
     for path in paths:
         head = path.read_bytes()[:400]

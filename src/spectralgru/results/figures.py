@@ -19,6 +19,8 @@ METRIC = {"perplexity": "validation perplexity", "nll": "validation NLL (nats pe
 GRADIENT = "gradient norm (nats)"
 RADIUS = "spectral radius $|\\lambda_1(J)|$"
 SCATTER_POINTS = 2000  # a panel; more only makes the file heavy
+RADIUS_LIMIT = 2.0  # an exploding run goes far beyond; what matters happens around 1
+SIGMA_LIMIT = 5.0
 PANELS = {"constraint": "constraint", "clipping": "gradient clipping", "none": "unconstrained"}
 
 Runs = dict[Setting, list[RunFiles]]  # one list per setting, in the order of the seeds
@@ -75,6 +77,9 @@ def trajectory(runs: Runs) -> Figure:
         bottom.set_xlabel("training step")
         bottom.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     _log_scale(axes[0])
+    low, high = min(ax.dataLim.ymin for ax in axes[1]), max(ax.dataLim.ymax for ax in axes[1])
+    if high > RADIUS_LIMIT:
+        axes[1, 0].set_ylim(min(low, 1.0) - 0.05, RADIUS_LIMIT)
     axes[0, 0].set_ylabel(GRADIENT)
     axes[1, 0].set_ylabel(RADIUS)
     return figure
@@ -90,7 +95,7 @@ def radius_gradient(runs: Runs) -> Figure:
         points = _finite(points, "spectral_radius").pipe(_finite, "grad_norm", positive=True)
         points = points.iloc[:: max(1, len(points) // SCATTER_POINTS)]
         ax.plot(
-            points["spectral_radius"],
+            points["spectral_radius"].clip(upper=RADIUS_LIMIT),
             points["grad_norm"],
             "o",
             markerfacecolor="none",
@@ -102,6 +107,10 @@ def radius_gradient(runs: Runs) -> Figure:
         ax.set_title(title(setting))
         ax.set_xlabel(RADIUS)
     _log_scale(axes)
+    if axes[0].get_xlim()[1] > RADIUS_LIMIT:
+        axes[-1].annotate(
+            "beyond", (RADIUS_LIMIT, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7
+        )
     axes[0].set_ylabel(GRADIENT)
     return figure
 
@@ -130,7 +139,7 @@ def learning_curves(runs: Runs) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.tick_params(axis="y", which="minor", labelsize=7)
         if ax.get_legend_handles_labels()[1]:
-            ax.legend(loc="upper right")
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18))
     axes[0].set_ylabel(metric)
     return figure
 
@@ -195,18 +204,22 @@ def singular_values(runs: Runs) -> Figure:
             )
             if setting[0] == "constraint" and setting[1] is not None:
                 ax.axhline(2 - setting[1], color=line["color"], linewidth=0.7, linestyle="-")
+    largest = max(ax.dataLim.ymax for ax in axes.flat)
+    axes[0, 0].set_ylim(0, min(SIGMA_LIMIT, 1.08 * largest) if np.isfinite(largest) else 1)
     for column, method in enumerate(methods):
-        for layer in range(layers):
-            ax = axes[layer, column]
+        for layer, ax in enumerate(axes[:, column]):
             ax.set_title(PANELS[method] + (f", layer {layer + 1}" if layers > 1 else ""))
-            ax.set_ylim(bottom=0)
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        first = axes[0, column]
-        first.plot([], [], color="0.4", linewidth=0.7, linestyle=":", label="before training")
+            if ax.dataLim.ymax > SIGMA_LIMIT:
+                text = f"largest {ax.dataLim.ymax:.3g}"
+                place = {"ha": "right", "va": "top", "transform": ax.transAxes}
+                ax.text(0.98, 0.97, text, fontsize=8, backgroundcolor="white", **place)
+        last = axes[-1, column]
+        last.plot([], [], color="0.4", linewidth=0.7, linestyle=":", label="before training")
         if method == "constraint":
-            first.plot([], [], color="0.4", linewidth=0.7, linestyle="-", label="bound $2 - \\delta$")
-        first.legend(loc="upper right")
-        axes[-1, column].set_xlabel("index of singular value")
+            last.plot([], [], color="0.4", linewidth=0.7, linestyle="-", label="bound $2 - \\delta$")
+        last.set_xlabel("index of singular value")
+        last.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
     for ax in axes[:, 0]:
         ax.set_ylabel("singular value of $W_{hh}$")
     return figure

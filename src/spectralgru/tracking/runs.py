@@ -27,7 +27,6 @@ DIRECTORY, CONTENT = (
     "spectralgru.directory",
     "spectralgru.content",
 )  # tags: what a run shows, in which version
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the browser opens on pages for chat bots
 LAYOUT = "1"  # changes when the import itself changes, so that everything is imported anew
 # A diverged training did not succeed: MLflow's red mark finds it at a glance, the tag `status` says which it was.
 STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
@@ -184,7 +183,7 @@ class Experiment:
         if found is None:
             folder = artifact_root(uri)
             location = folder / name if folder else None
-            return str(self.client.create_experiment(name, location and location.as_uri(), KIND))
+            return str(self.client.create_experiment(name, location and location.as_uri()))
         if found.lifecycle_stage == LifecycleStage.DELETED:
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)

@@ -39,6 +39,11 @@ def ui_command(port: int = 5000, uri: str | None = None) -> list[str]:
     return ["env", *(f"{name}={value}" for name, value in settings.items()), *server]
 
 
+def ui_address(port: int = 5000) -> str:
+    """Where that server shows the experiments, as trainings (MLflow's own default is its pages for chat bots)."""
+    return f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
+
+
 def open_store(uri: str | None = None) -> Any:
     """An `MlflowClient` of the store, whose database is created or upgraded here and nowhere else.
 
