@@ -1,0 +1,244 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from results_records import make_run
+
+from spectralgru.errors import InputError, RunError
+from spectralgru.files import sha256, write_json
+from spectralgru.freshness import run_keys, settle
+from spectralgru.params import parse_params
+from spectralgru.provenance import WRITTEN, artifacts, write_provenance
+from spectralgru.results.curves import write_curves
+from spectralgru.results.figures import write_figures
+from spectralgru.results.tables import write_tables
+from spectralgru.results.trace import explain, find, read_record
+
+REPOSITORY = Path(__file__).parents[2]
+CORPORA = ("ptb", "chorales")
+
+
+def parameters(**methods):
+    values = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    values["quick"] |= {"run": list(CORPORA), "seeds": [0, 1]}
+    for corpus in CORPORA:
+        chosen = {"constraint": [0.2, 0.5], "clipping": [15], "none": False} | methods
+        values["quick"]["settings"][corpus]["methods"] = chosen
+    return parse_params(values)
+
+
+class Campaign:
+    """Finished runs, tables, figures and their provenance in a folder."""
+
+    def __init__(self, folder, params):
+        self.folder, self.params = folder, params
+        self.root, self.data, self.logs = folder / "results" / "quick", folder / "data", folder / "logs"
+        self.settings = {corpus: params.settings(corpus) for corpus in CORPORA}
+        self.seeds = params.section.seeds
+
+    def fill(self):
+        keys = {}
+        for corpus in CORPORA:
+            raw = {"raw.txt": {"sha256": "cd" * 32, "source": "mirror"}}
+            record = {"sha256": "ab" * 32, "recipe": 1, "raw": raw, "licence": "free", "counts": {}}
+            write_json(self.data / "prepared" / f"{corpus}.json", record)
+            (self.data / "prepared" / f"{corpus}.npz").write_bytes(b"arrays")
+            keys |= run_keys(self.params, corpus, "ab" * 32)
+            for setting in self.settings[corpus]:
+                for seed in self.seeds:
+                    self.train(corpus, setting, seed, keys)
+                self.sum_up(corpus, setting)
+            tracked = {path: key for path, key in keys.items() if f"/{corpus}/" in path}
+            write_json(self.root / "tracking" / f"{corpus}.json", {"runs": tracked})
+        self.make()
+        return self
+
+    def train(self, corpus, setting, seed, keys):
+        run = make_run(
+            self.root, corpus, *setting, seed, diverged_in=2 if setting[0] == "clipping" and seed else None
+        )
+        record = json.loads((run / "run.json").read_text())
+        write_json(run / "run.json", record | {"key": keys[run.relative_to(self.root).as_posix()]})
+
+    def sum_up(self, corpus, setting):
+        name = f"{setting[0]}-{setting[1]:g}"
+        runs = [json.loads(p.read_text()) for p in (self.root / "runs" / corpus / name).glob("*/run.json")]
+        summary = [{"seed": run["seed"], "key": run["key"]} for run in runs]
+        write_json(self.root / "runs" / corpus / name / "setting.json", {"runs": summary})
+
+    def make(self):
+        for write in (write_tables, write_curves, write_figures):
+            write(self.root, self.settings, self.seeds, "quick")
+        workflow = (REPOSITORY / "Snakefile", REPOSITORY / "params.yaml")
+        write_provenance(self.root, self.settings, self.seeds, self.data, workflow)
+
+    def shuffle(self):
+        """Dates as a clone and `dvc pull` leave them: results before what they were made from."""
+        files = sorted(p for p in (*self.root.rglob("*"), *self.data.rglob("*")) if p.is_file())
+        for i, path in enumerate(reversed(files)):
+            os.utime(path, (1_600_000_000 + i, 1_600_000_000 + i))
+
+    def outdated(self, params=None):
+        """Files that Snakemake would make again, by the rule that an output may not be older than an input."""
+        settle(params or self.params, self.data, self.root, self.logs)
+        made = [*artifacts(CORPORA), *WRITTEN, *(f"tracking/{corpus}.json" for corpus in CORPORA)]
+        dates = {name: (self.root / name).stat().st_mtime_ns for name in made}
+        found = set()
+        newest = 0
+        for summary in self.root.glob("runs/*/*/setting.json"):
+            prepared = self.data / "prepared" / f"{summary.parts[-3]}.npz"
+            newest = max(newest, summary.stat().st_mtime_ns)
+            if summary.stat().st_mtime_ns < prepared.stat().st_mtime_ns:
+                found.add(f"{summary.parts[-3]}/{summary.parts[-2]}")
+        return found | {name for name, date in dates.items() if date < newest}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return Campaign(tmp_path_factory.mktemp("campaign"), parameters()).fill()
+
+
+@pytest.fixture
+def campaign(finished, tmp_path):
+    """A copy of its own."""
+    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
+    return Campaign(tmp_path, finished.params)
+
+
+def told(campaign, name):
+    record = read_record(campaign.root)
+    return list(explain(campaign.root, record, find(record, name), campaign.settings, campaign.seeds))
+
+
+def test_every_cell_of_a_table_leads_to_its_runs(finished):
+    lines = told(finished, "table1")
+    text = "\n".join(lines)
+    for fact in ("0123456789abcdef", "ab" * 32, "raw.txt", "machine", "torch 2.13.0", "model.hidden_size=12"):
+        assert fact in text
+    for setting in ("constraint-0.2", "constraint-0.5", "clipping-15"):
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"  {setting}:"))
+        for seed, line in zip((0, 1), lines[at + 1 : at + 3], strict=True):
+            assert str(finished.root / f"runs/ptb/{setting}/seed-{seed}") in line
+    assert "success 1 of 2" in text
+    assert "chorales" not in text
+
+
+def test_a_figure_leads_to_the_runs_it_shows(finished):
+    lines = [line for line in told(finished, "chorales-trajectory") if "/runs/" in line]
+    assert [line.split("/runs/")[1].split()[0] for line in lines] == [
+        "chorales/constraint-0.2/seed-0",
+        "chorales/clipping-15/seed-0",
+    ]
+    curves = [
+        line for line in told(finished, "results/quick/figures/ptb-learning_curves.svg") if "/runs/" in line
+    ]
+    assert len(curves) == 6
+
+
+def test_an_unknown_table_is_named_with_the_known_ones(finished):
+    with pytest.raises(InputError, match=r"table9.*table1.*ptb-trajectory"):
+        find(read_record(finished.root), "table9")
+
+
+def test_a_table_edited_by_hand_has_no_provenance(campaign):
+    path = campaign.root / "tables" / "table1.csv"
+    path.write_text(path.read_text().replace("ptb", "PTB"))
+    with pytest.raises(RunError, match=r"table1\.csv.*snakemake"):
+        told(campaign, "table1")
+
+
+def test_a_cell_that_its_runs_do_not_bear_out_is_an_error(campaign):
+    path = campaign.root / "provenance.json"
+    record = json.loads(path.read_text())
+    record["runs"]["runs/ptb/constraint-0.2/seed-0"]["best"]["valid"] += 1
+    write_json(path, record)
+    with pytest.raises(RunError, match=r"constraint-0\.2"):
+        told(campaign, "table1")
+
+
+def test_the_record_holds_the_hash_of_every_file(finished):
+    record = read_record(finished.root)
+    for path, about in record["artifacts"].items():
+        assert sha256(finished.root / path) == about["sha256"]
+    for path, run in record["runs"].items():
+        assert run["files"].keys() == {"run.json", "history.csv", "steps.csv", "model.safetensors"}
+        assert sha256(finished.root / path / "history.csv") == run["files"]["history.csv"]
+
+
+def test_the_crate_is_whole(finished):
+    graph = json.loads((finished.root / "ro-crate-metadata.json").read_text())["@graph"]
+    entities = {entity["@id"]: entity for entity in graph}
+    assert len(entities) == len(graph)
+
+    def references(value):
+        if isinstance(value, dict):
+            yield from [value["@id"]] if value.keys() == {"@id"} else ()
+            for inner in value.values():
+                yield from references(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from references(inner)
+
+    outside = {ref for ref in references(graph) if ref not in entities}
+    assert outside == {"https://w3id.org/ro/crate/1.1"}
+    root = entities["./"]
+    assert entities[root["mainEntity"]["@id"]]["@type"] == [
+        "File",
+        "SoftwareSourceCode",
+        "ComputationalWorkflow",
+    ]
+    for part in root["hasPart"]:
+        assert (finished.root / part["@id"]).exists(), part
+    run = entities["#workflow-run"]
+    assert run["instrument"] == root["mainEntity"]
+    assert {"@id": "tables/table1.csv"} in run["result"]
+    assert len([e for e in graph if e["@type"] == "CreateAction"]) == 1 + 2 * 3 * 2
+
+
+def test_the_page_names_every_run_and_file(finished):
+    page = (finished.root / "provenance.html").read_text()
+    record = read_record(finished.root)
+    assert all(name in page for name in [*record["runs"], *record["artifacts"]])
+
+
+def test_results_of_todays_parameters_are_fresh_whatever_their_dates(campaign):
+    campaign.shuffle()
+    assert campaign.outdated() == set()
+
+
+def test_results_of_other_parameters_are_outdated_until_they_are_asked_for_again(campaign):
+    campaign.shuffle()
+    changed = parameters(constraint=[0.2, 0.8])
+    found = campaign.outdated(changed)
+    assert set(artifacts(CORPORA)) | set(WRITTEN) <= found
+    assert not [name for name in found if name.endswith("constraint-0.2")]
+    assert campaign.outdated() == set()
+
+
+def test_runs_of_other_settings_are_outdated(campaign):
+    values = campaign.params.model_dump(mode="json")
+    values["quick"]["settings"]["ptb"]["training"]["epochs"] += 1
+    found = campaign.outdated(parse_params(values))
+    assert {"ptb/constraint-0.2", "ptb/constraint-0.5", "ptb/clipping-15"} <= found
+    assert not [name for name in found if name.startswith("chorales/")]
+    assert not [name for name in found if name.startswith("figures/chorales-")]
+
+
+def test_a_run_that_was_deleted_is_missed(campaign):
+    (campaign.root / "runs/ptb/constraint-0.2/seed-1/run.json").unlink()
+    assert "ptb/constraint-0.2" in campaign.outdated()
+
+
+def test_a_file_touched_by_hand_is_made_again(campaign):
+    path = campaign.root / "figures" / "ptb-trajectory.svg"
+    path.write_text(path.read_text() + " ")
+    assert "figures/ptb-trajectory.svg" in campaign.outdated()
+
+
+def test_runs_that_mlflow_has_not_seen_are_tracked_again(campaign):
+    path = campaign.root / "tracking" / "ptb.json"
+    write_json(path, {"runs": {}})
+    assert campaign.outdated() == {"tracking/ptb.json"}
