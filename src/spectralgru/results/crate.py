@@ -3,7 +3,7 @@
 https://w3id.org/ro/wfrun/workflow/0.5, what WorkflowHub and the RO-Crate tools read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ def crate(record: Mapping[str, Any]) -> Entity:
         "@id": "#workflow-run",
         "@type": "CreateAction",
         "name": f"Snakemake run at scale {record['scale']}",
+        "description": "Corpora prepared, settings trained, tables and figures made",
         "instrument": _ref("Snakefile"),
         "startTime": min(run["started"] for run in runs.values()),
         "endTime": max(ends),
@@ -57,6 +58,7 @@ def crate(record: Mapping[str, Any]) -> Entity:
         "description": "GRUs trained by spectral constraint and by gradient clipping, and what came of them",
         "datePublished": max(ends)[:10],
         "license": _ref(MIT),
+        "author": _ref("#developers"),
         "conformsTo": _refs(PROFILES),
         "hasPart": _refs(parts),
         "mainEntity": _ref("Snakefile"),
@@ -80,6 +82,7 @@ def crate(record: Mapping[str, Any]) -> Entity:
                 for url, (n, v) in PROFILES.items()
             ),
             {"@id": MIT, "@type": "CreativeWork", "name": "MIT License", "identifier": MIT},
+            {"@id": "#developers", "@type": "Organization", "name": "The spectralgru developers"},
             *_workflow(),
             workflow_run,
             *(_corpus(name, about) for name, about in data.items()),
@@ -203,5 +206,7 @@ def _ref(name: str) -> Entity:
     return {"@id": name}
 
 
-def _refs(names: Any) -> Sequence[Entity]:
-    return [_ref(name) for name in names]
+def _refs(names: Iterable[str]) -> Entity | list[Entity]:
+    """References; one alone stands without a list, as RO-Crate asks."""
+    found = [_ref(name) for name in names]
+    return found[0] if len(found) == 1 else found
