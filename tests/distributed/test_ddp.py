@@ -1,0 +1,198 @@
+"""Ranks under torchrun come to what one process comes to."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tiny
+from spectralgru.training.settings import Job
+
+REPLICAS = {
+    "ptb": (tiny.replica("constraint", 1.4, 0, 0.3), tiny.replica("clipping", 1.0, 1, 0.3)),
+    "chorales": (tiny.replica("constraint", 1.4, 0, 0.05), tiny.replica("clipping", 1.0, 1, 0.05)),
+}
+# 20 lanes: two ranks share them evenly, three do not (7, 7, 6). At least 50 steps each.
+JOBS = {
+    "ptb": tiny.job("ptb", REPLICAS["ptb"], batch_size=20, bptt_steps=5, epochs=5, trace_every=1),
+    "chorales": tiny.job(
+        "chorales", REPLICAS["chorales"], batch_size=20, bptt_steps=5, epochs=7, trace_every=1
+    ),
+}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def torchrun(job: Job, folder: Path, world: int, *options: str) -> list[str]:
+    return [*TORCHRUN, str(world), *tiny.command(job, folder, *options)[1:]]
+
+
+def steps(folder: Path, corpus: str) -> dict[str, list[dict[str, float]]]:
+    found = {}
+    for path in sorted((folder / "results/runs" / corpus).rglob("steps.csv")):
+        with path.open() as file:
+            found[path.parent.parent.name] = [
+                {k: float(v) for k, v in r.items()} for r in csv.DictReader(file)
+            ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {}
+    for corpus, job in JOBS.items():
+        folders[corpus] = tmp_path_factory.mktemp(corpus)
+        tiny.write_corpora(folders[corpus] / "data")
+        finished = tiny.run(tiny.command(job, folders[corpus]))
+        assert finished.returncode == 0, finished.stderr
+    return folders
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("corpus", ["ptb", "chorales"])
+def test_ranks_come_to_the_result_of_one_process(
+    tmp_path: Path, alone: dict[str, Path], corpus: str, world: int
+) -> None:
+    """Norms, singular values and radii over 50 steps and more, with dropout, constraint and clipping."""
+    tiny.write_corpora(tmp_path / "data")
+    finished = tiny.run(torchrun(JOBS[corpus], tmp_path, world))
+    assert finished.returncode == 0, finished.stderr
+    expected, found = steps(alone[corpus], corpus), steps(tmp_path, corpus)
+    assert set(found) == {"constraint-1.4", "clipping-1"}
+    for setting, rows in expected.items():
+        assert len(rows) == len(found[setting]) >= 50
+        for row, theirs in zip(rows, found[setting], strict=True):
+            for column in ("grad_norm", "sigma_max", "spectral_radius"):
+                assert theirs[column] == pytest.approx(row[column], rel=1e-4), (setting, row["step"])
+    assert max(row["grad_norm"] for row in found["clipping-1"]) > 1.0  # there was something to clip
+    assert max(row["sigma_max"] for row in found["constraint-1.4"]) <= 0.6 * (1 + 1e-6)
+    for path in (tmp_path / "results").rglob("run.json"):
+        record = json.loads(path.read_text())
+        reference = json.loads((alone[corpus] / path.relative_to(tmp_path)).read_text())
+        assert record["status"] == reference["status"]
+        assert record["best"] == pytest.approx(reference["best"], rel=1e-4)
+    # One rank speaks and writes.
+    assert finished.stdout.count("epoch 1/") == 1
+    assert len(list((tmp_path / "results").rglob("run.json"))) == 2
+
+
+def test_killed_and_started_again_three_ranks_come_to_the_same_bits(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    job = tiny.job("ptb", REPLICAS["ptb"], batch_size=20, bptt_steps=5, epochs=3, trace_every=1)
+    for folder in folders:
+        tiny.write_corpora(folder / "data")
+    assert tiny.run(torchrun(job, folders[0], 3)).returncode == 0
+    command = torchrun(job, folders[1], 3, "--checkpoint-seconds", "0")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: any((folders[1] / "checkpoints").glob("*.previous.pt")), process)
+    process.kill()  # torchrun itself: its ranks must not train on alone
+    process.communicate(timeout=60)
+    second = tiny.run(torchrun(job, folders[1], 3))
+    assert second.returncode == 0, second.stderr
+    assert "resumed at epoch" in second.stdout
+    assert "waiting" not in second.stdout
+    assert tiny.outcome(folders[1] / "results") == tiny.outcome(folders[0] / "results")
+
+
+def wait_for(condition, process: subprocess.Popen[str] | None = None, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"ended too soon ({process.returncode}): {process.communicate()}")
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.02)
+
+
+def ranks_of(agent: int) -> list[int]:
+    """Process ids of the ranks below a torchrun (or of the torchrun below a launcher)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == agent:
+            found.append(int(stat.parent.name))
+    return sorted(found)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+def test_when_a_rank_fails_the_others_stop_in_time(tmp_path: Path, fault: signal.Signals) -> None:
+    """A dead rank is noticed at once, a hanging one after the timeout (5 s here) and torchrun's 30 s of grace."""
+    job = tiny.job("ptb", REPLICAS["ptb"], batch_size=20, bptt_steps=5, epochs=100_000)
+    tiny.write_corpora(tmp_path / "data")
+    command = torchrun(job, tmp_path, 2, "--checkpoint-seconds", "0.2")
+    environment = tiny.environment(SPECTRALGRU_RANK_TIMEOUT="5")
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        wait_for(lambda: any((tmp_path / "checkpoints").glob("*.previous.pt")), process)
+        ranks = ranks_of(process.pid)
+        assert len(ranks) == 2
+        os.kill(ranks[1], fault)
+        begin = time.monotonic()
+        process.communicate(timeout=90)
+        assert process.returncode not in (0, None)
+        assert time.monotonic() - begin < (20 if fault == signal.SIGKILL else 60)
+        wait_for(lambda: not any(alive(pid) for pid in ranks), seconds=5)
+    finally:
+        process.kill()
+    short = tiny.job("ptb", REPLICAS["ptb"], batch_size=20, bptt_steps=5, epochs=1)
+    again = tiny.run(torchrun(short, tmp_path, 2))  # the place is usable again
+    assert again.returncode == 0, again.stderr
+
+
+def test_weights_that_differ_between_ranks_are_an_error(tmp_path: Path) -> None:
+    script = tmp_path / "differ.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from spectralgru.errors import RunError\n"
+        "from spectralgru.training.distributed import joined\n"
+        "with joined('cpu') as (ranks, device):\n"
+        "    weight = torch.ones(5)\n"
+        "    ranks.check_same([weight])\n"
+        "    weight[3] += 1e-7 * ranks.rank\n"
+        "    try:\n"
+        "        ranks.check_same([weight])\n"
+        "    except RunError as error:\n"
+        "        print('refused:', error)\n"
+        "    try:\n"
+        "        ranks.agreed(lambda: 1 / 0)\n"
+        "    except ZeroDivisionError:\n"
+        "        print('told')\n"
+    )
+    result = tiny.run([*TORCHRUN, "2", str(script)])
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("refused: the weights differ between ranks") == 2
+    assert result.stdout.count("told") == 2
+
+
+def test_four_jobs_started_at_once_do_not_disturb_each_other(tmp_path: Path, alone: dict[str, Path]) -> None:
+    """Four torchruns on one machine: every one finds ports of its own."""
+    job = tiny.job("ptb", (tiny.replica(rate=0.3),), epochs=1, batch_size=4)
+    processes = []
+    for number in range(4):
+        folder = tmp_path / str(number)
+        tiny.write_corpora(folder / "data")
+        command = torchrun(job, folder, 2)
+        processes.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    outputs = [process.communicate(timeout=280)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    outcomes = [tiny.outcome(tmp_path / str(number) / "results") for number in range(4)]
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    assert len(outcomes[0]) == 4
