@@ -240,10 +240,10 @@ def status(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
     """Open MLflow on the tracked runs."""
-    from spectralgru.tracking import ui_command
+    from spectralgru.tracking import ui_address, ui_command
 
     command = ui_command(port)
-    typer.echo(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", err=True)
+    typer.echo(f"MLflow: {ui_address(port)} (Ctrl-C ends it)", err=True)
     os.execvp(command[0], command)
 
 
