@@ -147,3 +147,28 @@ def test_float64_and_bfloat16():
     check(before, weight, SpectralProjection(torch.tensor([1.8])).project_(weight), (1.8,))
     SpectralProjection(torch.tensor([1.8])).project_(low)
     assert torch.linalg.svdvals(low.double())[0, 0] <= 1.8 * (1 + 2**-8)  # as exact as its entries
+
+
+def test_a_basis_that_is_a_little_off_is_improved_before_it_is_used():
+    """Few values and a small norm: here the coupling that the bound tolerates would show in the result."""
+    generator = torch.Generator().manual_seed(0)
+    n, bound = 40, 1.8
+    u, v = (torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64)).Q for _ in range(2))
+    s = torch.full((n,), 0.01, dtype=torch.float64)
+    s[0] = 2.5
+    weight = ((u * s) @ v.T).float()
+    tilted = torch.linalg.qr(v[:, :5] + 3e-4 * v[:, 5:10]).Q.float()
+    few = subspace.clip_few(weight, bound, tilted, None, float(weight.norm()), 0.0)
+    want = (u * s.clamp_max(bound)) @ v.T
+    assert (few.weight - want).norm() <= 1e-5 * want.norm()
+
+
+def test_what_is_claimed_of_the_rest_is_true():
+    """The tracked value fell below the old level and another one, not tracked, rose: there are two of them now."""
+    n = 40
+    diagonal = torch.full((n,), 0.1)
+    diagonal[0], diagonal[-1] = 0.9, 0.95
+    basis = torch.eye(n)[:, :3].contiguous()
+    known = subspace.Above(1, 1.0)  # true: none is above 1
+    few = subspace.clip_few(torch.diag(diagonal), 1.8, basis, known, float(diagonal.norm()), 0.0)
+    assert few is None or (diagonal > few.known.level).sum() <= few.known.number
