@@ -95,6 +95,10 @@ def train(
         int | None, typer.Option(min=1, help="CPU threads of all processes; default: what torch chooses")
     ] = None,
     checkpoints: Annotated[Path, typer.Option(help="folder of checkpoints")] = Path(".checkpoints"),
+    checkpoint_seconds: Annotated[
+        float,
+        typer.Option(min=0, envvar="SPECTRALGRU_CHECKPOINT_SECONDS", help="time between two checkpoints"),
+    ] = 60.0,
 ) -> None:
     """Train one setting with all its seeds; run again, it resumes or, when finished, does nothing."""
     from spectralgru.params import parse_setting, with_changes
@@ -104,7 +108,7 @@ def train(
     job = chosen.job(corpus, [parse_setting(method, value)], seeds)
     root = out or Path("results") / chosen.scale
     places = (data, root, checkpoints)
-    for run in train_in(job, *places, processes, chosen.parallel, gpus, device, threads):
+    for run in train_in(job, *places, processes, chosen.parallel, gpus, device, threads, checkpoint_seconds):
         typer.echo(
             f"{run.corpus} {run.setting} seed {run.seed}: {run.status} {json.dumps(run.diverged or run.best)}"
         )

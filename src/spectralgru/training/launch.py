@@ -19,7 +19,7 @@ from spectralgru.records import Run
 from spectralgru.training.distributed import die_with_parent
 from spectralgru.training.settings import Job
 from spectralgru.training.stopping import Preempted, stop_on_signal
-from spectralgru.training.train import train
+from spectralgru.training.train import CHECKPOINT_SECONDS, train
 
 Split = Literal["replicas", "batch"]
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -35,6 +35,7 @@ def train_in(
     gpus: int = 0,
     device: str | None = None,
     threads: int | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> list[Run]:
     """Train `job`, see `train`, sharing `threads` among `processes` (at least one a GPU), on `gpus` devices of its own.
 
@@ -58,10 +59,12 @@ def train_in(
             )
         if count > 1:
             options = ["--data", str(data), "--out", str(root), "--checkpoints", str(checkpoints)]
-            options += ["--device", device] + ([] if threads is None else ["--threads", str(threads)])
+            options += ["--checkpoint-seconds", str(checkpoint_seconds), "--device", device] + (
+                [] if threads is None else ["--threads", str(threads)]
+            )
             launch(job, options, count, split, ids)
         # After a launch all runs are finished: this reads them and sums them up.
-        return train(job, prepared, root, checkpoints, device, _say)
+        return train(job, prepared, root, checkpoints, device, _say, checkpoint_seconds)
 
 
 def _say(line: str) -> None:
