@@ -73,12 +73,12 @@ def test_pip_finds_no_conflict():
 
 
 def test_the_conda_file_installs_the_lock():
-    environment = yaml.safe_load((ROOT / "envs/environment.yaml").read_text())
+    environment = yaml.safe_load((ROOT / "workflow/envs/environment.yaml").read_text())
     python, pip, installed = environment["dependencies"]
     assert pip == "pip"
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
     assert f"--python-version {python.removeprefix('python=')}" in (ROOT / "Makefile").read_text()
-    assert installed["pip"] == ["-r requirements.lock", "-e .."]
+    assert installed["pip"] == ["-r ../../envs/requirements.lock", "-e ../.."]
 
 
 def test_no_torch_build_is_forced_on_anyone():

@@ -7,7 +7,7 @@ rule prepare_corpus:
     benchmark:
         "logs/benchmarks/prepare/{corpus}.tsv"
     conda:
-        "../../envs/environment.yaml"
+        "../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=15,

@@ -15,7 +15,7 @@ rule write_tables:
     benchmark:
         f"logs/benchmarks/tables/{SCALE}.tsv"
     conda:
-        "../../envs/environment.yaml"
+        "../envs/environment.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
@@ -52,7 +52,7 @@ rule draw_figures:
     benchmark:
         f"logs/benchmarks/figures/{SCALE}/{{corpus}}.tsv"
     conda:
-        "../../envs/environment.yaml"
+        "../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
@@ -81,7 +81,7 @@ rule write_provenance:
     benchmark:
         f"logs/benchmarks/provenance/{SCALE}.tsv"
     conda:
-        "../../envs/environment.yaml"
+        "../envs/environment.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
@@ -103,7 +103,7 @@ rule track_runs:
     benchmark:
         f"logs/benchmarks/track/{SCALE}/{{corpus}}.tsv"
     conda:
-        "../../envs/environment.yaml"
+        "../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=30,

@@ -11,7 +11,7 @@ rule train_setting:
         f"logs/benchmarks/train/{SCALE}/{{corpus}}/{{setting}}.tsv"
     retries: 2
     conda:
-        "../../envs/environment.yaml"
+        "../envs/environment.yaml"
     threads: 1
     resources:
         mem_mb=4000,
