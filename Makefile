@@ -10,8 +10,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PORT ?= 5000
+PODMAN ?= podman
+TARGET ?= cpu
 
-.PHONY: help setup reproduce test test-unit lint format ui report bench lock audit schema clean
+.PHONY: help setup reproduce test test-unit test-container lint format ui report bench lock audit image sif schema clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +33,9 @@ reproduce: setup ## fetch, train, track, tables, figures: everything at the scal
 
 test: setup ## all tests
 	pytest
+
+test-container: setup ## the tests of the container image: minutes, root on Debian
+	pytest -m container tests/container
 
 test-unit: setup ## the unit tests alone
 	pytest tests/unit
@@ -64,6 +69,14 @@ lock: setup ## resolve the versions anew
 
 audit: setup ## known vulnerabilities of the pinned versions (needs the network)
 	$(BIN)/uv tool run pip-audit --requirement envs/requirements.lock --no-deps --disable-pip
+
+image: ## the container image spectralgru:cpu, or TARGET=cuda
+	$(PODMAN) build --target $(TARGET) --timestamp 0 --tag spectralgru:$(TARGET) --file envs/Dockerfile $(IMAGE_OPTIONS) .
+
+sif: ## spectralgru.sif for Apptainer, from that image
+	$(PODMAN) save --quiet --output spectralgru.tar spectralgru:$(TARGET)
+	apptainer build --force spectralgru.sif docker-archive:spectralgru.tar
+	rm spectralgru.tar
 
 schema: setup ## write the JSON schema of params.yaml
 	spectralgru schema > workflow/schemas/params.schema.json

@@ -20,7 +20,8 @@ report: "workflow/report/workflow.rst"
 
 
 # Without --software-deployment-method the jobs run in the environment that runs snakemake.
-container: "docker://spectralgru:latest"
+# `make sif` makes the image, also from one that lies in a registry (docs/containers.md).
+container: "spectralgru.sif"
 
 
 localrules:
