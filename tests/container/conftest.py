@@ -1,0 +1,174 @@
+"""podman, a base image, Apptainer and the image on this machine, for these tests alone: all of it is removed again.
+
+What building needs here besides the recipe is taken from the environment: certificates (SSL_CERT_FILE) and a folder
+of wheels (PIP_FIND_LINKS). Where no registry answers, a small Debian of our own stands in for the base image.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BASE = "docker.io/library/python:3.11-slim"
+CONFIGURATION = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+netns = "host"
+[engine]
+runtime = "runc"
+"""
+INGREDIENTS = [
+    "Makefile",
+    ".dockerignore",
+    "LICENSE",
+    "README.md",
+    "pyproject.toml",
+    "envs",
+    "resources",
+    "src",
+]
+WORKFLOW = ["Snakefile", "workflow", "profiles"]
+
+
+def sh(*command: str, **options: object) -> str:
+    """Output of a command that succeeds."""
+    options = {"capture_output": True, "text": True, **options}
+    done = subprocess.run(command, **options)
+    assert done.returncode == 0, f"{shlex.join(command)}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Podman:
+    """podman with images and containers of its own, below `folder`."""
+
+    folder: Path
+
+    @property
+    def command(self) -> list[str]:
+        return ["podman", f"--root={self.folder}/storage", f"--runroot={self.folder}/run"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"CONTAINERS_CONF": str(self.folder / "containers.conf")}
+
+    def __call__(self, *arguments: str) -> str:
+        return sh(*self.command, *arguments, env=self.environment)
+
+    def make_image(self, sources: Path, *options: str) -> str:
+        """`make image` in a folder of sources; the image's ID."""
+        podman = f"PODMAN={shlex.join(self.command)}"
+        sh("make", "image", podman, f"IMAGE_OPTIONS={shlex.join(options)}", cwd=sources, env=self.environment)
+        return self("image", "inspect", "--format={{.Id}}", "spectralgru:cpu").strip()
+
+    def inside(self, *command: str, mount: Path, options: tuple[str, ...] = ()) -> str:
+        """Output of a command in the image, without a network, in the folder `mount`."""
+        here = [f"--volume={mount}:{mount}", f"--workdir={mount}"]
+        return self("run", "--rm", "--network=none", *here, *options, "spectralgru:cpu", *command)
+
+
+@pytest.fixture(scope="session")
+def big_folder() -> Iterator[Path]:
+    """For gigabytes: removed even when tests fail, unlike pytest's own folders."""
+    folder = Path(tempfile.mkdtemp(prefix="spectralgru-container-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def podman(big_folder: Path) -> Iterator[Podman]:
+    if os.getuid() != 0 or shutil.which("apt-get") is None:
+        pytest.skip("needs root on Debian, to install podman")
+    if not all(map(shutil.which, ("podman", "runc", "mmdebstrap"))):
+        sh("apt-get", "update", "-q")
+        sh("apt-get", "install", "-y", "-q", "--no-install-recommends", "podman", "runc", "mmdebstrap")
+    podman = Podman(big_folder)
+    (big_folder / "containers.conf").write_text(CONFIGURATION)
+    try:
+        if subprocess.run([*podman.command, "pull", BASE], env=podman.environment).returncode:
+            archive = str(big_folder / "base.tar")
+            link = '--customize-hook=ln -s python3 "$1/usr/bin/python"'
+            needed = "--include=python3,python3-venv,ca-certificates"
+            sh("mmdebstrap", "--quiet", "--variant=minbase", needed, link, "bookworm", archive)
+            podman("import", archive, BASE)
+        yield podman
+    finally:
+        podman("rmi", "--all", "--force")
+
+
+@pytest.fixture(scope="session")
+def build_options() -> list[str]:
+    """What the recipe's arguments are on this machine."""
+    certificates, wheels = os.environ.get("SSL_CERT_FILE"), os.environ.get("PIP_FIND_LINKS")
+    options = ["--pull=never"]
+    if certificates:
+        options += [f"--volume={certificates}:/certificates.pem:ro"]
+        options += [f"--build-arg={name}=/certificates.pem" for name in ("SSL_CERT_FILE", "PIP_CERT")]
+    if wheels:
+        options += [f"--volume={wheels}:/wheels:ro", "--build-arg=UV_FIND_LINKS=/wheels"]
+        options += ["--build-arg=TORCH_BACKEND="]
+    return options
+
+
+@pytest.fixture(scope="session")
+def sources(big_folder: Path) -> Path:
+    """What the recipe is made from, as it is now."""
+    folder = big_folder / "sources"
+    copy(INGREDIENTS, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image(podman: Podman, sources: Path, build_options: list[str]) -> str:
+    """ID of the image spectralgru:cpu."""
+    return podman.make_image(sources, *build_options)
+
+
+@pytest.fixture(scope="session")
+def sif(podman: Podman, image: str, sources: Path) -> tuple[Path, str]:
+    """The image for Apptainer, and a PATH with Apptainer on it."""
+    if shutil.which("apptainer") is None:
+        sh(str(Path(__file__).parent / "get_apptainer.sh"), str(podman.folder / "apptainer"))
+    path = f"{podman.folder}/apptainer/usr/bin:{os.environ['PATH']}"
+    options = f"PODMAN={shlex.join(podman.command)}"
+    environment = podman.environment | {"PATH": path, "APPTAINER_TMPDIR": str(podman.folder)}
+    sh("make", "sif", options, cwd=sources, env=environment)
+    return sources / "spectralgru.sif", path
+
+
+@pytest.fixture(scope="session")
+def new_campaign(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes checkouts whose quick campaign takes seconds: one corpus, from a package that is in the image."""
+
+    def make() -> Path:
+        folder = tmp_path_factory.mktemp("campaign")
+        copy(WORKFLOW, folder)
+        values = yaml.safe_load((ROOT / "params.yaml").read_text())
+        chorales = values["quick"]["settings"]["chorales"]
+        chorales["data"] = {"train": 20, "valid": 5, "test": 5}
+        chorales["model"]["hidden_size"] = 12
+        chorales["training"] |= {"epochs": 2, "trace_every": 5}
+        chorales["methods"] = {"constraint": [0.2], "clipping": [15], "none": False}
+        values["quick"] |= {"run": ["chorales"], "seeds": [0, 1]}
+        (folder / "params.yaml").write_text(yaml.safe_dump(values))
+        return folder
+
+    return make
+
+
+def copy(names: list[str], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)

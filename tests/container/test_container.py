@@ -1,0 +1,97 @@
+"""One recipe, the same environment everywhere: the image, what is in it, and the real workflow through it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+USER = 1000  # in the image
+pytestmark = pytest.mark.container
+
+
+def results(campaign):
+    """What no clock goes into: prepared data, weights, tables."""
+    found = [
+        *campaign.glob("data/prepared/*.npz"),
+        *campaign.glob("results/quick/runs/*/*/*/model.safetensors"),
+        *campaign.glob("results/quick/tables/table*"),
+    ]
+    assert len(found) == 1 + 4 + 4
+    return {str(path.relative_to(campaign)): path.read_bytes() for path in found}
+
+
+def snakemake(campaign, *options, **environment):
+    """Output of the snakemake of this machine in a campaign's folder."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *options]
+    variables = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": ""}
+    environment = os.environ | variables | environment
+    done = subprocess.run(command, cwd=campaign, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(podman, image, new_campaign):
+    """A campaign that ran in the image as its own user, without a network."""
+    campaign = new_campaign()
+    for path in (campaign, *campaign.rglob("*")):
+        os.chown(path, USER, USER)
+    podman.inside("snakemake", "--cores", "2", mount=campaign)
+    return campaign
+
+
+def test_the_same_sources_give_the_same_image(podman, image, sources, build_options, big_folder):
+    again = shutil.copytree(sources, big_folder / "again", copy_function=shutil.copyfile)  # other dates
+    assert podman.make_image(again, "--no-cache", *build_options) == image
+
+
+def test_it_is_not_run_by_root(podman, image, tmp_path):
+    assert podman.inside("id", "-u", mount=tmp_path) == f"{USER}\n"
+    with pytest.raises(AssertionError, match="Permission denied"):
+        podman.inside("touch", "/opt/venv/bin/python", mount=tmp_path)
+
+
+def test_any_user_may_run_it(podman, image, tmp_path):
+    imports = "import matplotlib.pyplot, mlflow, spectralgru.cli"
+    podman.inside("python", "-c", imports, mount=tmp_path, options=("--user=4321:4321",))
+
+
+def test_what_is_installed_is_what_is_locked(podman, image):
+    podman.inside("pytest", "-p", "no:cacheprovider", "tests/workflow/test_lock.py", mount=ROOT)
+
+
+def test_the_unit_tests_pass_inside(podman, image):
+    tests = ["gru", "spectral", "params", "corpora_midi", "training_engine", "training_schedule"]
+    files = [f"tests/unit/test_{name}.py" for name in tests]
+    podman.inside("pytest", "-p", "no:cacheprovider", *files, mount=ROOT)
+
+
+def test_the_workflow_runs_inside(finished):
+    assert results(finished)
+    assert list(finished.glob("results/quick/figures/*.svg"))
+    assert (finished / "results/quick/tracking/chorales.json").exists()
+
+
+def test_the_second_time_nothing_is_done_inside(podman, finished):
+    output = podman.inside("sh", "-c", "snakemake --cores 2 2>&1", mount=finished)
+    assert "Nothing to be done" in output
+
+
+def test_through_apptainer_it_gives_the_same(finished, sif, new_campaign):
+    image, path = sif
+    campaign = new_campaign()
+    (campaign / "spectralgru.sif").symlink_to(image)
+    options = ("--software-deployment-method", "apptainer", "--apptainer-args", f"--no-privs --bind {image}")
+    output = snakemake(campaign, *options, PATH=f"{Path(sys.executable).parent}:{path}")
+    assert output.count("Activating singularity image spectralgru.sif") >= 6
+    assert results(campaign) == results(finished)
+
+
+def test_on_this_machine_it_gives_the_same(finished, new_campaign):
+    campaign = new_campaign()
+    snakemake(campaign)
+    assert results(campaign) == results(finished)
