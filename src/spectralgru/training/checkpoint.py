@@ -1,16 +1,17 @@
 """Rolling checkpoints of a job: the newest and the one before it, each written whole and verified when read."""
 
 import hashlib
-import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from spectralgru.files import atomic_path
 from spectralgru.locks import locked
+
+DIGEST_BYTES = 32
 
 
 class CheckpointStore:
@@ -28,14 +29,12 @@ class CheckpointStore:
         )
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write `state`; the file it replaces becomes the previous one."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getbuffer()
+        """Write `state` and its SHA-256; the file it replaces becomes the previous one."""
         with atomic_path(self.newest) as temporary:
             with temporary.open("wb") as file:
-                file.write(hashlib.sha256(content).digest())
-                file.write(content)
+                hashing = _HashingFile(file)
+                torch.save(state, hashing)
+                file.write(hashing.digest.digest())
             if self.newest.exists():
                 self.newest.replace(self.previous)
 
@@ -48,9 +47,9 @@ class CheckpointStore:
         for path in (self.newest, self.previous):
             if not path.exists():
                 continue
-            content = path.read_bytes()
-            if hashlib.sha256(content[32:]).digest() == content[:32]:
-                return torch.load(io.BytesIO(content[32:]), weights_only=True), complaints
+            if _is_intact(path):
+                # Its 32 bytes at the end do not disturb the zip archive before them.
+                return torch.load(path, map_location="cpu", weights_only=True), complaints
             path.unlink()
             complaints.append(f"{path}: damaged checkpoint, removed")
         return None, complaints
@@ -60,3 +59,29 @@ class CheckpointStore:
         for path in self.directory.glob(f"*{self.key}*"):
             if path.suffix == ".pt":
                 path.unlink(missing_ok=True)
+
+
+class _HashingFile:
+    """A file being written, with the SHA-256 of what went through: no second copy of a large state in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _is_intact(path: Path) -> bool:
+    left, digest = path.stat().st_size - DIGEST_BYTES, hashlib.sha256()
+    if left < 0:
+        return False
+    with path.open("rb") as file:
+        while left:
+            block = file.read(min(left, 1 << 20))
+            digest.update(block)
+            left -= len(block)
+        return file.read() == digest.digest()

@@ -176,9 +176,18 @@ class Engine:
         """Go on from `state_dict()` of an engine with the same replicas."""
         self.model.load_state_dict(state["model"])
         for projection, saved in zip(self.projections, state["projections"], strict=True):
-            projection.load_state_dict(saved)
+            projection.load_state_dict(_moved(saved, self.device))
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
         for name in ("rate", "projected", "skipped", "saturated", "sigma_max"):
             setattr(self, name, state[name].to(self.device))
         self.state = state["state"].to(self.device)[:, :, self.part]
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """`value` with the tensors in its dicts and lists on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(item, device) for key, item in value.items()}
+    return [_moved(item, device) for item in value] if isinstance(value, list) else value

@@ -23,6 +23,7 @@ from spectralgru.training.stopping import Preempted, stop_on_signal
 from spectralgru.training.trace import Trace
 from spectralgru.training.writing import Writer
 
+CHECKPOINT_SHARE = 0.02
 NOT_FINITE = "loss, gradient, update or weight not finite"
 
 
@@ -82,8 +83,12 @@ class Session:
         self.count = 0.0
 
     def run(self, store: CheckpointStore, checkpoint_seconds: float) -> None:
-        """Epochs until every run has ended. Raises Preempted, a checkpoint written, after SIGTERM to any rank."""
-        saved = time.monotonic()
+        """Epochs until every run has ended, with a checkpoint every `checkpoint_seconds` (0: after every step).
+
+        They are written less often where they would take more than CHECKPOINT_SHARE of the time. Raises Preempted, a
+        checkpoint written, after SIGTERM to any rank.
+        """
+        saved, pause = time.monotonic(), checkpoint_seconds
         with stop_on_signal() as stop:
             while self.progress:
                 stream, runs = self._training_stream(), len(self.progress)
@@ -91,11 +96,14 @@ class Session:
                     self.engine.start_epoch()
                 while self.chunk < len(stream) and len(self.progress) == runs > 0:
                     self._step(stream)
-                    due = self.ranks.first and time.monotonic() - saved > checkpoint_seconds
+                    due = self.ranks.first and time.monotonic() - saved > pause
                     stopped, due = self.ranks.any(bool(stop), due)
                     if stopped or due:
+                        begin = time.monotonic()
                         self._save(store)
                         saved = time.monotonic()
+                        pause = max(checkpoint_seconds, (saved - begin) / CHECKPOINT_SHARE)
+                        pause *= checkpoint_seconds > 0
                     if stopped:
                         raise Preempted(
                             f"stopped at epoch {self.epoch}, step {self.steps}; checkpoint written"
