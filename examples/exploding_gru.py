@@ -1,11 +1,14 @@
 """A torch.nn.GRU that explodes on the adding task, and the same one under a SpectralConstraint.
 
-    python examples/exploding_gru.py [--seeds 5] [--steps 1500]
+    python examples/exploding_gru.py [--seeds 5] [--steps 2000]
 
 The adding task: a sequence of random numbers, two of them marked; the answer is the sum of the two. Plain SGD, no
 gradient clipping, the same seeds, data and learning rate with and without the constraint. Printed for each run: the
 mean squared error over the last 100 steps (always answering 1 scores 0.167), the largest gradient norm seen, and
 the largest singular value of the candidate's recurrent weights at the end.
+
+Seen with the defaults: without the constraint two seeds of five end in NaN, with it none does and no gradient norm
+exceeds 3.6. At this learning rate none of the ten has learned the task after 2000 steps: the point is the explosion.
 """
 
 import argparse
@@ -65,9 +68,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=0.3)
-    parser.add_argument("--length", type=int, default=60)
+    parser.add_argument("--length", type=int, default=40)
     parser.add_argument("--hidden", type=int, default=48)
     parser.add_argument("--delta", type=float, default=0.2)
     options = parser.parse_args()
