@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spectralgru.gru import GRU, gru_layer
-from spectralgru.kernels.products import matmul
+from spectralgru.kernels.products import linear
 
 Kind = Literal["words", "notes"]
 
@@ -80,7 +80,7 @@ class ReplicatedModel(nn.Module):
             x = self.input["weight"].index_select(1, inputs.reshape(-1))
         else:
             flat = inputs.reshape(inputs.shape[0], steps * lanes, -1).expand(self.replicas, -1, -1)
-            x = _Product.apply(flat, self.input["weight"].mT)  # type: ignore[no-untyped-call]
+            x = linear(flat, self.input["weight"].mT)
         x = x.view(self.replicas, steps, lanes, -1) * self.input_scale
         last = []
         for layer in range(self.num_layers):
@@ -91,10 +91,9 @@ class ReplicatedModel(nn.Module):
             last.append(h)
         if masks is not None:
             x = x * masks[-1]
-        flat = x.reshape(self.replicas, steps * lanes, -1)
-        logits: Tensor = _Product.apply(flat, self.output["weight"])  # type: ignore[no-untyped-call]
-        logits.add_(self.output["bias"].unsqueeze(1))
-        return logits.view(self.replicas, steps, lanes, -1), torch.stack(last, 1)
+        logits = linear(x, self.output["weight"])
+        logits += self.output["bias"][:, None, None]
+        return logits, torch.stack(last, 1)
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Loss of every replica, summed over steps and lanes where `weights` [R or 1, T, B] is 1: [R].
@@ -128,23 +127,6 @@ class ReplicatedModel(nn.Module):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter[replica] = torch.from_numpy(weights[name])
-
-
-class _Product(torch.autograd.Function):
-    """x [R, N, K], weight [R, M, K] -> [R, N, M], each product by the fastest library at hand."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x, weight)
-        return matmul(x, weight.mT)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        x, weight = ctx.saved_tensors
-        to_x = matmul(gradient, weight) if ctx.needs_input_grad[0] else None
-        to_weight = matmul(x.mT, gradient).mT if ctx.needs_input_grad[1] else None
-        return to_x, to_weight
 
 
 class _SummedCrossEntropy(torch.autograd.Function):

@@ -37,6 +37,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     if a.dim() == 3 and len(a) and _onednn(a[0], b[0]):
         return torch.stack([matmul(x, y) for x, y in zip(a, b, strict=True)])
     if _onednn(a, b):
+        if not (b.is_contiguous() or b.mT.is_contiguous()):
+            b = b.contiguous()  # oneDNN takes other strides too, 500 times slower
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a.contiguous(), b.mT, None, "none", [], "")
         return result
     return torch.matmul(a, b)
