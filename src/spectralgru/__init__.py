@@ -4,12 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spectralgru.constraint import SpectralConstraint
     from spectralgru.gru import GRU
     from spectralgru.spectral import clip_singular_values, is_stable, jacobian_at_origin, spectral_radius
 
-__all__ = ["GRU", "clip_singular_values", "is_stable", "jacobian_at_origin", "spectral_radius"]
+__all__ = [
+    "GRU",
+    "SpectralConstraint",
+    "clip_singular_values",
+    "is_stable",
+    "jacobian_at_origin",
+    "spectral_radius",
+]
 
-_HOMES = {"GRU": "gru"}
+_HOMES = {"GRU": "gru", "SpectralConstraint": "constraint"}
 
 
 def __getattr__(name: str) -> Any:
