@@ -1,4 +1,4 @@
-"""The benchmarks of the engine, one after the other: `make bench`. Others (chaos, ddp, scaling) have their own commands.
+"""The benchmarks of the engine, one after the other: `make bench`. Chaos, ddp and scaling have commands of their own.
 
 Each prints its table and writes benchmarks/local/<name>.json. They need data/prepared (`make reproduce` makes it) and a
 machine with nothing else to do.
@@ -13,7 +13,19 @@ RUNS = {
     "gru_layer": ["gru_layer.py"],
     "gru_layer_1_thread": ["gru_layer.py", "--threads", "1"],
     "projection_music": ["projection.py", "--corpus", "chorales", "--hidden", "200", "--layers", "2"],
-    "projection_words": "projection.py --corpus ptb --hidden 650 --layers 1 --rate 1.0 --steps 60".split(),
+    "projection_words": [
+        "projection.py",
+        "--corpus",
+        "ptb",
+        "--hidden",
+        "650",
+        "--layers",
+        "1",
+        "--rate",
+        "1.0",
+        "--steps",
+        "60",
+    ],
 }
 
 (HERE / "local").mkdir(exist_ok=True)
