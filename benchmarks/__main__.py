@@ -15,16 +15,7 @@ RUNS = {
     "projection_music": ["projection.py", "--corpus", "chorales", "--hidden", "200", "--layers", "2"],
     "projection_words": [
         "projection.py",
-        "--corpus",
-        "ptb",
-        "--hidden",
-        "650",
-        "--layers",
-        "1",
-        "--rate",
-        "1.0",
-        "--steps",
-        "60",
+        *("--corpus", "ptb", "--hidden", "650", "--layers", "1", "--rate", "1.0", "--steps", "60"),
     ],
 }
 
