@@ -203,7 +203,6 @@ def provenance(
     scale: ScaleOption = None,
     corpora: CorporaOption = None,
     data: DataOption = DATA,
-    snakefile: Annotated[Path, typer.Option(help="copied beside the record")] = Path("Snakefile"),
 ) -> None:
     """Say which runs, commit, parameters, data and machine a table or figure comes from, or record it for all."""
     from spectralgru.provenance import write_provenance
@@ -213,7 +212,7 @@ def provenance(
     root, seeds = Path("results") / chosen.scale, chosen.section.seeds
     settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
     if artifact is None:
-        for path in write_provenance(root, settings, seeds, data, (snakefile, params)):
+        for path in write_provenance(root, settings, seeds, data, params):
             typer.echo(path)
     else:
         record = read_record(root)

@@ -21,6 +21,7 @@ Setting = tuple[str, float | None]  # method and its value
 Settings = Mapping[str, Sequence[Setting]]  # of each corpus
 
 WRITTEN = ("provenance.json", "provenance.html", "ro-crate-metadata.json", "Snakefile", "params.yaml")
+CHECKOUT = Path(__file__).parents[2]
 RUN_FILES = ("history.csv", "model.safetensors", "run.json", "steps.csv")
 RECORDED = (
     "status",
@@ -88,17 +89,20 @@ def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) ->
 
 
 def write_provenance(
-    root: Path, settings: Settings, seeds: Sequence[int], data: Path, workflow: Sequence[Path]
+    root: Path, settings: Settings, seeds: Sequence[int], data: Path, params: Path
 ) -> list[Path]:
     """Write the files `WRITTEN` below `root`; return their paths.
 
-    `workflow`: the Snakefile and params.yaml, copied so that the folder is complete as a research object.
+    `params`: params.yaml; it and the Snakefile are copied, so that the folder is complete as a research object.
     """
     from spectralgru.results.crate import crate
     from spectralgru.results.trace import to_html
 
     record = collect(root, settings, seeds, data)
-    for path in workflow:
+    snakefiles = [path for path in (Path("Snakefile"), CHECKOUT / "Snakefile") if path.exists()]
+    if not snakefiles:
+        raise InputError("Snakefile: neither here nor beside the package; run in the project's folder")
+    for path in (snakefiles[0], params):
         write_text(root / path.name, path.read_text(encoding="utf-8"))
     write_text(root / "provenance.html", to_html(record))
     write_json(root / "ro-crate-metadata.json", crate(record))

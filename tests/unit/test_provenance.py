@@ -72,8 +72,7 @@ class Campaign:
     def make(self):
         for write in (write_tables, write_curves, write_figures):
             write(self.root, self.settings, self.seeds, "quick")
-        workflow = (REPOSITORY / "Snakefile", REPOSITORY / "params.yaml")
-        write_provenance(self.root, self.settings, self.seeds, self.data, workflow)
+        write_provenance(self.root, self.settings, self.seeds, self.data, REPOSITORY / "params.yaml")
 
     def shuffle(self):
         """Dates as a clone and `dvc pull` leave them: results before what they were made from."""

@@ -66,7 +66,6 @@ rule write_provenance:
     input:
         TABLES,
         FIGURES,
-        snakefile=ancient(workflow.main_snakefile),
     output:
         [
             (
@@ -89,7 +88,7 @@ rule write_provenance:
         scale=SCALE,
         corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
     shell:
-        "spectralgru provenance --scale {params.scale} {params.corpora} --snakefile {input.snakefile} > {log} 2>&1"
+        "spectralgru provenance --scale {params.scale} {params.corpora} > {log} 2>&1"
 
 
 rule track_runs:
