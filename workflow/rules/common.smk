@@ -15,7 +15,6 @@ from spectralgru.results.names import FIGURE_NAMES, table_names
 
 def validated(config):
     """The parameters; jobs read params.yaml themselves, so only what is handed on to them may be overridden."""
-    params = parse_params(config)
     with open("params.yaml", encoding="utf-8") as file:
         written = yaml.safe_load(file)
     for key in config:
@@ -23,7 +22,7 @@ def validated(config):
             raise InputError(
                 f"--config {key}: jobs would not see it; change params.yaml (scale and corpora may be overridden)"
             )
-    return params
+    return parse_params(config)
 
 
 try:
