@@ -33,7 +33,7 @@ class CheckpointStore:
         with atomic_path(self.newest) as temporary:
             with temporary.open("wb") as file:
                 hashing = _HashingFile(file)
-                torch.save(state, hashing)
+                torch.save(state, hashing)  # type: ignore[arg-type]  # only write() and flush() are called
                 file.write(hashing.digest.digest())
             if self.newest.exists():
                 self.newest.replace(self.previous)
