@@ -153,10 +153,16 @@ def track(
     scale: ScaleOption = None,
     corpora: CorporaOption = None,
     out: Annotated[Path | None, typer.Option(help="folder of results; default results/<scale>")] = None,
+    data: DataOption = DATA,
     summary: Annotated[Path | None, typer.Option(help="write what was done to this JSON file")] = None,
+    keep_on: Annotated[
+        bool, typer.Option("--follow", help="import again and again until every run has ended")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two imports of --follow")] = 5.0,
 ) -> None:
     """Import run directories into MLflow (MLFLOW_TRACKING_URI, else mlflow.db); again: only what changed."""
     from spectralgru.records import read_run
+    from spectralgru.tracking import follow
     from spectralgru.tracking import track as track_runs
 
     chosen = _params(params, scale)
@@ -164,8 +170,20 @@ def track(
     names = corpora or chosen.chosen_corpora()
     runs = [root / path for corpus in names for path in chosen.run_directories(corpus)]
     shown = [path for corpus in names for path in sorted((root / "figures").glob(f"{corpus}-*.svg"))]
-    tracked = track_runs(root, runs, figures=shown)
-    typer.echo(f"{tracked.uri}: {tracked.written} MLflow runs written, {tracked.unchanged} unchanged")
+
+    def step() -> Any:
+        tracked = track_runs(root, runs, figures=shown, data=data, scale=chosen.scale)
+        typer.echo(
+            f"{tracked.uri}: {tracked.written} MLflow runs written, {tracked.unchanged} unchanged, "
+            f"{tracked.running} under way"
+        )
+        for name in tracked.models:
+            typer.echo(f"registered: {name}")
+        for reason in tracked.not_registered:
+            typer.echo(f"not registered: {reason}", err=True)
+        return tracked
+
+    tracked = follow(step, runs, every) if keep_on else step()
     if summary is not None:
         keys = {
             path.as_posix(): read_run(root / path).key

@@ -14,51 +14,17 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config
 from results_records import START, make_run
+from tracked import runs_of
 
 from spectralgru.errors import InputError, RunError
 from spectralgru.records import read_run
 from spectralgru.results.load import RunFiles
 from spectralgru.tracking import open_store, track, tracking_uri, ui_command
 from spectralgru.tracking.convert import TRACE_POINTS, run_metrics
-from spectralgru.tracking.metrics import log_metrics
+from spectralgru.tracking.metrics import insert_metrics
 
 PTB, MUSIC = "spectralgru/quick/ptb", "spectralgru/quick/chorales"
 BEGIN = int(datetime.fromisoformat(START).timestamp() * 1000)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A store with its tables; creating them takes seconds, copying them nothing."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def uri(tmp_path: Path, empty_store: Path, monkeypatch) -> str:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with sqlite3.connect(empty_store) as source, sqlite3.connect(tmp_path / "mlflow.db") as target:
-        source.backup(target)
-    return f"sqlite:///{tmp_path}/mlflow.db"
-
-
-@pytest.fixture
-def campaign(tmp_path: Path) -> tuple[Path, list[Path]]:
-    root = tmp_path / "results" / "quick"
-    runs = [make_run(root, "ptb", "constraint", 0.2, seed) for seed in (0, 1)]
-    runs += [
-        make_run(root, "ptb", "none", None, 0, diverged_in=3),
-        make_run(root, "ptb", "none", None, 1, diverged_in=1),
-    ]
-    return root, [*runs, make_run(root, "chorales", "clipping", 15.0, 0)]
-
-
-def runs_of(uri: str, experiment: str) -> dict:
-    client = open_store(uri)
-    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-    names = [run.info.run_name for run in found]
-    assert len(set(names)) == len(names)
-    return dict(zip(names, found, strict=True))
 
 
 def test_one_run_per_directory_below_one_parent_per_setting(campaign, uri):
@@ -175,9 +141,9 @@ def test_an_import_broken_off_is_made_good(campaign, uri, monkeypatch):
             calls["log"] += 1
             if calls["log"] == 2:
                 raise OSError("disk full")
-            return log_metrics(*arguments)
+            return insert_metrics(*arguments)
 
-        patch.setattr("spectralgru.tracking.runs.log_metrics", dying)
+        patch.setattr("spectralgru.tracking.experiment.insert_metrics", dying)
         with pytest.raises(RunError, match="disk full"):
             track(root, runs, uri)
     track(root, runs, uri)
@@ -208,11 +174,8 @@ def test_artifacts_can_be_fetched_and_figures_go_to_their_corpus(campaign, uri, 
     assert track(root, runs, uri, figures).written == 1
 
 
-def test_runs_still_training_are_passed_over_and_broken_records_named(campaign, uri):
+def test_broken_records_are_named(campaign, uri):
     root, runs = campaign
-    (runs[0] / "run.json").unlink()
-    track(root, runs, uri)
-    assert "constraint-0.2 seed 0" not in runs_of(uri, PTB)
     (runs[1] / "run.json").write_text("{")
     with pytest.raises(InputError, match="seed-1"):
         track(root, runs, uri)
@@ -236,9 +199,9 @@ def test_bulk_insert_stores_what_log_batch_would(uri):
                 log_batch = staticmethod(client.log_batch)
                 _tracking_client = type("T", (), {"store": None})
 
-            log_metrics(Remote, run, points)
+            insert_metrics(Remote, run, points)
         else:
-            log_metrics(client, run, points)
+            insert_metrics(client, run, points)
         history = {
             name: [(m.value, m.timestamp, m.step) for m in client.get_metric_history(run, name)]
             for name in ("a", "b", "once", "many/1234")

@@ -3,11 +3,12 @@
 import statistics
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from spectralgru.records import Run
+from spectralgru.records import Method, Run
 from spectralgru.results.load import RunFiles, flatten
 
 Point = tuple[str, float, int, int]  # name, value, time (milliseconds since 1970), step
@@ -46,7 +47,22 @@ def ended(run: Run) -> int:
     return started(run) + int(run.wall_seconds * 1000)
 
 
-def setting_tags(run: Run) -> dict[str, str]:
+class Identified(Protocol):
+    """What tells a run apart, whether it has a record or is under way."""
+
+    @property
+    def corpus(self) -> str: ...  # noqa: D102
+    @property
+    def scale(self) -> str: ...  # noqa: D102
+    @property
+    def method(self) -> Method: ...  # noqa: D102
+    @property
+    def value(self) -> float | None: ...  # noqa: D102
+    @property
+    def setting(self) -> str: ...  # noqa: D102
+
+
+def setting_tags(run: Identified) -> dict[str, str]:
     """What all runs of a setting share."""
     tags = {"corpus": run.corpus, "scale": run.scale, "method": run.method, "setting": run.setting}
     if run.value is not None:

@@ -5,7 +5,7 @@ import. Into a database that this process has open itself the same rows go as tw
 versions of MLflow whose tables look different get `log_batch`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spectralgru.tracking.convert import Point
@@ -14,15 +14,24 @@ BATCH = 1000  # metrics a call, MLflow's limit
 COLUMNS = {"key", "value", "timestamp", "step", "is_nan", "run_uuid"}
 
 
-def log_metrics(client: Any, run_id: str, points: Sequence[Point]) -> None:
+def insert_metrics(client: Any, run_id: str, points: Sequence[Point]) -> None:
     """Write finite points of a run that has none yet; of several with one name and step the last counts."""
     points = list({(name, step): (name, value, time, step) for name, value, time, step in points}.values())
     if points and not _insert(client, run_id, points):
-        from mlflow.entities import Metric
+        add_metrics(client, run_id, points)
 
-        metrics = [Metric(name, value, time, step) for name, value, time, step in points]
-        for i in range(0, len(metrics), BATCH):
-            client.log_batch(run_id, metrics=metrics[i : i + BATCH])
+
+def add_metrics(
+    client: Any, run_id: str, points: Sequence[Point], tags: Mapping[str, str] | None = None
+) -> None:
+    """Add finite points to a run, those it has already change nothing; then the tags."""
+    from mlflow.entities import Metric, RunTag
+
+    metrics = [Metric(name, value, time, step) for name, value, time, step in points]
+    for i in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[i : i + BATCH])
+    if tags:
+        client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def _insert(client: Any, run_id: str, points: Sequence[Point]) -> bool:

@@ -1,10 +1,12 @@
 """The MLflow store: which one, how it is opened, created, upgraded and served."""
 
 import fcntl
+import hashlib
 import importlib
 import os
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -61,7 +63,7 @@ def open_store(uri: str | None = None) -> Any:
         with exclusive(uri):
             if path := sqlite_path(uri):
                 _prepare(path, uri)
-            client = MlflowClient(uri)
+            client = MlflowClient(uri, registry_uri=uri)
             client.search_experiments(max_results=1)  # the client alone touches nothing
             return client
     except (MlflowException, sqlite3.Error, OSError, CommandError) as error:
@@ -72,15 +74,23 @@ def open_store(uri: str | None = None) -> Any:
 
 
 @contextmanager
-def exclusive(uri: str) -> Iterator[None]:
-    """One process at a time on a SQLite store; others wait. Databases with a server of their own need no lock."""
+def exclusive(uri: str, root: Path | None = None) -> Iterator[None]:
+    """One process at a time on a SQLite store, and on the results `root` in any other; others wait.
+
+    A server takes many writers, but two that import the same directories at once would make every run twice.
+    """
     path = sqlite_path(uri)
-    if path is None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(path.name + ".lock")
+    elif root:
+        name = hashlib.sha256(f"{uri} {root.resolve()}".encode()).hexdigest()[:16]
+        lock = Path(tempfile.gettempdir()) / f"spectralgru-{os.getuid()}-{name}.lock"
+    else:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
