@@ -2,9 +2,10 @@
 
     python -m benchmarks.ddp --out ddp.json
 
-Repeats are interleaved; medians count. `batch`: torchrun's ranks split every batch (DistributedDataParallel, gloo).
-`replicas`: every process trains some of the runs. Each process has one thread. An epoch's time is read from
-`history.csv`, the first epoch left out, so that starting processes does not count.
+Repeats are interleaved; the fastest counts, since other work on the machine only ever adds to a time. `batch`:
+torchrun's ranks split every batch (DistributedDataParallel, gloo). `replicas`: every process trains some of the runs.
+Each process has one thread. An epoch's time is read from `history.csv`, the first epoch left out, so that starting
+processes does not count.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from spectralgru.training.settings import Job
 ROOT = Path(__file__).parents[1]
 # Paper shapes on a part of the data: 1 x 650 units on words, 2 x 200 on notes.
 CASES = {
-    "ptb": ["data.train=16000", "data.valid=2000", "data.test=2000", "training.epochs=2"],
+    "ptb": ["data.train=8000", "data.valid=1000", "data.test=1000", "training.epochs=3"],
     "nottingham": ["data.train=60", "data.valid=10", "data.test=10", "training.epochs=3"],
 }
 CONFIGURATIONS: dict[str, tuple[int, Split]] = {
@@ -72,13 +73,14 @@ def main() -> int:
         for _ in range(options.repeats):
             for name, (processes, split) in CONFIGURATIONS.items():
                 times[name].append(seconds_an_epoch(job(corpus), options.data, processes, split))
-        alone = statistics.median(times["1 process"])
+        alone = min(times["1 process"])
         outcome["cases"][corpus] = {  # type: ignore[index]
             name: {
-                "seconds_an_epoch": round(statistics.median(measured), 3),
+                "seconds_an_epoch": round(min(measured), 3),
+                "median": round(statistics.median(measured), 3),
                 "all": [round(s, 3) for s in measured],
-                "speed_up": round(alone / statistics.median(measured), 2),
-                "efficiency": round(alone / statistics.median(measured) / CONFIGURATIONS[name][0], 2),
+                "speed_up": round(alone / min(measured), 2),
+                "efficiency": round(alone / min(measured) / CONFIGURATIONS[name][0], 2),
             }
             for name, measured in times.items()
         }
