@@ -276,3 +276,22 @@ def test_records_are_not_touched(campaign, uri):
     track(root, runs, uri)
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for d in runs for p in d.iterdir()} == before
     assert json.loads((runs[0] / "run.json").read_text())["seed"] == 0
+
+
+def test_searches_of_the_documentation_find_what_they_say(campaign, uri):
+    track(*campaign, uri)
+    client = open_store(uri)
+    experiment = client.get_experiment_by_name(PTB).experiment_id
+    page = (Path(__file__).parents[2] / "docs/tracking.md").read_text()
+    queries = [line.strip() for line in page.splitlines() if line.startswith("    tags.")]
+    found = {q: sorted(run.info.run_name for run in client.search_runs([experiment], q)) for q in queries}
+    assert found == {
+        "tags.method = 'constraint' and tags.status = 'finished' and metrics.best_test < 125": [
+            "constraint-0.2 seed 0",
+            "constraint-0.2 seed 1",
+        ],
+        "tags.status = 'diverged' and params.threshold = '20'": [],
+        "tags.status = 'running'": [],
+        "tags.setting = 'constraint-0.2' and tags.seed = '0'": ["constraint-0.2 seed 0"],
+        "tags.data_sha256 LIKE 'ab%'": [f"{s} seed {i}" for s in ("constraint-0.2", "none") for i in (0, 1)],
+    }

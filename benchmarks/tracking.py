@@ -1,0 +1,47 @@
+"""How long the import of many runs into a fresh SQLite store takes, and a second one that finds nothing to do.
+
+    python -m benchmarks.tracking --runs 1000
+
+Runs are of 6 epochs with 240 rows of trace, 10 seeds a setting, as in the paper's tables.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "unit"))  # plausible run directories
+
+from results_records import make_run
+
+from spectralgru.tracking import open_store, track
+
+SEEDS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1000)
+    count = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "quick"
+        runs = [
+            make_run(root, "ptb", "clipping", 1.0 + i // SEEDS, i % SEEDS, scale="quick")
+            for i in range(count)
+        ]
+        uri = f"sqlite:///{folder}/mlflow.db"
+        open_store(uri)  # imports of MLflow and the making of the tables are not what is measured
+        found: dict[str, float] = {"runs": count}
+        for name in ("first_seconds", "second_seconds"):
+            begin, cpu = time.monotonic(), time.process_time()
+            done = track(root, runs, uri, data=Path(folder))
+            found[name] = round(time.monotonic() - begin, 2)
+            found[name.replace("seconds", "cpu_seconds")] = round(time.process_time() - cpu, 2)
+            found[name.replace("seconds", "written")] = done.written
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

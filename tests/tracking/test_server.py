@@ -1,0 +1,88 @@
+"""Tracking into a running server, and by several processes at once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from results_records import make_campaign, make_run
+from tracked import runs_of
+
+from spectralgru.tracking import open_store, track
+
+PTB = "spectralgru/quick/ptb"
+SETTINGS = {"ptb": [("constraint", 0.2), ("constraint", 0.5), ("none", None)]}
+TRACK = (
+    "import sys; from pathlib import Path; from spectralgru.tracking import track\n"
+    "root = Path(sys.argv[1]); track(root, sorted(root.glob('runs/*/*/seed-*')), data=root)"
+)
+
+
+def start(root: Path, uri: str) -> subprocess.Popen:
+    environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
+    return subprocess.Popen(
+        [sys.executable, "-c", TRACK, str(root)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def check_complete(uri: str, runs: list[Path], settings: int) -> None:
+    """Every run once, with all its points and files, below the parent of its setting."""
+    found = runs_of(uri, PTB)
+    assert len(found) == len(runs) + settings
+    client = open_store(uri)
+    for directory in runs:
+        run = found[f"{directory.parent.name} seed {directory.name.removeprefix('seed-')}"]
+        history = pd.read_csv(directory / "history.csv")
+        points = client.get_metric_history(run.info.run_id, "epoch/valid_loss") if len(history) else []
+        assert [p.step for p in points] == history["epoch"].tolist()
+        assert run.data.tags["mlflow.parentRunId"] == found[directory.parent.name].info.run_id
+        assert {a.path for a in client.list_artifacts(run.info.run_id)} == {
+            p.name for p in directory.iterdir()
+        }
+
+
+def test_a_server_takes_what_a_file_takes_and_a_second_time_nothing(server, tmp_path, monkeypatch):
+    root = tmp_path / "quick"
+    runs = make_campaign(root, SETTINGS, seeds=(0, 1))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    assert track(root, runs, data=tmp_path).written == 9
+    check_complete(server.url, runs, settings=3)
+    again = track(root, runs, data=tmp_path)
+    assert (again.written, again.unchanged) == (0, 9)
+    file = f"sqlite:///{tmp_path}/file.db"
+    track(root, runs, file, data=tmp_path)
+    local, remote = runs_of(file, PTB), runs_of(server.url, PTB)
+    for name, run in local.items():
+        assert remote[name].data.metrics == run.data.metrics
+        assert remote[name].data.params == run.data.params
+        assert remote[name].info.status == run.info.status
+        assert [d.to_dictionary() for d in remote[name].inputs.dataset_inputs] == [
+            d.to_dictionary() for d in run.inputs.dataset_inputs
+        ]
+
+
+@pytest.mark.parametrize("kind", ["server", "file"])
+def test_eight_writers_at_once_lose_nothing(kind, tmp_path, request):
+    uri = request.getfixturevalue("server").url if kind == "server" else f"sqlite:///{tmp_path}/mlflow.db"
+    runs, writers = [], []
+    for i in range(8):  # each with results of its own, all in one experiment that none of them finds there
+        root = tmp_path / f"writer-{i}" / "quick"
+        runs += [make_run(root, "ptb", "clipping", 1.0 + i, seed, trace=10) for seed in (0, 1)]
+        writers.append(start(root, uri))
+    for writer in writers:
+        _, errors = writer.communicate(timeout=300)
+        assert writer.returncode == 0, errors
+    check_complete(uri, runs, settings=8)
+    writers = [start(tmp_path / "writer-0" / "quick", uri) for _ in range(2)]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    check_complete(uri, runs, settings=8)
+
+
+def test_two_writers_of_the_same_results_make_every_run_once(server, tmp_path):
+    root = tmp_path / "quick"
+    runs = make_campaign(root, SETTINGS, seeds=(0,))
+    writers = [start(root, server.url) for _ in range(2)]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    check_complete(server.url, runs, settings=3)
