@@ -10,6 +10,11 @@ min_version("9.27")
 configfile: "params.yaml"
 
 
+# Before the includes: it holds for the rules after it, and only with --software-deployment-method apptainer.
+# `make sif` makes the image (docs/containers.md).
+container: "spectralgru.sif"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
@@ -17,11 +22,6 @@ include: "workflow/rules/results.smk"
 
 
 report: "workflow/report/workflow.rst"
-
-
-# Without --software-deployment-method the jobs run in the environment that runs snakemake.
-# `make sif` makes the image, also from one that lies in a registry (docs/containers.md).
-container: "spectralgru.sif"
 
 
 localrules:
