@@ -77,7 +77,7 @@ image: ## the container image spectralgru:cpu, or TARGET=cuda
 
 sif: ## spectralgru.sif for Apptainer, from that image
 	$(PODMAN) save --quiet --output spectralgru.tar spectralgru:$(TARGET)
-	apptainer build --force spectralgru.sif docker-archive:spectralgru.tar
+	apptainer build --force $(SIF_OPTIONS) spectralgru.sif docker-archive:spectralgru.tar
 	rm spectralgru.tar
 
 schema: setup ## write the JSON schema of params.yaml
