@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "unit"))  # plausible run directories
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # plausible run directories
 
 from results_records import make_run
 

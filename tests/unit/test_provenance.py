@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from results_records import make_run
 
+from results_records import make_run
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256, write_json
 from spectralgru.freshness import run_keys, settle

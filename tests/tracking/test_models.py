@@ -8,10 +8,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from results_records import make_run
 from tracked import copy_store, runs_of
 
 import tiny
+from results_records import make_run
 from spectralgru.corpora.dataset import load
 from spectralgru.errors import InputError
 from spectralgru.records import read_run

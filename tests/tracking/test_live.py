@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from mlflow.entities import ViewType
-from results_records import make_run
 from tracked import copy_store, runs_of
 
 import tiny
+from results_records import make_run
 from spectralgru.records import write_history
 from spectralgru.tracking import open_store, track
 from spectralgru.tracking.live import read_live

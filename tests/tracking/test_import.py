@@ -13,9 +13,9 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config
-from results_records import START, make_run
 from tracked import runs_of
 
+from results_records import START, make_run
 from spectralgru.errors import InputError, RunError
 from spectralgru.records import read_run
 from spectralgru.results.load import RunFiles
