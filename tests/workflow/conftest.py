@@ -73,6 +73,12 @@ class Project:
                 jobs[rule].add(line.split(":", 1)[1].strip())
         return jobs
 
+    def results(self, corpus):
+        """Summaries of a corpus' runs, with their metrics to the last bit, and its table."""
+        root = self.folder / "results/quick"
+        paths = [*root.glob(f"runs/{corpus}/*/setting.json"), *root.glob("tables/table1.*")]
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
     def tables(self):
         """Content of every table."""
         return {
@@ -97,4 +103,5 @@ def finished(tmp_path_factory, ptb, chorales, data):
     """Both corpora, run to the end once for the tests that look at it or go on from it."""
     project = Project(tmp_path_factory.mktemp("finished"), ["ptb", "chorales"], data)
     project.first_run = project.run()
+    project.first_results = project.results("ptb")
     return project

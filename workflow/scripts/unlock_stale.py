@@ -1,4 +1,7 @@
-"""Remove the lock that a killed snakemake left behind, unless another one is at work in this folder."""
+"""Remove the lock that a killed snakemake left behind, unless another one is at work in this folder.
+
+Options are handed on to `snakemake --unlock`.
+"""
 
 import subprocess
 import sys
@@ -19,4 +22,5 @@ def is_snakemake_here(process: psutil.Process) -> bool:
 
 locks = list(Path(".snakemake/locks").glob("*"))
 if locks and not any(is_snakemake_here(process) for process in psutil.process_iter()):
-    sys.exit(subprocess.run([sys.executable, "-m", "snakemake", "--unlock"], check=False).returncode)
+    unlock = [sys.executable, "-m", "snakemake", "--unlock", *sys.argv[1:]]
+    sys.exit(subprocess.run(unlock, check=False).returncode)
