@@ -15,7 +15,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # plausible run directories
 
 from results_records import make_run
-
 from spectralgru.tracking import open_store, track
 
 SEEDS = 10
