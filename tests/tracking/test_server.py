@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from results_records import make_campaign, make_run
 from tracked import runs_of
 
+from results_records import make_campaign, make_run
 from spectralgru.tracking import open_store, track
 
 PTB = "spectralgru/quick/ptb"

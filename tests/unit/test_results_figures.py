@@ -4,8 +4,8 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 import pytest
-from results_records import make_campaign, make_run
 
+from results_records import make_campaign, make_run
 from spectralgru.errors import InputError
 from spectralgru.results.figures import FIGURES, write_figures
 from spectralgru.results.names import FIGURE_NAMES

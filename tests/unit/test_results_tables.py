@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from results_records import SETTINGS, make_campaign, make_run
 
+from results_records import SETTINGS, make_campaign, make_run
 from spectralgru.errors import InputError
 from spectralgru.records import read_run
 from spectralgru.results.paper import load_paper
