@@ -84,16 +84,14 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(
 ) -> None:
     tiny.write_corpora(tmp_path / "data")
     checkpoints = tmp_path / "checkpoints"
-    newest: list[Path] = []
-    while (
-        not newest
-    ):  # a kill between the two renames of a save leaves the previous one alone: then once more
+    found: list[Path] = []
+    while not found:  # a kill between a save's two renames leaves the previous one alone: then once more
         process = start(JOBS["ptb"], tmp_path)
         wait_for(lambda: list(checkpoints.glob("*.previous.pt")), process)
         process.kill()
         process.communicate()
-        newest = [p for p in checkpoints.glob("[0-9a-f]*.pt") if ".previous" not in p.name]
-    (newest_file,) = newest
+        found = [p for p in checkpoints.glob("[0-9a-f]*.pt") if ".previous" not in p.name]
+    (newest_file,) = found
     newest_file.write_bytes(newest_file.read_bytes()[:-1000])
     finished = tiny.run(tiny.command(JOBS["ptb"], tmp_path))
     assert finished.returncode == 0, finished.stderr
