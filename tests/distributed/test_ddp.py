@@ -168,7 +168,7 @@ def test_weights_that_differ_between_ranks_are_an_error(tmp_path: Path) -> None:
         "    try:\n"
         "        ranks.check_same([weight])\n"
         "    except RunError as error:\n"
-        "        print('refused:', error)\n"
+        "        print(f'refused: {error}')\n"
         "    try:\n"
         "        ranks.agreed(lambda: 1 / 0)\n"
         "    except ZeroDivisionError:\n"
