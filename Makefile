@@ -12,6 +12,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PORT ?= 5000
 PODMAN ?= podman
 TARGET ?= cpu
+# Several times as fast as gzip, and smaller; kernels before 4.14 cannot read it: SIF_OPTIONS=
+SIF_OPTIONS ?= --mksquashfs-args='-comp zstd -Xcompression-level 6'
 
 .PHONY: help setup reproduce test test-unit test-container lint format ui report bench lock audit image sif schema clean
 

@@ -139,12 +139,8 @@ def sif(podman: Podman, image: str, sources: Path) -> tuple[Path, str]:
     if shutil.which("apptainer") is None:
         sh(str(Path(__file__).parent / "get_apptainer.sh"), str(podman.folder / "apptainer"))
     path = f"{podman.folder}/apptainer/usr/bin:{os.environ['PATH']}"
-    options = (
-        f"PODMAN={shlex.join(podman.command)}",
-        "SIF_OPTIONS=--mksquashfs-args='-comp zstd'",
-    )  # faster than gzip
     environment = podman.environment | {"PATH": path, "APPTAINER_TMPDIR": str(podman.folder)}
-    sh("make", "sif", *options, cwd=sources, env=environment)
+    sh("make", "sif", f"PODMAN={shlex.join(podman.command)}", cwd=sources, env=environment)
     return sources / "spectralgru.sif", path
 
 
