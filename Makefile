@@ -67,7 +67,7 @@ bench: setup ## benchmarks, as ratios against named baselines
 lock: setup ## resolve the versions anew
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
 	  --excludes envs/lock-excludes.txt --constraint envs/constraints.txt \
-	  --extra pipeline --extra cluster --extra dev pyproject.toml -o envs/requirements.lock
+	  --extra pipeline --extra postgres --extra cluster --extra dev pyproject.toml -o envs/requirements.lock
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	  --no-header --no-annotate envs/requirements.lock | grep -Ff envs/lock-excludes.txt > envs/cuda.lock
 
