@@ -19,6 +19,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/experiments.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -28,6 +29,7 @@ localrules:
     all,
     prepare_all,
     train_all,
+    learning_rate,
 
 
 rule all:
@@ -36,6 +38,10 @@ rule all:
         TABLES,
         FIGURES,
         PROVENANCE,
+        expand(
+            f"{ROOT}/experiments/{{experiment}}/summary.json",
+            experiment=PARAMS.experiments,
+        ),
         expand(f"{ROOT}/tracking/{{corpus}}.json", corpus=CORPORA),
 
 

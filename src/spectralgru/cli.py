@@ -246,6 +246,49 @@ def _results(write: Any, params: Path, scale: str | None, corpora: list[str] | N
 
 
 @app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="learning_rate or cost")],
+    part: Annotated[
+        str | None, typer.Option(help="make this part alone, CORPUS/NAME; default: all, and the conclusion")
+    ] = None,
+    conclude: Annotated[bool, typer.Option("--conclude", help="the conclusion alone")] = False,
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    corpora: CorporaOption = None,
+    out: Annotated[Path | None, typer.Option(help="folder of results; default results/<scale>")] = None,
+    data: DataOption = DATA,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs to lock for a training")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="processes that share a training")] = 1,
+    device: Annotated[
+        str | None, typer.Option(envvar="SPECTRALGRU_DEVICE", help="default: cuda with --gpus, else cpu")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: what torch chooses")
+    ] = None,
+    checkpoints: Annotated[Path, typer.Option(help="folder of checkpoints")] = Path(".checkpoints"),
+) -> None:
+    """Answer a question beyond the paper's tables (docs/experiments.md); run again, it goes on or does nothing."""
+    from spectralgru.experiments import base
+    from spectralgru.experiments.settings import NAMES
+
+    known = {known: known for known in NAMES}
+    if name not in known:
+        raise InputError(f"experiment {name!r}: unknown; it must be one of {', '.join(known)}")
+    chosen = _params(params, scale, {"corpora": corpora} if corpora else None)
+    parts = {f"{p.corpus}/{p.name}": p for p in base.chosen_parts(chosen, known[name])}
+    if part is not None and part not in parts:
+        raise InputError(f"--part {part}: no such part of {name}; it must be one of {', '.join(parts)}")
+    folder = (out or Path("results") / chosen.scale) / "experiments" / name
+    means = base.Means(data, folder, checkpoints, processes, gpus, device, threads)
+    for wanted in [] if conclude else parts.values() if part is None else [parts[part]]:
+        base.make_part(chosen, known[name], wanted, means)
+        typer.echo(wanted.record(folder))
+    if part is None:
+        for sentence in base.conclude(chosen, known[name], folder)["answer"]:
+            typer.echo(sentence)
+
+
+@app.command()
 def status(
     params: ParamsOption = PARAMS,
     scale: ScaleOption = None,

@@ -27,15 +27,15 @@ def settle(params: Params, data: Path, root: Path, logs: Path) -> None:
     expected: dict[str, Keys] = {}
     for corpus in params.chosen_corpora():
         prepared = data / "prepared" / f"{corpus}.npz"
-        record = _read(prepared.with_suffix(".json"))
+        record = read_json(prepared.with_suffix(".json"))
         if not record:
             return  # nothing can be told before the corpora are there
         expected[corpus] = keys = run_keys(params, corpus, record["sha256"])
         for folder in sorted({path.rpartition("/")[0] for path in keys}):
             summary = root / folder / "setting.json"
             made = [summary, logs / "benchmarks" / "train" / f"{root.name}{folder.removeprefix('runs')}.tsv"]
-            _confirm(made, _summed_up(summary, root, keys), _date(prepared))
-            newest = max(newest, _date(summary))
+            confirm(made, _summed_up(summary, root, keys), date_of(prepared))
+            newest = max(newest, date_of(summary))
     _settle_results(root, expected, newest, logs / "benchmarks")
 
 
@@ -49,21 +49,21 @@ def run_keys(params: Params, corpus: str, data_sha256: str) -> Keys:
 
 
 def _settle_results(root: Path, expected: Mapping[str, Keys], newest: int, benchmarks: Path) -> None:
-    record = _read(root / WRITTEN[0])
+    record = read_json(root / WRITTEN[0])
     found = {path: run["key"] for path, run in record.get("runs", {}).items()}
     shown = artifacts(list(expected))
     good = {path: _intact(root / path, path, record, shown[path], expected, found) for path in shown}
-    date = max([newest, *(_date(root / path) for path in good)])
+    date = max([newest, *(date_of(root / path) for path in good)])
     for path, confirmed in good.items():
-        _confirm([root / path], confirmed, date)
-    _confirm([root / name for name in WRITTEN], all(good.values()), date)
+        confirm([root / path], confirmed, date)
+    confirm([root / name for name in WRITTEN], all(good.values()), date)
     for corpus, keys in expected.items():
         tracked = root / "tracking" / f"{corpus}.json"
         whole = all(good[path] for path in good if shown[path] == [corpus])
-        _confirm([tracked], whole and _read(tracked).get("runs") == keys, date)
+        confirm([tracked], whole and read_json(tracked).get("runs") == keys, date)
     if all(good.values()):
         measured = [*benchmarks.glob(f"*/{root.name}.tsv"), *benchmarks.glob(f"*/{root.name}/*.tsv")]
-        _confirm(measured, True, date)
+        confirm(measured, True, date)
 
 
 def _intact(
@@ -90,11 +90,12 @@ def _summed_up(summary: Path, root: Path, keys: Keys) -> bool:
     """Whether the summary of a setting is that of the runs asked for, and they are there."""
     folder = summary.parent.relative_to(root).as_posix()
     asked = {path: key for path, key in keys.items() if path.startswith(f"{folder}/")}
-    found = {f"{folder}/seed-{run['seed']}": run["key"] for run in _read(summary).get("runs", [])}
+    found = {f"{folder}/seed-{run['seed']}": run["key"] for run in read_json(summary).get("runs", [])}
     return found == asked and all((root / path / "run.json").exists() for path in asked)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """What the file holds; empty if it is missing or no JSON object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -102,12 +103,14 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _date(path: Path) -> int:
+def date_of(path: Path) -> int:
+    """Modification date in nanoseconds since 1970; 0 if there is no such file."""
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _confirm(paths: Iterable[Path], good: bool, not_before: int) -> None:
+def confirm(paths: Iterable[Path], good: bool, not_before: int) -> None:
+    """Date good files not before `not_before`, and others before everything."""
     for path in paths:
-        if path.exists() and (not good or _date(path) < not_before):
+        if path.exists() and (not good or date_of(path) < not_before):
             date = not_before if good else OUTDATED
             os.utime(path, ns=(date, date))

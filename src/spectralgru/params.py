@@ -1,126 +1,51 @@
-"""The models of params.yaml: the only place that knows its keys."""
+"""The models of params.yaml: with `schema` and `experiments.settings` the only place that knows its keys."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
     model_validator,
 )
 
 from spectralgru.errors import InputError
+from spectralgru.experiments.settings import ExperimentName, Experiments
 from spectralgru.records import Method, run_path
+from spectralgru.schema import CorpusName, Experiment, Methods, Seeds, Strict, distinct
 from spectralgru.training.settings import DataSettings, Job, ModelSettings, Replica, TrainingSettings
 from spectralgru.training.settings import Schedule as ScheduleSettings
 
-CorpusName = Literal["ptb", "nottingham", "chorales", "jsb_chorales", "musedata", "piano_midi"]
 Scale = Literal["quick", "paper"]
 Setting = tuple[Method, float | None]
-Value = TypeVar("Value")
-
-
-def _distinct(values: list[Value]) -> list[Value]:
-    if len(set(values)) < len(values):
-        raise ValueError("every entry may appear once")
-    return values
 
 
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-Positive = Annotated[float, Field(gt=0)]
-Delta = Annotated[float, Field(gt=0, lt=2)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class Data(_Strict):
-    """How much of the corpus is used; absent: all of it."""
-
-    train: PositiveInt | None = Field(None, description="tokens (words) or tunes (notes)")
-    valid: PositiveInt | None = None
-    test: PositiveInt | None = None
-    vocabulary: Annotated[int, Field(ge=3)] | None = Field(None, description="number of types (words only)")
-
-
-class Model(_Strict):
-    """The network."""
-
-    hidden_size: PositiveInt
-    num_layers: PositiveInt = 1
-    input_scale: Positive = Field(0.01, description="factor on the first layer's output")
-    dropout: float = Field(0.5, ge=0, lt=1, description="on the non-recurrent connections")
-    init_scale: Positive = Field(1.0, description="Gaussian weights have variance init_scale / hidden_size")
-
-
-class Schedule(_Strict):
-    """Learning-rate schedule: `decay` or `plateau`."""
-
-    kind: Literal["decay", "plateau"]
-    patience: PositiveInt = Field(
-        description="epochs at the first rate (decay) or without improvement (plateau)"
-    )
-    factor: float = Field(gt=1, description="the rate is divided by it")
-    minimum: float = Field(0.0, ge=0, description="plateau: training stops below this rate")
-
-
-class Training(_Strict):
-    """Plain SGD on truncated back-propagation through time."""
-
-    epochs: PositiveInt
-    batch_size: PositiveInt = 20
-    bptt_steps: PositiveInt = Field(35, description="steps of truncated back-propagation through time")
-    learning_rate: Positive
-    schedule: Schedule
-    trace_every: PositiveInt = Field(10, description="steps between two measurements of the spectral radius")
-
-
-class Methods(_Strict):
-    """What is compared."""
-
-    constraint: Annotated[list[Delta], AfterValidator(_distinct)] = Field(
-        default_factory=list, description="deltas"
-    )
-    clipping: Annotated[list[Positive], AfterValidator(_distinct)] = Field(
-        default_factory=list, description="thresholds of the gradient norm"
-    )
-    none: bool = Field(True, description="train without constraint or clipping too")
-
-
-class Experiment(_Strict):
-    """All runs on one corpus."""
-
-    data: Data = Data()
-    model: Model
-    training: Training
-    methods: Methods
-
-
-class Section(_Strict):
+class Section(Strict):
     """One scale."""
 
-    run: Annotated[list[CorpusName], Field(min_length=1), AfterValidator(_distinct)]
-    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+    run: Annotated[list[CorpusName], Field(min_length=1), AfterValidator(distinct)]
+    seeds: Seeds
     settings: dict[CorpusName, Experiment]
+    experiments: Experiments = Field(Experiments(), description="settings of each experiment")
 
 
-class Params(_Strict):
+class Params(Strict):
     """params.yaml."""
 
     scale: Scale = "quick"
     corpora: Annotated[list[CorpusName] | None, BeforeValidator(_listed)] = Field(
         None, description="one name or several, instead of the scale's own list"
+    )
+    experiments: Annotated[list[ExperimentName], BeforeValidator(_listed), AfterValidator(distinct)] = Field(
+        default_factory=list, description="questions beyond the paper's tables that `snakemake` answers too"
     )
     parallel: Literal["replicas", "batch"] = Field(
         "replicas",
@@ -137,6 +62,19 @@ class Params(_Strict):
                 if corpus not in section.settings:
                     known = ", ".join(section.settings)
                     raise ValueError(f"{corpus} is to run, but {scale}.settings has only {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _experiments_have_settings(self) -> "Params":
+        for name in self.experiments:
+            if getattr(self.section.experiments, name) is None:
+                raise ValueError(f"{name} is to run, but {self.scale}.experiments has no settings of it")
+        for scale, section in (("quick", self.quick), ("paper", self.paper)):
+            for name, corpus in section.experiments.corpora():
+                if corpus not in section.settings:
+                    raise ValueError(
+                        f"{scale}.experiments.{name} names {corpus}, which {scale}.settings lacks"
+                    )
         return self
 
     @property
@@ -160,10 +98,7 @@ class Params(_Strict):
 
     def settings(self, corpus: str) -> list[Setting]:
         """Every method and value to run on a corpus, in the order of the paper's tables."""
-        methods = self.experiment(corpus).methods
-        settings: list[Setting] = [("constraint", delta) for delta in methods.constraint]
-        settings += [("clipping", threshold) for threshold in methods.clipping]
-        return settings + ([("none", None)] if methods.none else [])
+        return in_order(self.experiment(corpus).methods)
 
     def run_directories(self, corpus: str) -> list[Path]:
         """Every run of a corpus, relative to results/<scale>."""
@@ -173,23 +108,35 @@ class Params(_Strict):
             for seed in self.section.seeds
         ]
 
-    def job(self, corpus: str, settings: list[Setting], seeds: list[int] | None = None) -> Job:
+    def job(self, corpus: str, settings: Sequence[Setting], seeds: Sequence[int] | None = None) -> Job:
         """The runs of these settings, every seed, as one job."""
         experiment = self.experiment(corpus)
-        training = experiment.training.model_dump()
-        training["schedule"] = ScheduleSettings(**training["schedule"])
-        rate = experiment.training.learning_rate
         seeds = self.section.seeds if seeds is None else seeds
-        return Job(
-            corpus=corpus,
-            scale=self.scale,
-            data=DataSettings(**experiment.data.model_dump()),
-            model=ModelSettings(**experiment.model.model_dump()),
-            training=TrainingSettings(**training),
-            replicas=tuple(
-                Replica(method, value, seed, rate) for method, value in settings for seed in seeds
-            ),
-        )
+        return make_job(corpus, self.scale, experiment, settings, seeds)
+
+
+def in_order(methods: Methods) -> list[Setting]:
+    """Every method and value, in the order of the paper's tables."""
+    settings: list[Setting] = [("constraint", delta) for delta in methods.constraint]
+    settings += [("clipping", threshold) for threshold in methods.clipping]
+    return settings + ([("none", None)] if methods.none else [])
+
+
+def make_job(
+    corpus: str, scale: Scale, experiment: Experiment, settings: Sequence[Setting], seeds: Sequence[int]
+) -> Job:
+    """Runs that share all but method, value and seed, as the trainer takes them."""
+    training = experiment.training.model_dump()
+    training["schedule"] = ScheduleSettings(**training["schedule"])
+    rate = experiment.training.learning_rate
+    return Job(
+        corpus=corpus,
+        scale=scale,
+        data=DataSettings(**experiment.data.model_dump()),
+        model=ModelSettings(**experiment.model.model_dump()),
+        training=TrainingSettings(**training),
+        replicas=tuple(Replica(method, value, seed, rate) for method, value in settings for seed in seeds),
+    )
 
 
 def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:

@@ -5,12 +5,18 @@ from pathlib import Path
 
 import yaml
 
+from snakemake.exceptions import WorkflowError
+
 from spectralgru.errors import InputError
+from spectralgru.experiments.base import chosen_parts
+from spectralgru.experiments.freshness import settle_experiments
 from spectralgru.freshness import settle
 from spectralgru.params import parse_params
 from spectralgru.provenance import WRITTEN
 from spectralgru.records import setting_name
 from spectralgru.results.names import FIGURE_NAMES, table_names
+
+OVERRIDABLE = ("scale", "corpora", "experiments")
 
 
 def validated(config):
@@ -18,9 +24,10 @@ def validated(config):
     with open("params.yaml", encoding="utf-8") as file:
         written = yaml.safe_load(file)
     for key in config:
-        if key not in ("scale", "corpora") and config[key] != written.get(key):
+        if key not in OVERRIDABLE and config[key] != written.get(key):
             raise InputError(
-                f"--config {key}: jobs would not see it; change params.yaml (scale and corpora may be overridden)"
+                f"--config {key}: jobs would not see it; change params.yaml "
+                f"({', '.join(OVERRIDABLE)} may be overridden)"
             )
     return parse_params(config)
 
@@ -55,11 +62,13 @@ PROVENANCE = expand(f"{ROOT}/{{name}}", name=WRITTEN)
 # Only the process that plans: jobs on other machines parse this file too.
 if workflow.is_main_process:
     settle(PARAMS, Path("data"), Path(ROOT), Path("logs"))
+    settle_experiments(PARAMS, Path("data"), Path(ROOT))
 
 SUCCESS = f"""
 Everything is up to date at scale {SCALE}.
   tables   {ROOT}/tables/   (table1.md: words, table2.md: music; also csv, html, tex)
   figures  {ROOT}/figures/
+  answers  {ROOT}/experiments/   (made with `snakemake --cores all learning_rate cost`)
   report   make report      one page with all of it: report.html
   runs     make ui          every run in MLflow, http://127.0.0.1:5000
   paper    snakemake --cores all --config scale=paper      the paper's own settings (days on a CPU)
@@ -72,6 +81,8 @@ the same command goes on from there.
 
 wildcard_constraints:
     corpus="|".join(CORPORA),
+    experiment="[a-z_]+",
+    part="[a-z0-9.-]+",
     setting=r"constraint-[0-9.e-]+|clipping-[0-9.e+-]+|none",
 
 
@@ -102,3 +113,13 @@ def trained_all(_wildcards):
         for corpus in CORPORA
         for setting in SETTINGS[corpus]
     ]
+
+
+def made_parts(wildcards):
+    """The records of an experiment's parts."""
+    try:
+        parts = chosen_parts(PARAMS, wildcards.experiment)
+    except InputError as error:
+        raise WorkflowError(str(error))
+    out = Path(ROOT, "experiments", wildcards.experiment)
+    return [part.record(out) for part in parts]

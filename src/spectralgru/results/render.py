@@ -66,11 +66,15 @@ class Rendered:
                 rows.append(Row(quantity, source, label, _cells(part, names)))
         order = ["success rate", *quantities]
         rows.sort(key=lambda row: order.index(row.quantity))  # stable: ours before the paper's
-        groups = tuple(
-            (GROUPS[method], tuple("" if value is None else f"{value:g}" for _, value in members))
-            for method, members in groupby(settings, key=lambda setting: setting[0])
-        )
-        return cls(caption, groups, tuple(rows))
+        return cls(caption, column_groups(settings), tuple(rows))
+
+
+def column_groups(settings: Sequence[Setting]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Heads of columns that are settings: method as shown, its values."""
+    return tuple(
+        (GROUPS[method], tuple("" if value is None else f"{value:g}" for _, value in members))
+        for method, members in groupby(settings, key=lambda setting: setting[0])
+    )
 
 
 def to_markdown(table: Rendered) -> str:

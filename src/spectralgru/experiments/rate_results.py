@@ -1,0 +1,156 @@
+"""From the sweeps of the learning rate to heat maps, tables and sentences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from spectralgru.experiments.base import Answer
+from spectralgru.experiments.heat_map import write_heat_map
+from spectralgru.experiments.rate_ranges import mark_working, ranges, tabulate
+from spectralgru.experiments.tables import write_table
+from spectralgru.files import write_text
+from spectralgru.records import Run, setting_name
+from spectralgru.results.load import Setting
+from spectralgru.results.render import Cell, Rendered, Row, column_groups
+from spectralgru.results.style import title
+from spectralgru.results.tables import METRICS, describe
+
+TITLE = "Does a lower learning rate repair clipping?"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of one corpus."""
+
+    corpus: str
+    settings: Sequence[Setting]
+    runs: dict[float, list[Run]]  # of each rate
+    tolerance: float
+
+    @property
+    def metric(self) -> str:
+        """As shown: perplexity or NLL."""
+        return METRICS[next(iter(self.runs.values()))[0].metric]
+
+    def rows(self) -> pd.DataFrame:
+        """See `mark_working`."""
+        return mark_working(tabulate(self.runs, self.settings), self.tolerance)
+
+    def about(self) -> str:
+        """What was trained, as captions say it."""
+        runs = [run for found in self.runs.values() for run in found]
+        seeds = len({run.seed for run in runs})
+        return f"{self.corpus}, {runs[0].scale} scale: {describe(runs[0])}, {seeds} seed{'s'[: seeds > 1]}"
+
+
+def sum_up(sweeps: Sequence[Sweep], out: Path) -> Answer:
+    """Write `heat_map_<corpus>`, `best_rates_<corpus>` and `rates_<corpus>.csv` below `out`."""
+    tables, figures = [], []
+    for sweep in sweeps:
+        rows, labels = sweep.rows(), [title(setting) for setting in sweep.settings]
+        write_heat_map(rows, labels, sweep.metric, sweep.about(), out / f"heat_map_{sweep.corpus}")
+        figures.append(f"heat_map_{sweep.corpus}.svg")
+        table = ranges(rows)
+        shown = Rendered(_caption(sweep), column_groups(sweep.settings), _lines(table, sweep.metric))
+        tables.append(write_table(out / f"best_rates_{sweep.corpus}", table, shown))
+        csv = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_text(out / f"rates_{sweep.corpus}.csv", csv)
+    return Answer(TITLE, sentences(sweeps), tables, figures)
+
+
+def sentences(sweeps: Sequence[Sweep]) -> list[str]:
+    """Three: whether a lower rate repairs clipping, how wide the ranges are, where each method ends."""
+    repaired, widths, highest = [], [], []
+    for sweep in sweeps:
+        rows = sweep.rows()
+        table = ranges(rows).set_index("setting")
+        names = {setting_name(*setting): title(setting) for setting in sweep.settings}
+        repaired.append(f"{sweep.corpus}: {_repair(sweep, rows, table, names)}")
+        spans = [f"{name} {_width(table.loc[setting])}" for setting, name in names.items()]
+        widths.append(f"{sweep.corpus}: {', '.join(spans)}")
+        ends = [f"{name} {_number(table.loc[s, 'highest_finishing'])}" for s, name in names.items()]
+        highest.append(f"{sweep.corpus}: {', '.join(ends)}")
+    within = " and ".join(f"{sweep.tolerance:.0%} ({sweep.corpus})".replace("%", " %") for sweep in sweeps)
+    return [
+        f"Does a lower rate repair clipping? {'; '.join(repaired)}.",
+        f"Rates at which every run finishes within {within} of the best validation result span, in factors of "
+        f"two, {'; '.join(widths)}.",
+        f"The highest rate at which every run finishes is {'; '.join(highest)}.",
+    ]
+
+
+def _repair(sweep: Sweep, rows: pd.DataFrame, table: pd.DataFrame, names: dict[str, str]) -> str:
+    """On the clipping with the largest threshold, beside the constraint with the best validation result."""
+    clipped = [setting for setting in sweep.settings if setting[0] == "clipping"]
+    constrained = [setting_name(*setting) for setting in sweep.settings if setting[0] == "constraint"]
+    if not clipped:
+        return "clipping was not run"
+    setting = setting_name(*max(clipped, key=lambda s: s[1] or 0.0))
+    mine = rows[rows["setting"] == setting]
+    at, name = table.loc[setting], names[setting]
+    lost = mine.loc[mine["finished"] < mine["runs"], "rate"]
+    if pd.isna(at["best_rate"]):
+        return f"no, at no rate does every run of {name} finish"
+    lost_above = lost[lost > at["best_rate"]]
+    result = f"at {at['best_rate']:g} all finish, test {sweep.metric} {at['test']:.4g}"
+    rivals = table.loc[constrained].dropna(subset=["valid"])
+    if len(rivals):
+        rival = rivals["valid"].idxmin()
+        result += (
+            f" against {table.loc[rival, 'test']:.4g} of the best constraint, {names[rival]} at "
+            f"{table.loc[rival, 'best_rate']:g}"
+        )
+    if lost_above.empty:
+        return f"{name} loses no run at a high rate, so there is nothing to repair; {result}"
+    works = "yes" if pd.notna(at["lowest"]) else "in part"
+    return f"{works}, {name} loses runs from {lost_above.min():g} up, but {result}"
+
+
+def _caption(sweep: Sweep) -> str:
+    return (
+        f"Learning rates. {sweep.about()}, learning rates {min(sweep.runs):g} to {max(sweep.runs):g}. Best rate: of "
+        f"the lowest validation {sweep.metric} among rates at which every run finishes. A rate works if every run "
+        f"finishes and validation {sweep.metric} is at most {100 * sweep.tolerance:g} % above the best of all methods "
+        "and rates; width: log2 of highest / lowest working rate around the best; ≥: the sweep ends before the range."
+    )
+
+
+def _lines(table: pd.DataFrame, metric: str) -> tuple[Row, ...]:
+    records = table.to_dict("records")
+    digits = 2 if metric == "NLL" else 1
+
+    def line(label: str, texts: list[str], best: list[bool] | None = None) -> Row:
+        marks = best or [False] * len(texts)
+        return Row(label, "ours", "", tuple(Cell(t, bool(b)) for t, b in zip(texts, marks, strict=True)))
+
+    def means(split: str) -> Row:
+        values = table[split]
+        texts = ["n/a" if pd.isna(v) else f"{v:.{digits}f}" for v in values]
+        word = "validation" if split == "valid" else split
+        return line(f"{word} {metric} at the best rate", texts, list(values == values.min()))
+
+    width = table["factors_of_two"].astype(float)
+    return (
+        line("best rate", [_number(r["best_rate"]) for r in records]),
+        means("valid"),
+        means("test"),
+        line("rates that work", [_span(r) for r in records]),
+        line("width in factors of two", [_width(r) for r in records], list(width == width.max())),
+        line("highest rate at which all finish", [_number(r["highest_finishing"]) for r in records]),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None or pd.isna(value) else f"{value:g}"
+
+
+def _span(row: pd.Series | dict[str, object]) -> str:
+    return "none" if pd.isna(row["lowest"]) else f"{row['lowest']:g} to {row['highest']:g}"
+
+
+def _width(row: pd.Series | dict[str, object]) -> str:
+    if pd.isna(row["lowest"]):
+        return "none"
+    return ("≥ " if row["open_below"] or row["open_above"] else "") + f"{row['factors_of_two']:g}"

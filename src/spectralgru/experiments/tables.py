@@ -1,0 +1,17 @@
+"""A table of an experiment in every format."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from spectralgru.files import write_text
+from spectralgru.results.render import Rendered, to_html, to_latex, to_markdown
+
+
+def write_table(stem: Path, table: pd.DataFrame, shown: Rendered) -> str:
+    """Write `stem` .csv, .md, .html and .tex; returns the name of the HTML file."""
+    csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    forms = {"csv": csv, "md": to_markdown(shown), "tex": to_latex(shown), "html": to_html(shown)}
+    for suffix, text in forms.items():
+        write_text(stem.with_name(f"{stem.name}.{suffix}"), text)
+    return f"{stem.name}.html"
