@@ -1,14 +1,17 @@
-"""A store of one's own, a small campaign, and a real MLflow server on SQLite."""
+"""A store of one's own, a small campaign, and real servers: MLflow's on SQLite or PostgreSQL."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
-from servers import Server
+from servers import POSTGRES, Postgres, Server
 from tracked import copy_store
 
 from results_records import make_run
 from spectralgru.tracking import open_store
+
+NUMBERS = count()
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +39,31 @@ def campaign(tmp_path: Path) -> tuple[Path, list[Path]]:
     return root, [*runs, make_run(root, "chorales", "clipping", 15.0, 0)]
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    if POSTGRES is None:
+        pytest.skip("needs PostgreSQL (Debian's postgresql)")
+    postgres = Postgres()
+    postgres.start()
+    yield postgres
+    postgres.remove()
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def database(postgres: Postgres, tmp_path: Path, monkeypatch) -> str:
+    """URI of an empty PostgreSQL database; artifacts go into the working directory, which is the test's."""
+    monkeypatch.chdir(tmp_path)
+    return postgres.new_database(f"test{next(NUMBERS)}")
+
+
+@pytest.fixture
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """On SQLite, or what the test's parameter says."""
     folder = tmp_path / "server"
     folder.mkdir()
-    server = Server(f"sqlite:///{folder}/mlflow.db", folder)
+    sqlite = getattr(request, "param", "sqlite") == "sqlite"
+    uri = f"sqlite:///{folder}/mlflow.db" if sqlite else request.getfixturevalue("database")
+    server = Server(uri, folder)
     server.start()
     yield server
     server.kill()

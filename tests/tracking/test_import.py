@@ -244,6 +244,9 @@ def test_stores_that_cannot_be_opened_say_so_at_once(campaign, tmp_path: Path):
         port = unused.getsockname()[1]
         with pytest.raises(RunError, match=f"127.0.0.1:{port}.*track again"):
             track(root, runs, f"http://127.0.0.1:{port}")
+        with pytest.raises(RunError, match=rf"me:\*\*\*@127.0.0.1:{port}.*refused") as refused:
+            track(root, runs, f"postgresql://me:secret@127.0.0.1:{port}/runs")
+        assert "secret" not in str(refused.value)
 
 
 def test_an_old_database_is_upgraded_after_a_copy(campaign, uri):

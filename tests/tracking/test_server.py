@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from tracked import runs_of
 
 from results_records import make_campaign, make_run
+from spectralgru.errors import RunError
 from spectralgru.tracking import open_store, track
 
 PTB = "spectralgru/quick/ptb"
@@ -43,6 +45,7 @@ def check_complete(uri: str, runs: list[Path], settings: int) -> None:
         }
 
 
+@pytest.mark.parametrize("server", ["sqlite", "postgresql"], indirect=True)
 def test_a_server_takes_what_a_file_takes_and_a_second_time_nothing(server, tmp_path, monkeypatch):
     root = tmp_path / "quick"
     runs = make_campaign(root, SETTINGS, seeds=(0, 1))
@@ -63,9 +66,8 @@ def test_a_server_takes_what_a_file_takes_and_a_second_time_nothing(server, tmp_
         ]
 
 
-@pytest.mark.parametrize("kind", ["server", "file"])
-def test_eight_writers_at_once_lose_nothing(kind, tmp_path, request):
-    uri = request.getfixturevalue("server").url if kind == "server" else f"sqlite:///{tmp_path}/mlflow.db"
+def lose_nothing(uri: str, tmp_path: Path) -> None:
+    """Eight writers at once into a store in which nothing is yet."""
     runs, writers = [], []
     for i in range(8):  # each with results of its own, all in one experiment that none of them finds there
         root = tmp_path / f"writer-{i}" / "quick"
@@ -80,9 +82,49 @@ def test_eight_writers_at_once_lose_nothing(kind, tmp_path, request):
     check_complete(uri, runs, settings=8)
 
 
+def test_eight_writers_at_once_lose_nothing_in_a_file(tmp_path):
+    lose_nothing(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+
+
+def test_eight_writers_at_once_lose_nothing_in_postgresql(database, tmp_path):
+    lose_nothing(database, tmp_path)
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgresql"], indirect=True)
+def test_eight_writers_at_once_lose_nothing_in_a_server(server, tmp_path):
+    lose_nothing(server.url, tmp_path)
+
+
 def test_two_writers_of_the_same_results_make_every_run_once(server, tmp_path):
     root = tmp_path / "quick"
     runs = make_campaign(root, SETTINGS, seeds=(0,))
     writers = [start(root, server.url) for _ in range(2)]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    check_complete(server.url, runs, settings=3)
+
+
+def test_a_server_that_dies_is_named_and_a_second_import_completes(server, tmp_path):
+    root = tmp_path / "quick"
+    runs = make_campaign(root, SETTINGS, seeds=tuple(range(8)))
+    writer = start(root, server.url)
+    client, deadline = open_store(server.url), time.monotonic() + 120
+    while True:
+        experiment = client.get_experiment_by_name(PTB)
+        if experiment and len(client.search_runs([experiment.experiment_id])) > 4:
+            break
+        assert writer.poll() is None, writer.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    server.kill()
+    _, errors = writer.communicate(timeout=120)
+    assert writer.returncode == 1
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("spectralgru.errors.RunError")
+    assert server.url in last
+    assert "track again" in last
+    with pytest.raises(RunError, match="cannot be opened"):
+        track(root, runs, server.url, data=tmp_path)
+    server.start()
+    done = track(root, runs, server.url, data=tmp_path)
+    assert 0 < done.unchanged < len(runs)  # what was complete stayed
     check_complete(server.url, runs, settings=3)

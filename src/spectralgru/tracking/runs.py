@@ -16,7 +16,7 @@ from spectralgru.results.load import RunFiles
 from spectralgru.tracking.experiment import Experiment, Tracked
 from spectralgru.tracking.live import LiveRun, read_live
 from spectralgru.tracking.registry import register_best
-from spectralgru.tracking.store import exclusive, first_line, open_store, tracking_uri
+from spectralgru.tracking.store import exclusive, first_line, open_store, tracking_uri, without_password
 
 
 @dataclass
@@ -47,7 +47,7 @@ def track(
     root, uri = Path(root), tracking_uri(uri)
     experiments = _gather(runs, scale or root.resolve().name)
     corpora = [corpus for _, corpus in experiments]
-    client, done = open_store(uri), Tracked(uri)
+    client, done = open_store(uri), Tracked(without_password(uri))
     with exclusive(uri, root):
         try:
             for (scale, corpus), settings in experiments.items():
@@ -68,7 +68,7 @@ def track(
             raise
         except Exception as error:  # whatever the store's driver raises
             raise RunError(
-                f"{uri}: MLflow store cannot be written ({first_line(error)}); track again when it can: "
+                f"{done.uri}: MLflow store cannot be written ({first_line(error)}); track again when it can: "
                 "nothing is lost, and nothing will be there twice"
             ) from error
     return done

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import importlib
 import os
+import re
 import sqlite3
 import sys
 import tempfile
@@ -20,6 +21,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "PGCONNECT_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 
@@ -29,11 +31,18 @@ def tracking_uri(uri: str | None = None) -> str:
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
+def without_password(uri: str) -> str:
+    """The address as it may be printed."""
+    return re.sub(r"(://[^/@:]*:).*@", r"\1***@", uri)
+
+
 def ui_command(port: int = 5000, uri: str | None = None) -> list[str]:
     """Command line of the MLflow server on a database, bound to this machine alone."""
     uri = tracking_uri(uri)
     if "://" not in uri or uri.startswith(("http:", "https:", "databricks:")):
-        raise InputError(f"MLflow store {uri}: not a database to serve; open a server's address in a browser")
+        raise InputError(
+            f"MLflow store {without_password(uri)}: not a database to serve; open a server's address in a browser"
+        )
     settings = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     server += ["--artifacts-destination", str(artifact_root(uri))]
@@ -49,8 +58,8 @@ def ui_address(port: int = 5000) -> str:
 def open_store(uri: str | None = None) -> Any:
     """An `MlflowClient` of the store, whose database is created or upgraded here and nowhere else.
 
-    A fresh SQLite file that several processes create at once is broken for good, hence the lock; an old one is copied
-    to `<file>.backup` before it is upgraded. Raises RunError when the store cannot be opened.
+    A fresh database whose tables several processes make at once fails them or is broken for good, hence the lock; an
+    old SQLite file is copied to `<file>.backup` before it is upgraded. Raises RunError when the store cannot be opened.
     """
     uri = tracking_uri(uri)
     for name, value in ENVIRONMENT.items():
@@ -58,33 +67,39 @@ def open_store(uri: str | None = None) -> Any:
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         with exclusive(uri):
             if path := sqlite_path(uri):
                 _prepare(path, uri)
+            elif artifact_root(uri):
+                _database_utils().create_sqlalchemy_engine(
+                    uri
+                ).connect().close()  # MLflow would retry for minutes
             client = MlflowClient(uri, registry_uri=uri)
             client.search_experiments(max_results=1)  # the client alone touches nothing
             return client
-    except (MlflowException, sqlite3.Error, OSError, CommandError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, CommandError, ImportError) as error:
         raise RunError(
-            f"{uri}: MLflow store cannot be opened ({first_line(error)}); start the server, name another store in "
-            "MLFLOW_TRACKING_URI, or move the broken file away; then track again, the runs are in their directories"
+            f"{without_password(uri)}: MLflow store cannot be opened ({first_line(error)}); start the server, "
+            "name another store in MLFLOW_TRACKING_URI, or move the broken file away; then track again, "
+            "the runs are in their directories"
         ) from error
 
 
 @contextmanager
 def exclusive(uri: str, root: Path | None = None) -> Iterator[None]:
-    """One process at a time on a SQLite store, and on the results `root` in any other; others wait.
+    """One process at a time on a SQLite store; on any other, on the results `root` or, without one, on its tables.
 
-    A server takes many writers, but two that import the same directories at once would make every run twice.
+    Servers take many writers, but two that import the same directories at once would make every run twice.
     """
     path = sqlite_path(uri)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(path.name + ".lock")
-    elif root:
-        name = hashlib.sha256(f"{uri} {root.resolve()}".encode()).hexdigest()[:16]
+    elif root or artifact_root(uri):
+        name = hashlib.sha256(f"{uri} {root and root.resolve()}".encode()).hexdigest()[:16]
         lock = Path(tempfile.gettempdir()) / f"spectralgru-{os.getuid()}-{name}.lock"
     else:
         yield
@@ -114,7 +129,7 @@ def first_line(error: BaseException) -> str:
 
 def _prepare(path: Path, uri: str) -> None:
     """Check the file (MLflow would retry a broken one for minutes) and bring an old one to this version's schema."""
-    utils: Any = importlib.import_module("mlflow.store.db.utils")
+    utils = _database_utils()
     fresh = not path.exists()
     with closing(sqlite3.connect(path, timeout=20)) as database:
         if fresh:  # imports take half the time, and readers do not wait
@@ -128,3 +143,7 @@ def _prepare(path: Path, uri: str) -> None:
         with closing(sqlite3.connect(path.with_name(path.name + ".backup"))) as backup:
             database.backup(backup)
     utils._upgrade_db(utils.create_sqlalchemy_engine(uri))  # what `mlflow db upgrade` does
+
+
+def _database_utils() -> Any:
+    return importlib.import_module("mlflow.store.db.utils")
