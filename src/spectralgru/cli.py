@@ -212,6 +212,14 @@ def figures(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: C
 
 
 @app.command()
+def claims(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: CorporaOption = None) -> None:
+    """Check the paper's claims on the runs: holds, fails or undecided, with the evidence."""
+    from spectralgru.results.claims import write_claims
+
+    _results(write_claims, params, scale, corpora)
+
+
+@app.command()
 def provenance(
     artifact: Annotated[
         str | None,

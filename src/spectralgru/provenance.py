@@ -1,4 +1,4 @@
-"""Where tables and figures come from: artifact -> run directories -> commit, parameters, data, machine, versions.
+"""Where results come from: table, figure or claims -> run directories -> commit, parameters, data, machine, versions.
 
 `results/<scale>/provenance.json` holds, beside every artifact's and run's SHA-256, what `spectralgru.freshness` needs
 to tell results of today's parameters and code from older ones. Nothing in it depends on when it was written.
@@ -14,7 +14,7 @@ from typing import Any
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, write_json, write_text
 from spectralgru.records import read_run, run_path
-from spectralgru.results.names import FIGURE_NAMES, table_names
+from spectralgru.results.names import CLAIMS, FIGURE_NAMES, table_names
 from spectralgru.results.paper import CANDIDATES
 
 Setting = tuple[str, float | None]  # method and its value
@@ -42,13 +42,14 @@ RECORDED = (
 
 
 def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
-    """Every table and figure, relative to `results/<scale>`, with the corpora whose runs it shows."""
+    """Every table, figure and claim, relative to `results/<scale>`, with the corpora whose runs it shows."""
     found = {
         f"tables/{name}.{suffix}": [corpus]
         for corpus, name in table_names(corpora).items()
         for suffix in ("csv", "md", "html", "tex")
     }
     found |= {"tables/metrics.json": list(corpora), "tables/curves.csv": list(corpora)}
+    found |= {name: list(corpora) for name in CLAIMS}
     for corpus in corpora:
         for name in FIGURE_NAMES:
             found |= {f"figures/{corpus}-{name}.{suffix}": [corpus] for suffix in ("svg", "pdf")}
@@ -57,14 +58,17 @@ def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
 
 @cache
 def results_sha256() -> str:
-    """Hash of what turns runs into tables and figures: code and the paper's numbers."""
-    package = Path(__file__).parent
-    files = sorted((package / "results").glob("*.py")) + [path for path in CANDIDATES if path.exists()][:1]
-    return hashlib.sha256("\n".join(f"{path.name} {sha256(path)}" for path in files).encode()).hexdigest()
+    """Hash of what turns runs into tables, figures, claims and the report: code, template and the paper's numbers."""
+    results = Path(__file__).parent / "results"
+    files = {
+        path.relative_to(results).as_posix(): path for path in results.rglob("*.*") if path.suffix != ".pyc"
+    }
+    files |= {path.name: path for path in [path for path in CANDIDATES if path.exists()][:1]}
+    return hashlib.sha256("\n".join(f"{n} {sha256(files[n])}" for n in sorted(files)).encode()).hexdigest()
 
 
 def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) -> dict[str, Any]:
-    """The provenance of all tables and figures below `root` (`results/<scale>`).
+    """The provenance of all tables, figures and claims below `root` (`results/<scale>`).
 
     Raises InputError naming a run, prepared corpus or artifact that is missing, and how to make it.
     """

@@ -12,6 +12,7 @@ from spectralgru.files import sha256, write_json
 from spectralgru.freshness import run_keys, settle
 from spectralgru.params import parse_params
 from spectralgru.provenance import WRITTEN, artifacts, write_provenance
+from spectralgru.results.claims import write_claims
 from spectralgru.results.curves import write_curves
 from spectralgru.results.figures import write_figures
 from spectralgru.results.tables import write_tables
@@ -70,7 +71,7 @@ class Campaign:
         write_json(self.root / "runs" / corpus / name / "setting.json", {"runs": summary})
 
     def make(self):
-        for write in (write_tables, write_curves, write_figures):
+        for write in (write_tables, write_curves, write_figures, write_claims):
             write(self.root, self.settings, self.seeds, "quick")
         write_provenance(self.root, self.settings, self.seeds, self.data, REPOSITORY / "params.yaml")
 
@@ -135,6 +136,13 @@ def test_a_figure_leads_to_the_runs_it_shows(finished):
         line for line in told(finished, "results/quick/figures/ptb-learning_curves.svg") if "/runs/" in line
     ]
     assert len(curves) == 6
+
+
+def test_every_verdict_leads_to_its_runs(finished):
+    lines = told(finished, "claims")
+    at = next(i for i, line in enumerate(lines) if line.startswith("  constraint-beats-clipping: "))
+    assert any("runs/ptb/clipping-15/seed-0" in line for line in lines)
+    assert any("runs/chorales/constraint-0.2/seed-0" in line for line in lines[at:])
 
 
 def test_an_unknown_table_is_named_with_the_known_ones(finished):

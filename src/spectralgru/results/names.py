@@ -1,10 +1,11 @@
-"""Names of the tables and figures, without the libraries that make them: the workflow reads them at every start."""
+"""Names of tables, figures and claims, without the libraries that make them: the workflow reads them at every start."""
 
 from collections.abc import Sequence
 
 WORDS = ("ptb",)  # every other corpus is music
 
 FIGURE_NAMES = ("trajectory", "radius_gradient", "learning_curves", "gradient_norms", "singular_values")
+CLAIMS = ("claims.json", "claims.md", "claims.html")
 
 
 def table_names(corpora: Sequence[str]) -> dict[str, str]:

@@ -51,6 +51,7 @@ class Paper:
     """All numbers of the paper that this project shows."""
 
     citation: str
+    marks: dict[str, Mark]
     tables: dict[str, PaperTable]
     stand_in: dict[str, str]
     cost: Cost
@@ -93,6 +94,7 @@ def _paper(data: dict[str, Any]) -> Paper:
     cost = data["cost"]
     return Paper(
         citation=data["citation"],
+        marks=marks,
         tables=tables,
         stand_in=data["stand_in"],
         cost=Cost(

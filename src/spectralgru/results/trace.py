@@ -1,4 +1,4 @@
-"""Provenance for readers: what stands behind a table's cells or a figure's lines, as text and as a page."""
+"""Provenance for readers: what stands behind a table's cells, a figure's lines or a verdict, as text and as a page."""
 
 import html
 import json
@@ -14,6 +14,7 @@ from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256
 from spectralgru.records import run_path, setting_name
 from spectralgru.results.load import Setting, flatten
+from spectralgru.results.names import CLAIMS
 
 Record = Mapping[str, Any]  # content of provenance.json
 STYLE = """body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #111; background: #fff }
@@ -41,7 +42,9 @@ def find(record: Record, name: str) -> list[str]:
     ]
     if not paths:
         known = ", ".join(dict.fromkeys(Path(path).stem for path in record["artifacts"]))
-        raise InputError(f"{name}: not a table or figure of scale {record['scale']}; choose from {known}")
+        raise InputError(
+            f"{name}: not a table, figure or claims of scale {record['scale']}; choose from {known}"
+        )
     return paths
 
 
@@ -64,7 +67,9 @@ def explain(
     for corpus in corpora:
         runs = {p: run for p, run in record["runs"].items() if p.startswith(f"runs/{corpus}/")}
         yield from (f"  {name:9} {value}" for name, value in common(record, corpus, list(runs.values())))
-        if paths[0].startswith("tables/"):
+        if paths[0] in CLAIMS:
+            yield from _verdicts(root, corpus, record["runs"])
+        elif paths[0].startswith("tables/"):
             yield from _cells(root, corpus, paths[0], settings[corpus], seeds, runs)
         else:
             yield from _panels(root, corpus, paths[0], settings[corpus], seeds, runs)
@@ -109,6 +114,13 @@ def _cells(
                     raise RunError(f"{csv}: {name} shows {cell}, its runs say {mean}; run `snakemake`")
         yield f"  {name}: {', '.join(shown)}"
         yield from (_line(root, p, run) for p, run in mine.items())
+
+
+def _verdicts(root: Path, corpus: str, runs: Record) -> Iterator[str]:
+    for claim in json.loads((root / CLAIMS[0]).read_text(encoding="utf-8")):
+        if claim["corpus"] == corpus:
+            yield f"  {claim['id']}: {claim['verdict']}. {claim['evidence']['summary']}"
+            yield from (_line(root, path, runs[path]) for path in claim["evidence"]["runs"])
 
 
 def _panels(
@@ -168,7 +180,7 @@ def to_html(record: Record) -> str:
         )
         parts.append(table(("run", "status", "valid", "test", "started", "seconds", "commit", "key"), rows))
     made = ((p, ", ".join(a["corpora"]), a["sha256"]) for p, a in record["artifacts"].items())
-    parts.append("<h2>Tables and figures</h2>\n" + table(("file", "runs of", "SHA-256"), made))
+    parts.append("<h2>Tables, figures, claims</h2>\n" + table(("file", "runs of", "SHA-256"), made))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>Provenance, scale {record['scale']}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n"

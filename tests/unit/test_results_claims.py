@@ -1,0 +1,334 @@
+"""Every claim driven to every verdict by records made for it."""
+
+import json
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from results_records import SETTINGS, make_campaign, make_run
+from spectralgru.errors import InputError
+from spectralgru.records import run_path
+from spectralgru.results.claims import CHECKS, check_claims, write_claims
+from spectralgru.results.load import RunFiles, load_runs
+
+SEEDS = (0, 1, 2)
+DELTAS = (0.2, 0.5, 0.8, 1.1, 1.4)
+
+
+class Records:
+    """Runs of one corpus in a folder, changed until a claim is what the test wants."""
+
+    def __init__(self, root: Path, corpus: str = "ptb") -> None:
+        self.root, self.corpus = root, corpus
+
+    def run(self, method: str, value: float | None, seed: int, **options) -> Path:
+        return make_run(self.root, self.corpus, method, value, seed, **options)
+
+    def runs(self, method: str, *values: float | None, seeds=SEEDS, **options) -> None:
+        for value in values:
+            for seed in seeds:
+                self.run(method, value, seed, **options)
+
+    def edit(self, directory: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+        change(pd.read_csv(directory / name, dtype=float)).to_csv(directory / name, index=False)
+
+    def claim(self, name: str) -> dict:
+        found = []
+        for path in sorted(self.root.glob(f"runs/{self.corpus}/*/seed-*")):
+            record = json.loads((path / "run.json").read_text())
+            setting = record["method"], record["value"]
+            found += load_runs(self.root, self.corpus, [setting], [record["seed"]], "quick")
+        claims = {claim.id: claim.record() for claim in check_claims(found, self.corpus)}
+        json.dumps(claims, allow_nan=False)
+        return claims[name]
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    return Records(tmp_path / "quick")
+
+
+def test_never_diverges(records: Records):
+    records.runs("constraint", 0.2, 0.5, seeds=range(2))
+    claim = records.claim("constraint-never-diverges")
+    assert claim["verdict"] == "undecided"  # four runs make nothing sure
+    records.runs("constraint", *DELTAS)
+    claim = records.claim("constraint-never-diverges")
+    assert claim["verdict"] == "holds"
+    assert claim["evidence"]["n"] == 15
+    bound = 0.05 ** (1 / 15)  # Clopper-Pearson without a failure
+    assert claim["evidence"]["numbers"]["success_rate_lower_bound"] == pytest.approx(bound, rel=1e-4)
+    assert len(claim["evidence"]["runs"]) == 15
+    records.run("constraint", 0.8, 1, diverged_in=3)
+    claim = records.claim("constraint-never-diverges")
+    assert claim["verdict"] == "fails"
+    assert claim["evidence"]["numbers"]["deltas"]["0.8"]["diverged"] == 1
+
+
+def test_prevents_explosion(records: Records):
+    records.runs("constraint", 0.2, 0.5)
+    assert records.claim("constraint-prevents-explosion")["verdict"] == "undecided"  # nothing to compare with
+    records.runs("none", None, diverged_in=2)
+    assert records.claim("constraint-prevents-explosion")["verdict"] == "holds"
+    records.runs("none", None)
+    records.runs("constraint", 0.2, 0.5, diverged_in=2)
+    assert records.claim("constraint-prevents-explosion")["verdict"] == "fails"
+
+
+def test_clipping_fails_at_large_thresholds(records: Records):
+    records.runs("clipping", 5.0)
+    assert records.claim("clipping-fails-at-large-thresholds")["verdict"] == "undecided"  # none is large
+    records.runs("clipping", 15.0, 20.0)
+    assert records.claim("clipping-fails-at-large-thresholds")["verdict"] == "fails"
+    records.runs("clipping", 15.0, 20.0, diverged_in=3)
+    claim = records.claim("clipping-fails-at-large-thresholds")
+    assert claim["verdict"] == "holds"
+    assert claim["evidence"]["numbers"]["thresholds"]["15"] == {
+        "runs": 3,
+        "diverged": 3,
+        "paper_success_rate": 0.0,
+    }
+    records.run("clipping", 15.0, 0)
+    records.run("clipping", 20.0, 1)
+    assert records.claim("clipping-fails-at-large-thresholds")["verdict"] == "undecided"
+
+
+def test_clipping_is_not_said_to_fail_on_music(tmp_path: Path):
+    records = Records(tmp_path, "chorales")
+    records.runs("clipping", 60.0, diverged_in=2)
+    with pytest.raises(KeyError):
+        records.claim("clipping-fails-at-large-thresholds")
+
+
+@pytest.mark.parametrize(
+    ("clipped", "verdict"), [(110.0, "holds"), (90.0, "fails"), (100.2, "undecided")], ids=str
+)
+def test_best_against_best(records: Records, clipped: float, verdict: str):
+    for seed, noise in enumerate((-1.0, 0.0, 1.0)):
+        records.run("constraint", 0.2, seed, best=(105 + noise, 100 + noise))
+        # Better on the test set, worse on validation: choosing it would be choosing on the test set.
+        records.run("constraint", 0.5, seed, best=(120.0, 50 + noise))
+        records.run("clipping", 5.0, seed, best=(104 + noise, clipped + noise))
+        records.run("clipping", 10.0, seed, best=(130.0, 10 + noise))
+    claim = records.claim("constraint-beats-clipping")
+    numbers = claim["evidence"]["numbers"]
+    assert (numbers["constraint"]["setting"], numbers["clipping"]["setting"]) == (
+        "constraint-0.2",
+        "clipping-5",
+    )
+    assert numbers["difference"] == pytest.approx(100 - clipped)
+    assert claim["verdict"] == verdict
+    assert len(claim["evidence"]["runs"]) == 6
+
+
+def test_one_seed_compares_nothing(records: Records):
+    records.runs("constraint", 0.2, seeds=[0])
+    records.runs("clipping", 5.0, seeds=[0])
+    assert records.claim("constraint-beats-clipping")["verdict"] == "undecided"
+    assert records.claim("smaller-delta-is-more-accurate")["verdict"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("tests", "verdict"),
+    [
+        ((100, 102, 104, 106, 108), "holds"),
+        ((108, 106, 104, 102, 100), "fails"),
+        ((100, 100, 100, 100, 100), "undecided"),
+        ((100, 140, 120, 150, 160), "fails"),  # a trend, but one reversal for sure
+    ],
+    ids=str,
+)
+def test_smaller_delta(records: Records, tests: tuple[float, ...], verdict: str):
+    for delta, test in zip(DELTAS, tests, strict=True):
+        for seed, noise in enumerate((-1.0, 0.2, 0.9)):
+            records.run("constraint", delta, seed, best=(test, test + noise))
+    claim = records.claim("smaller-delta-is-more-accurate")
+    assert claim["verdict"] == verdict
+    assert len(claim["evidence"]["numbers"]["neighbours"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "bad"),
+    [
+        ("singular-values-within-bound", "sigma_max", 1.8001),
+        ("singular-values-within-bound", "sigma_max", np.nan),
+        ("origin-stays-stable", "spectral_radius", 1.0),
+    ],
+)
+def test_every_record_counts(records: Records, name: str, column: str, bad: float):
+    records.runs("clipping", 5.0)
+    assert records.claim(name)["verdict"] == "undecided"
+    records.runs("constraint", 0.2)
+    claim = records.claim(name)
+    assert claim["verdict"] == "holds"
+    assert claim["evidence"]["n"] == 3 * 6 * 40
+
+    def spoil(steps: pd.DataFrame) -> pd.DataFrame:
+        steps.loc[17, column] = bad
+        return steps
+
+    records.edit(run_path(records.root, "ptb", "constraint", 0.2, 1), "steps.csv", spoil)
+    claim = records.claim(name)
+    assert (claim["verdict"], claim["evidence"]["statistic"]) == ("fails", 1)
+
+
+def test_rounding_is_no_violation(records: Records):
+    records.runs("constraint", 0.2)
+    directory = run_path(records.root, "ptb", "constraint", 0.2, 0)
+    records.edit(directory, "steps.csv", lambda steps: steps.assign(sigma_max=1.8 * (1 + 9e-7)))
+    assert records.claim("singular-values-within-bound")["verdict"] == "holds"
+
+
+BURSTS, RISES = "bursts-where-radius-crosses-one", "gradient-rises-with-radius"
+
+
+def trace(
+    records: Records, bursts_above: bool, rise: float = 0.0, runs: int = 6, crosses: bool = True
+) -> None:
+    """Clipped runs whose radius goes above 1 and back every twenty records; bursts of one record, on one side."""
+    for seed in range(runs):
+        directory = records.run("clipping", 5.0, seed, trace=40)
+        rng = np.random.default_rng(seed)
+
+        def change(steps: pd.DataFrame, rng=rng, seed=seed) -> pd.DataFrame:
+            above = (np.arange(len(steps)) + seed) % 40 >= 20
+            radius = np.where(above & crosses, 1.1, 0.9) + 0.01 * rng.random(len(steps))
+            norm = np.exp(0.1 * rng.standard_normal(len(steps)) + rise * (radius - 1))
+            here = np.flatnonzero(above == bursts_above)[12::6]
+            norm[here] *= 20
+            norm[here[-1]] = np.inf
+            return steps.assign(spectral_radius=radius, grad_norm=norm)
+
+        records.edit(directory, "steps.csv", change)
+
+
+def test_bursts_where_the_radius_crosses_one(records: Records):
+    trace(records, bursts_above=True)
+    claim = records.claim(BURSTS)
+    numbers = claim["evidence"]["numbers"]
+    assert claim["verdict"] == "holds"
+    assert claim["evidence"]["n"] == len(numbers["by_run"]) == 6
+    assert numbers["starts_above_below"][1] == 0
+    assert all(run["bursts_above"] > 10 and run["fisher_p"] < 0.001 for run in numbers["by_run"].values())
+    assert numbers["by_factor"].keys() == {"2", "3", "5"}
+
+
+def test_bursts_elsewhere(records: Records):
+    trace(records, bursts_above=False)
+    assert records.claim(BURSTS)["verdict"] == "fails"
+
+
+def test_runs_that_never_cross_decide_nothing(records: Records):
+    trace(records, bursts_above=True, crosses=False)
+    for name in (BURSTS, RISES):
+        claim = records.claim(name)
+        assert (claim["verdict"], claim["evidence"]["n"]) == ("undecided", 0)
+    trace(records, bursts_above=True, runs=2)  # two runs that cross are too few
+    assert records.claim(BURSTS)["verdict"] == "undecided"
+
+
+def test_gradient_rises_with_the_radius(records: Records):
+    trace(records, bursts_above=True, rise=5)
+    claim = records.claim(RISES)
+    assert claim["verdict"] == "holds"
+    assert min(claim["evidence"]["numbers"]["spearman"].values()) > 0.5
+    trace(records, bursts_above=False, rise=-5)
+    assert records.claim(RISES)["verdict"] == "fails"
+
+
+def test_a_burst_is_against_the_level_before_it_not_against_the_drift(records: Records):
+    """A gradient that falls tenfold while training settles, or that doubles slowly, has no bursts."""
+    for seed, drift in enumerate((np.geomspace(100, 10, 240), np.geomspace(1, 10, 240), np.ones(240))):
+        directory = records.run("clipping", 5.0, seed)
+        radius = np.where(np.arange(240) > 200, 1.1, 0.9)
+        records.edit(
+            directory, "steps.csv", lambda s, d=drift, r=radius: s.assign(grad_norm=d, spectral_radius=r)
+        )
+    numbers = records.claim(BURSTS)["evidence"]["numbers"]
+    assert all(run["bursts_above"] == run["bursts_below"] == 0 for run in numbers["by_run"].values())
+    assert records.claim(BURSTS)["verdict"] == "undecided"
+
+
+def timed(records: Records, constraint: float, spread: float = 0.01) -> None:
+    for method, values, base in (
+        ("constraint", DELTAS, constraint),
+        ("clipping", (5.0, 10.0, 15.0, 20.0), 10.0),
+    ):
+        for i, value in enumerate(values):
+            for seed in SEEDS:
+                directory = records.run(method, value, seed)
+                seconds = base * (1 + spread * i)
+                records.edit(directory, "history.csv", lambda h, s=seconds: h.assign(seconds=s))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "spread", "verdict"),
+    [(10.0, 0.005, "holds"), (13.0, 0.01, "fails"), (10.6, 0.03, "undecided"), (8.0, 0.1, "undecided")],
+)
+def test_cost(records: Records, constraint: float, spread: float, verdict: str):
+    timed(records, constraint, spread)
+    claim = records.claim("constraint-costs-no-more")
+    assert claim["verdict"] == verdict
+    assert claim["evidence"]["n"] == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"host": "other"}, "different places"), ({"replicas": 9}, "share their time")]
+)
+def test_timings_of_different_conditions_decide_nothing(records: Records, change: dict, reason: str):
+    timed(records, 9.0)
+    file = run_path(records.root, "ptb", "clipping", 5.0, 0) / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    claim = records.claim("constraint-costs-no-more")
+    assert claim["verdict"] == "undecided"
+    assert reason in claim["evidence"]["summary"]
+
+
+def test_claims_of_a_campaign_as_json_markdown_and_html(tmp_path: Path):
+    root = tmp_path / "quick"
+    make_campaign(root, SETTINGS, SEEDS)
+    paths = write_claims(root, SETTINGS, SEEDS, "quick")
+    assert [path.name for path in paths] == ["claims.json", "claims.md", "claims.html"]
+    claims = json.loads(paths[0].read_text())
+    assert len(claims) == 2 * len(CHECKS) - 1
+    for claim in claims:
+        assert claim.keys() == {"id", "statement", "provenance", "corpus", "verdict", "evidence"}
+        assert claim["verdict"] in ("holds", "fails", "undecided")
+        assert claim["provenance"] in ("S", "U")
+        assert all((root / run / "run.json").exists() for run in claim["evidence"]["runs"])
+        for text in (unescape(path.read_text()) for path in paths[1:]):
+            assert claim["statement"] + ("†" if claim["provenance"] == "U" else "") in text
+    assert "chorales (standing in for nottingham)" in paths[1].read_text()
+    before = [path.read_bytes() for path in paths]
+    assert [path.read_bytes() for path in write_claims(root, SETTINGS, SEEDS, "quick")] == before
+
+
+def test_a_missing_run_is_named(tmp_path: Path):
+    make_run(tmp_path, "ptb", "constraint", 0.2, 0)
+    with pytest.raises(InputError, match="seed-1"):
+        write_claims(tmp_path, {"ptb": [("constraint", 0.2)]}, (0, 1), "quick")
+    assert not list(tmp_path.glob("claims*"))
+
+
+def test_runs_that_left_no_record_are_undecided_not_errors(records: Records):
+    for seed in SEEDS:
+        records.run("none", None, seed, diverged_in=1, trace=0)
+        records.run("constraint", 0.2, seed, diverged_in=1, trace=0)
+    for name in (
+        "singular-values-within-bound",
+        BURSTS,
+        "constraint-beats-clipping",
+        "constraint-costs-no-more",
+    ):
+        assert records.claim(name)["verdict"] == "undecided"
+
+
+def test_a_check_reads_only_what_it_is_given(records: Records):
+    """Checks get runs by setting; no run, no claim that holds."""
+    nothing: list[RunFiles] = []
+    verdicts = {claim.verdict for claim in check_claims(nothing, "ptb")}
+    assert verdicts == {"undecided"}
