@@ -18,7 +18,7 @@ import numpy as np
 from spectralgru.errors import InputError
 from spectralgru.files import atomic_path, write_json, write_text
 
-Method = Literal["constraint", "clipping", "none"]
+Method = Literal["constraint", "clipping", "none", "spectral_norm", "orthogonal", "weight_decay"]
 Status = Literal["finished", "diverged", "failed"]
 
 HISTORY_COLUMNS = (
@@ -55,7 +55,7 @@ class Run:
 
     corpus: str
     method: Method
-    value: float | None  # delta (constraint), threshold (clipping), None (none)
+    value: float | None  # delta (constraint, spectral_norm), threshold, strength (weight_decay) or None
     seed: int
     scale: str
     status: Status
