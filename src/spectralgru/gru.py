@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from spectralgru.errors import InputError, RunError
-from spectralgru.kernels import sweeps
+from spectralgru.kernels import fused, sweeps
 
 Reset = Literal["before", "after"]
 
@@ -131,7 +131,8 @@ class _Layer(torch.autograd.Function):
         keep: Tensor | None,
         before: bool,
     ) -> Tensor:
-        trace = sweeps.forward(x, h0, weight_ih, weight_hh, keep, before)
+        forward = fused.forward if fused.usable(x) else sweeps.forward
+        trace = forward(x, h0, weight_ih, weight_hh, keep, before)
         ctx.save_for_backward(x, weight_ih, weight_hh, keep, *trace)
         ctx.before = before
         return trace.states.narrow(-3, 1, x.shape[-3])
@@ -141,9 +142,8 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_ih, weight_hh, keep, *trace = ctx.saved_tensors
         needs_x = ctx.needs_input_grad[0]
-        gradients = sweeps.backward(
-            grad, x, weight_ih, weight_hh, keep, sweeps.Trace(*trace), ctx.before, needs_x
-        )
+        backward = fused.backward if fused.usable(x) else sweeps.backward
+        gradients = backward(grad, x, weight_ih, weight_hh, keep, sweeps.Trace(*trace), ctx.before, needs_x)
         return *gradients, None, None
 
 

@@ -1,0 +1,100 @@
+"""The Triton kernels without a GPU: their arithmetic in Triton's interpreter, and their compilation for an H100/H200.
+
+Each test is a process of its own, because Triton reads TRITON_INTERPRET when it is imported.
+"""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+
+INTERPRETED = """
+import itertools, torch
+from spectralgru.kernels import fused, sweeps
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+
+def compare(got, want):
+    for a, b in zip(got, want, strict=True):
+        assert (a.double() - b).norm() <= 1e-6 * b.norm(), ((a.double() - b).norm() / b.norm())
+
+for replicas, before, masked in itertools.product((None, 3), (True, False), (True, False)):
+    lead = () if replicas is None else (replicas,)
+    steps, batch, width, hidden = 4, 2, 7, 19
+    x, h0 = torch.randn(*lead, steps, batch, width), torch.randn(*lead, batch, hidden)
+    w_ih, w_hh = (0.3 * torch.randn(*lead, 3 * hidden, n) for n in (width, hidden))
+    keep = torch.rand(*lead, steps, batch, 1) < 0.6 if masked else None
+    grad = torch.randn(*lead, steps, batch, hidden)
+    double = [t.double() for t in (x, h0, w_ih, w_hh)]
+    got, want = fused.forward(x, h0, w_ih, w_hh, keep, before), sweeps.forward(*double, keep, before)
+    compare(got, want)
+    compare(
+        fused.backward(grad, x, w_ih, w_hh, keep, got, before, True),
+        sweeps.backward(grad.double(), double[0], *double[2:], keep, want, before, True),
+    )
+
+# Small arguments of tanh keep their relative accuracy.
+tiny = [torch.full((1, 2, 2, 19), 1e-4), torch.zeros(1, 2, 19), torch.ones(1, 57, 19), torch.zeros(1, 57, 19)]
+compare(fused.forward(*tiny, None, True)[2:3], sweeps.forward(*(t.double() for t in tiny), None, True)[2:3])
+
+seeds, drawn = torch.tensor([1, 2, 2**40 + 1]), torch.zeros(1, dtype=torch.int64)
+masks = [fused.dropout_masks(seeds, drawn, (3, 4, 5, 17), 0.3) for _ in range(2)]
+assert drawn.item() == 2
+alone = fused.dropout_masks(seeds[2:], torch.ones(1, dtype=torch.int64), (3, 4, 5, 17), 0.3)
+assert torch.equal(masks[1][2], alone[0])
+every = torch.cat([m.flatten(1) for m in masks])
+assert set(every.unique().tolist()) == {0.0, torch.tensor(1 / 0.3).item()}
+assert ((every > 0).float().mean(1) - 0.3).abs().max() < 0.06
+overlap = torch.corrcoef((every > 0).float()) - torch.eye(6)
+assert overlap.abs().max() < 0.13, overlap
+"""
+
+COMPILED = """
+import itertools, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from spectralgru.kernels import pointwise
+
+def build(kernel, types, constants):
+    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in kernel.arg_names}
+    places = {(kernel.arg_names.index(n),): value for n, value in constants.items()}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=places)
+    assert "ptx" in triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm
+
+names = "rz h q n new held grad carry keep d_rz d_n d_q drh".split()
+for kind in ("*fp32", "*bf16"):
+    types = dict.fromkeys(names, kind)
+    build(pointwise.gates_forward, types, {"BLOCK": 256})
+    build(pointwise.gates_backward, types, {"BLOCK": 256})
+    for before, masked in itertools.product((True, False), (True, False)):
+        constants = {"BLOCK": 256, "BEFORE": before, "KEEP": masked}
+        build(pointwise.state_forward, types, constants)
+        build(pointwise.state_backward, types, constants)
+types = {"masks": "*fp32", "seeds": "*i64", "drawn": "*i64", "share": "fp32"}
+build(pointwise.bernoulli, types, {"BLOCK": 256})
+"""
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_kernels_equal_the_plain_sweeps_in_float64():
+    done = python(INTERPRETED, TRITON_INTERPRET="1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_kernels_compile_for_compute_capability_9(tmp_path):
+    done = python(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
