@@ -30,6 +30,8 @@ localrules:
     prepare_all,
     train_all,
     learning_rate,
+    beyond,
+    cost,
 
 
 rule all:

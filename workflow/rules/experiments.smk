@@ -6,6 +6,16 @@ rule learning_rate:
         f"{ROOT}/experiments/learning_rate/summary.json",
 
 
+rule cost:
+    input:
+        f"{ROOT}/experiments/cost/summary.json",
+
+
+rule beyond:
+    input:
+        f"{ROOT}/experiments/beyond/summary.json",
+
+
 rule make_part:
     # What a part trains lies beside its record and is not declared: a part made anew trains only what is missing.
     input:

@@ -6,9 +6,10 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, PositiveInt
 
+from spectralgru.experiments.beyond_settings import Beyond
 from spectralgru.schema import CorpusName, Data, Delta, Methods, Model, Positive, Seeds, Strict, distinct
 
-ExperimentName = Literal["learning_rate"]
+ExperimentName = Literal["learning_rate", "cost", "beyond"]
 NAMES: tuple[ExperimentName, ...] = get_args(ExperimentName)
 SPAN = 2**7
 
@@ -47,8 +48,8 @@ class CostOf(Strict):
     data: Data = Data()
     model: Model
     deltas: Annotated[list[Delta], Field(min_length=1), AfterValidator(distinct)]
-    steps: Annotated[int, Field(ge=2)] = Field(description="of training, for each delta")
-    every: PositiveInt = Field(1, description="steps between two that are timed")
+    warm_up: Annotated[int, Field(ge=0)] = Field(0, description="steps of training before the timed ones")
+    steps: Annotated[int, Field(ge=2)] = Field(description="steps of training that are timed, for each delta")
 
 
 class Cost(Strict):
@@ -61,6 +62,8 @@ class Experiments(Strict):
     """Settings of the experiments; one that is absent cannot be run at this scale."""
 
     learning_rate: LearningRate | None = None
+    cost: Cost | None = None
+    beyond: Beyond | None = None
 
     def corpora(self) -> Iterator[tuple[str, str]]:
         """Every experiment with each corpus it has settings for."""

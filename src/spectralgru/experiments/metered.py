@@ -1,0 +1,83 @@
+"""A training whose steps are timed: without anything, with the gradient's norm, with each form of the projection."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from spectralgru.corpora.dataset import Corpus
+from spectralgru.experiments.truncated import TruncatedProjection
+from spectralgru.kernels.clip import clip
+from spectralgru.training.batches import training_stream
+from spectralgru.training.clipping import clip_factor, gradient_norm
+from spectralgru.training.replicas import Engine
+from spectralgru.training.settings import ModelSettings, Replica
+
+Result = TypeVar("Result")
+
+
+class MeteredEngine(Engine):
+    """The trainer's engine with one constrained run on a CPU.
+
+    Every form of the projection is done on the same matrix at every step; the engine's own alone has an effect, so all
+    follow one trajectory.
+    """
+
+    spent: dict[str, float]  # CPU seconds of the last step
+
+    def __init__(self, corpus: Corpus, model: ModelSettings, replica: Replica, lanes: int) -> None:
+        self.spent = {}
+        self.truncated = [TruncatedProjection(2 - (replica.value or 0.0)) for _ in range(model.num_layers)]
+        super().__init__(corpus, model, [replica], lanes, torch.device("cpu"))
+
+    def _project(self, factor: Tensor | None) -> Tensor:
+        bound = self.max_sv
+        weights = [self.model.recurrent(layer)[0].clone() for layer in range(self.model.num_layers)]
+        moved = [float("inf")] * len(weights)
+        if factor is not None:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            threshold = torch.full_like(bound, float("inf"))
+            self.spent["clipping"], _ = timed(lambda: clip_factor(gradient_norm(gradients), threshold))
+            moved = [self._moved(layer, factor) for layer in range(len(weights))]
+        self.spent["naive SVD"], _ = timed(lambda: [clip(w[None], bound, "svd").weight for w in weights])
+        self.spent["truncated SVD"], _ = timed(
+            lambda: [t.project(w, m) for t, w, m in zip(self.truncated, weights, moved, strict=True)]
+        )
+        self.spent["ours"], largest = timed(lambda: super(MeteredEngine, self)._project(factor))
+        return largest
+
+    def _moved(self, layer: int, factor: Tensor) -> float:
+        gradient: Tensor = getattr(self.model.gru, f"weight_hh_l{layer}").grad
+        candidate = gradient[0, 2 * self.model.hidden_size :]
+        return float(factor * torch.linalg.matrix_norm(candidate))
+
+
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    """CPU seconds of this process, and the result: other programs on the machine do not count."""
+    begin = time.process_time()
+    result = work()
+    return time.process_time() - begin, result
+
+
+def metered_steps(
+    corpus: Corpus, model: ModelSettings, replica: Replica, lanes: int, bptt_steps: int
+) -> Iterator[dict[str, float]]:
+    """Train without end; for every step CPU seconds of each method, `none` being the rest, and what was clipped.
+
+    `clipping` and the projections are what they add to `none`. `above`: singular values above the bound, all layers.
+    """
+    engine, epoch = MeteredEngine(corpus, model, replica, lanes), 0
+    while True:
+        epoch += 1
+        stream = training_stream(corpus, [replica.seed], epoch, lanes, bptt_steps, torch.device("cpu"))
+        engine.start_epoch()
+        for index in range(len(stream)):
+            chunk = stream.chunk(index)
+            begin = time.process_time()
+            engine.step(chunk)
+            whole, spent = time.process_time() - begin, engine.spent
+            # The engine takes the norm of every gradient, clipped or not: a plain step would not.
+            none = whole - sum(spent.values()) - spent["clipping"]
+            yield {"none": none, **spent, "above": float(engine.saturated.sum())}
