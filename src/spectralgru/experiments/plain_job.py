@@ -1,7 +1,8 @@
 """What determines a run of the plain loop, as plain data; nothing here needs torch."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,12 +28,24 @@ class PlainJob(Job):
     cell: Cell = "GRU"
     optimizer: Optimizer = "SGD"
 
+    @classmethod
+    def of(cls, job: Job, epochs: int, layers: int | None, cell: Cell, optimizer: Optimizer) -> "PlainJob":
+        """`job` for the plain loop, of so many epochs; `layers`: None for as many as it has."""
+        model = job.model if layers is None else replace(job.model, num_layers=layers)
+        training = replace(job.training, epochs=epochs)
+        return cls(job.corpus, job.scale, job.data, model, training, (), cell, optimizer)
+
     def settings(self) -> dict[str, Any]:
         """What the runs share, as JSON-ready data."""
         return super().settings() | {"loop": "plain", "cell": self.cell, "optimizer": self.optimizer}
 
     def key(self, replica: Replica, data_sha256: str) -> str:
         """Hash of everything that determines the run of `replica`: settings, data and code."""
-        package = Path(__file__).parents[1]
-        code = [sha256(package / source) for source in SOURCES]
-        return hashlib.sha256("".join([super().key(replica, data_sha256), *code]).encode()).hexdigest()
+        determined = super().key(replica, data_sha256) + _code_sha256()
+        return hashlib.sha256(determined.encode()).hexdigest()
+
+
+@cache
+def _code_sha256() -> str:
+    package = Path(__file__).parents[1]
+    return "".join(sha256(package / source) for source in SOURCES)

@@ -1,0 +1,175 @@
+"""Baselines that the paper does not have, each in the plain loop: does anything else keep training from exploding?
+
+A part is one baseline on one corpus: trained with the first seed at every rate of its optimiser, then with the other
+seeds at the rate of the best validation result; `<baseline>/rate-<rate>/runs/...` in the experiment's folder, records
+like any other. The part `cost` times a training step of every baseline, turn and turn about.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectralgru.experiments.base import Answer, Means, Part
+from spectralgru.experiments.beyond_settings import Beyond, BeyondOn
+from spectralgru.experiments.plain_job import Cell, Optimizer, PlainJob
+from spectralgru.params import Params
+from spectralgru.records import Method, Run, run_path
+from spectralgru.training.settings import Replica
+
+COST = "cost"
+CELLS: dict[Cell, str] = {"GRU": "GRU", "LSTM": "LSTM", "paper": "GRU of the paper"}
+LABELS: dict[Method, str] = {
+    "constraint": "δ = {:g}",
+    "clipping": "clip {:g}",
+    "none": "none",
+    "spectral_norm": "spectral norm, δ = {:g}",
+    "orthogonal": "orthogonal",
+    "weight_decay": "weight decay {:g}",
+}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One line of the table."""
+
+    method: Method
+    value: float | None = None
+    cell: Cell = "GRU"
+    optimizer: Optimizer = "SGD"
+    layers: int | None = None  # None: as in the corpus' settings
+
+    @property
+    def name(self) -> str:
+        """As in file names: `gru-adam-constraint-0.2`, `gru-2-layers-clipping-5`."""
+        parts = [self.cell, "" if self.optimizer == "SGD" else self.optimizer]
+        parts += ["" if self.layers is None else f"{self.layers}-layers", self.method.replace("_", "-")]
+        parts += ["" if self.value is None else f"{self.value:g}"]
+        return "-".join(part for part in parts if part).lower()
+
+    @property
+    def network(self) -> str:
+        """Network and optimiser as shown."""
+        network = CELLS[self.cell] + ("" if self.optimizer == "SGD" else f", {self.optimizer}")
+        return network + ("" if self.layers is None else f", {self.layers} layers")
+
+    @property
+    def label(self) -> str:
+        """Method as shown."""
+        return LABELS[self.method].format(self.value)
+
+
+def baselines(on: BeyondOn) -> Iterator[Baseline]:
+    """All of a corpus, in the order of the table."""
+    pair: tuple[tuple[Method, float | None], ...] = (("clipping", on.threshold), ("constraint", on.delta))
+    three = (*pair, ("none", None))
+    alone: list[tuple[Method, float | None]] = [("spectral_norm", on.delta), ("orthogonal", None)]
+    alone += [("weight_decay", strength) for strength in on.decays]
+    yield from (Baseline(*method) for method in (*three, *alone))
+    yield from (Baseline(*method, cell="paper") for method in pair)
+    yield from (Baseline(*method, cell="LSTM") for method in three)
+    if "Adam" in on.rates:
+        yield from (Baseline(*method, optimizer="Adam") for method in three)
+    yield from (Baseline(*method, layers=depth) for depth in on.depths for method in pair)
+
+
+def parts(params: Params) -> list[Part]:
+    """One for each corpus and baseline, and one for the time that all of them take."""
+    return [
+        Part(corpus, name)
+        for corpus, on in chosen(params).items()
+        for name in (*(baseline.name for baseline in baselines(on)), COST)
+    ]
+
+
+def key(params: Params, part: Part, data_sha256: str) -> str:
+    """Hash of the keys of all runs that it may come to."""
+    on, seeds = chosen(params)[part.corpus], _settings(params).seeds
+    keys = [part.name, str(_settings(params).timed_steps) if part.name == COST else ""]
+    for baseline in baselines(on):
+        if part.name in (COST, baseline.name):
+            made = job(params, part.corpus, baseline)
+            keys += [made.key(replica, data_sha256) for replica in _replicas(baseline, on, seeds)]
+    return hashlib.sha256("".join(keys).encode()).hexdigest()
+
+
+def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
+    """Train what is not trained yet, or time the steps."""
+    import torch
+
+    from spectralgru.corpora.dataset import load
+    from spectralgru.experiments.beyond_cost import seconds_per_step
+    from spectralgru.experiments.plain_training import train
+
+    if means.threads is not None:
+        torch.set_num_threads(means.threads)
+    corpus = load(means.data / "prepared" / f"{part.corpus}.npz")
+    on, settings = chosen(params)[part.corpus], _settings(params)
+    if part.name == COST:
+        jobs = {b.name: (job(params, part.corpus, b), _middle(b, on)) for b in baselines(on)}
+        return {"seconds": seconds_per_step(jobs, corpus, settings.timed_steps)}
+    (baseline,) = (b for b in baselines(on) if b.name == part.name)
+    made, first = job(params, part.corpus, baseline), _replicas(baseline, on, settings.seeds[:1])
+    runs = {r.learning_rate: train(made, r, corpus, _root(means.out, baseline, r)) for r in first}
+    rate = best_rate(runs)
+    directories = [(r, _root(Path(), baseline, r)) for r in first]
+    for replica in _replicas(baseline, on, settings.seeds[1:]):
+        if replica.learning_rate == rate:
+            train(made, replica, corpus, _root(means.out, baseline, replica))
+            directories.append((replica, _root(Path(), baseline, replica)))
+    files = [run_path(root, part.corpus, r.method, r.value, r.seed) / "run.json" for r, root in directories]
+    return {"files": [file.as_posix() for file in files], "rate": rate}
+
+
+def best_rate(runs: dict[float, Run]) -> float:
+    """The rate of the best validation metric; where every run has diverged, the one that lasted longest."""
+    good = {rate: run.best["valid"] for rate, run in runs.items() if run.status == "finished"}
+    if good:
+        return min(good, key=lambda rate: good[rate])
+    return max(runs, key=lambda rate: (runs[rate].diverged or {})["step"])
+
+
+def conclude(params: Params, out: Path) -> Answer:
+    """A table and sentences for each corpus."""
+    from spectralgru.experiments.beyond_results import Field, sum_up
+
+    fields = [
+        Field(corpus, tuple(baselines(on)), tuple(_settings(params).seeds), on)
+        for corpus, on in chosen(params).items()
+    ]
+    return sum_up(fields, out)
+
+
+def chosen(params: Params) -> dict[str, BeyondOn]:
+    """The settings of the corpora that params.yaml chooses."""
+    settings = params.section.experiments.beyond
+    corpora = settings.corpora if settings else {}
+    return {corpus: corpora[corpus] for corpus in params.chosen_corpora() if corpus in corpora}
+
+
+def _settings(params: Params) -> Beyond:
+    settings = params.section.experiments.beyond
+    assert settings is not None
+    return settings
+
+
+def job(params: Params, corpus: str, baseline: Baseline) -> PlainJob:
+    """What the runs of a baseline share."""
+    made = params.job(corpus, [])
+    on = chosen(params)[corpus]
+    return PlainJob.of(made, on.epochs, baseline.layers, baseline.cell, baseline.optimizer)
+
+
+def _replicas(baseline: Baseline, on: BeyondOn, seeds: list[int]) -> list[Replica]:
+    rates = on.rates[baseline.optimizer]
+    return [Replica(baseline.method, baseline.value, seed, rate) for seed in seeds for rate in rates]
+
+
+def _middle(baseline: Baseline, on: BeyondOn) -> Replica:
+    replicas = _replicas(baseline, on, [0])
+    return replicas[len(replicas) // 2]
+
+
+def _root(out: Path, baseline: Baseline, replica: Replica) -> Path:
+    return out / baseline.name / f"rate-{replica.learning_rate:g}"
