@@ -47,6 +47,7 @@ def test_the_paper_scale_has_the_papers_settings():
 
 
 DELTAS = "quick.settings.ptb.methods.constraint"
+RATES = "quick.experiments.learning_rate.corpora.ptb.rates"
 
 
 @pytest.mark.parametrize(
@@ -66,12 +67,52 @@ DELTAS = "quick.settings.ptb.methods.constraint"
         ("scale", "huge", r"scale is 'huge': must be 'quick' or 'paper'"),
         ("corpora", ["bach"], r"corpora\.0 is 'bach'"),
         ("corpora", "musedata", r"musedata is to run, but quick\.settings has only"),
+        ("experiments", ["weather"], r"experiments\.0 is 'weather': must be 'learning_rate', "),
+        ("experiments", ["cost", "cost"], r"experiments is .*: every entry may appear once"),
+        (
+            RATES,
+            [0.5, 1, 2],
+            r"rates is \[0\.5, 1, 2\]: the highest rate must be at least 128 times .* the lowest",
+        ),
+        (
+            RATES,
+            [2**i for i in range(-4, 2)] + [8],
+            r"rates is .*: no rate may be more than twice the one before",
+        ),
+        (RATES, [2**i for i in range(3, -6, -1)], r"rates is .*: rates must ascend"),
+        (RATES, [], r"rates is \[\]: the highest rate must be"),
+        ("quick.experiments.cost.corpora.ptb.deltas", [], r"deltas is \[\]"),
+        (
+            "quick.experiments.cost.corpora.ptb.every",
+            2,
+            r"unknown key quick\.experiments\.cost\.corpora\.ptb\.every",
+        ),
     ],
 )
 def test_a_fault_becomes_one_line_that_names_key_value_and_remedy(key, value, message):
     with pytest.raises(InputError, match=message) as caught:
         parse_params(changed(key, value))
     assert "\n" not in str(caught.value)
+
+
+def test_an_experiment_needs_settings_at_the_scale_chosen():
+    values = changed("quick.experiments", {})
+    values["experiments"] = ["cost"]
+    with pytest.raises(InputError, match=r"cost is to run, but quick\.experiments has no settings of it"):
+        parse_params(values)
+    assert parse_params(values | {"scale": "paper"}).experiments == ["cost"]
+
+
+def test_the_corpora_of_an_experiment_need_settings():
+    values = changed("quick.settings", {"ptb": VALUES["quick"]["settings"]["ptb"]})
+    values["corpora"] = ["ptb"]
+    with pytest.raises(InputError, match=r"names chorales, which quick\.settings lacks"):
+        parse_params(values)
+
+
+def test_one_experiment_may_be_named_without_a_list():
+    assert load_params(ROOT / "params.yaml", {"experiments": "cost"}).experiments == ["cost"]
+    assert load_params(ROOT / "params.yaml").experiments == []
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True))
