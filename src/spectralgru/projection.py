@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from spectralgru.kernels.subspace import Above, clip_few, track
 
 # The clip aims this far (relative) inside the bound; no singular value may be further outside than TOLERANCE.
 MARGIN, TOLERANCE = 5e-6, 5e-7
-# Columns of the tracked subspace beyond the values above the bound, and the share of values above it (of n) from
-# which on the whole decomposition is faster.
-GUARDS, MANY = 16, 1 / 16
+# Vectors of the tracked subspace beyond the values above the bound, at least, and what their number is a multiple of
+# (17 rows cost as much as 32); the share of values above the bound (of n) from which on the whole decomposition is
+# faster.
+GUARDS, WIDTH, MANY = 8, 16, 1 / 8
 # The subspace method, having failed, is not tried for 2, 4, 8, ... calls, at most so many.
 LONGEST_PAUSE = 64
 # After a change below this share of the bound the last subspace may do as it is.
@@ -38,7 +40,7 @@ class ProjectionReport:
 class _Memory:
     """What is known of one matrix between calls."""
 
-    basis: Tensor | None = None  # [n, k], leading right singular vectors, approximately
+    basis: Tensor | None = None  # [k, n], leading right singular vectors, approximately
     edge: float = 0.0  # where the spectrum of W^T W outside the basis ends, roughly
     known: Above | None = None  # at most `number` singular values are above `level`
     largest: float = float("inf")  # no singular value is above this
@@ -151,8 +153,9 @@ class SpectralProjection:
             result = clip(weight[None].double(), limit, self.method)
         sigma = result.sigma[0].tolist()
         saturated = sum(s > target for s in sigma)
-        columns = min(saturated + GUARDS if saturated <= MANY * len(sigma) else GUARDS, len(sigma))
-        memory.basis = result.vectors[0, :, :columns].to(weight.dtype).contiguous()
+        watched = saturated if saturated <= MANY * len(sigma) else 0
+        columns = min(WIDTH * ceil((watched + GUARDS) / WIDTH), len(sigma))
+        memory.basis = result.vectors[0, :, :columns].mT.to(weight.dtype).contiguous()
         clipped = [min(s, target) for s in sigma]
         memory.edge = clipped[columns - 1] ** 2
         gaps = [a - b for a, b in pairwise(clipped[: columns + 1])]

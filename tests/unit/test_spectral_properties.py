@@ -126,6 +126,27 @@ def test_a_direction_outside_the_tracked_subspace_is_found(ways):
     assert report.saturated.tolist() == [1]
 
 
+def test_a_long_step_does_not_drown_the_values_near_the_bound(ways):
+    """As in training at delta = 1.4: the step makes one value five times the bound, forty others lie below it."""
+    generator = torch.Generator().manual_seed(0)
+    n, bound = 96, 0.6
+    u, v = (torch.linalg.qr(torch.randn(n, n, generator=generator)).Q for _ in range(2))
+    near = torch.linspace(0.93, 0.7, 40)
+    s = torch.cat([torch.full((3,), 1.2), near, torch.full((n - 43,), 0.3)]) * bound
+    weight = ((u * s) @ v.T)[None].contiguous()
+    projector = SpectralProjection(torch.tensor([bound]))
+    projector.project_(weight)
+    gave_up = ways["gave up"]
+    for _ in range(5):
+        update = torch.outer(torch.randn(n, generator=generator), torch.randn(n, generator=generator))
+        update *= 5 * bound / update.norm()
+        weight += update
+        before = weight.clone()
+        report = projector.project_(weight, update.norm()[None])
+        check(before, weight, report, (bound,))
+    assert ways["gave up"] == gave_up
+
+
 @pytest.mark.parametrize(("count", "n"), [(100, 12), (1, 650), (1, 1500)])
 def test_many_and_large(count, n):
     """The nearest matrix within the bound is the only one within it at that distance."""
@@ -157,7 +178,7 @@ def test_a_basis_that_is_a_little_off_is_improved_before_it_is_used():
     s = torch.full((n,), 0.01, dtype=torch.float64)
     s[0] = 2.5
     weight = ((u * s) @ v.T).float()
-    tilted = torch.linalg.qr(v[:, :5] + 3e-4 * v[:, 5:10]).Q.float()
+    tilted = torch.linalg.qr(v[:, :5] + 3e-4 * v[:, 5:10]).Q.mT.float()
     few = subspace.clip_few(weight, bound, tilted, None, float(weight.norm()), 0.0)
     want = (u * s.clamp_max(bound)) @ v.T
     assert (few.weight - want).norm() <= 1e-5 * want.norm()
@@ -168,7 +189,7 @@ def test_what_is_claimed_of_the_rest_is_true():
     n = 40
     diagonal = torch.full((n,), 0.1)
     diagonal[0], diagonal[-1] = 0.9, 0.95
-    basis = torch.eye(n)[:, :3].contiguous()
+    basis = torch.eye(n)[:3].contiguous()
     known = subspace.Above(1, 1.0)  # true: none is above 1
     few = subspace.clip_few(torch.diag(diagonal), 1.8, basis, known, float(diagonal.norm()), 0.0)
     assert few is None or (diagonal > few.known.level).sum() <= few.known.number

@@ -11,9 +11,12 @@ What remains is a bound on |B|, from either of two sources:
   because s^2 lies in a gap of the spectrum, well inside c^2.
 - Weyl: if at most j singular values of an earlier W were above s and W has moved by at most d (Frobenius) since, at
   most j are above s + d now. If j Ritz values are above (s + d)^2 + e, those are they, and |B| <= (s + d)^2 + e.
+
+Vectors are the rows of the tensors here: a few rows times a matrix is what the CPU's libraries multiply fastest.
 """
 
 from collections.abc import Callable
+from math import acosh
 from typing import NamedTuple
 
 import torch
@@ -28,19 +31,24 @@ ERROR = 3e-6
 # Narrower gaps (relative to c^2) drown in float32 rounding.
 NARROWEST = 1e-4
 # Chebyshev degrees of the successive sweeps; the first only brings new outliers in, since amplifying them more would
-# drown the other columns.
-DEGREES = (3, 5, 8)
+# drown the other vectors, as amplifying anything by more than STRONGEST would.
+DEGREES, STRONGEST = (4, 6, 8, 8), 1e8
 # Relative residual at which the watched leading pair counts as found, and the sweeps it may take in one call.
 TRACKING, TRACKING_SWEEPS = 2e-3, 16
 
 
 def chebyshev(product: Callable[[Tensor], Tensor], basis: Tensor, edge: float, degree: int) -> Tensor:
-    """T_degree(2 A / edge - 1) @ basis: damps eigenvalues in [0, edge], amplifies the larger ones exponentially."""
+    """basis @ T_degree(2 A / edge - 1): damps eigenvalues in [0, edge], amplifies the larger ones exponentially."""
     older, newer = basis, product(basis).mul_(2 / edge).sub_(basis)
     for _ in range(degree - 1):
         step = product(newer).mul_(4 / edge).sub_(newer, alpha=2).sub_(older)
         older, newer = newer, step
     return newer
+
+
+def gentle(degree: int, top: float, edge: float) -> int:
+    """`degree`, or the highest one that amplifies the eigenvalue `top` by no more than STRONGEST."""
+    return min(degree, max(2, int(acosh(STRONGEST) / acosh(max(2 * top / edge - 1, 1.01)))))
 
 
 class Above(NamedTuple):
@@ -55,19 +63,24 @@ class Few(NamedTuple):
 
     weight: Tensor | None  # the clipped matrix, None where nothing was above the bound
     saturated: int  # how many were above the bound
-    basis: Tensor  # [n, k], for the next call
+    basis: Tensor  # [k, n], for the next call
     edge: float  # of the spectrum of A outside the basis, roughly
     known: Above  # of the clipped matrix
     largest: float  # no singular value of the clipped matrix is above this
 
 
+def orthonormal(rows: Tensor) -> Tensor:
+    """Orthonormal rows that span the same space."""
+    return torch.linalg.qr(rows.mT).Q.mT
+
+
 def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Ritz values (ascending) and rotation for the product `image` = A @ `basis`, A symmetric; None: overflow."""
-    compressed = basis.mT @ image
+    """Ritz values (ascending) and rotation (rows) for `image` = `basis` @ A, A symmetric; None: overflow."""
+    compressed = image @ basis.mT
     if not compressed.isfinite().all():
         return None
     values, rotation = torch.linalg.eigh((compressed + compressed.mT) / 2)
-    return values, rotation
+    return values, rotation.mT
 
 
 def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
@@ -76,14 +89,14 @@ def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
     Subspace iteration until the residual of the leading pair is TRACKING; the error goes with its square.
     """
     for _ in range(TRACKING_SWEEPS):
-        image = matmul(weight.mT, matmul(weight, basis))
+        image = matmul(matmul(basis, weight.mT), weight)
         pairs = ritz(image, basis)
         if pairs is None:
             return float(torch.linalg.matrix_norm(weight.double(), 2)), basis
         values, rotation = pairs
-        top, leading = values[-1], rotation[:, -1:]
-        residual = torch.linalg.vector_norm(image @ leading - basis @ (leading * top))
-        basis = torch.linalg.qr(image).Q
+        top, leading = values[-1], rotation[-1:]
+        residual = torch.linalg.vector_norm(leading @ image - (leading * top) @ basis)
+        basis = orthonormal(image)
         if residual <= TRACKING * top:
             break
     return max(top.item(), 0.0) ** 0.5, basis
@@ -97,7 +110,7 @@ def clip_few(
     Args:
         weight: [n, n].
         bound: c.
-        basis: [n, k] orthonormal start; at most k - 1 values may be above the bound.
+        basis: [k, n] orthonormal rows to start from; at most k - 1 values may be above the bound.
         known: what earlier steps and Weyl's inequality prove about this matrix.
         norm: Frobenius norm of `weight`.
         edge: where the spectrum of A outside the basis ends, roughly; 0 if the basis may already do as it is.
@@ -106,19 +119,20 @@ def clip_few(
     trusted = known if known is not None and known.level < bound else None
     gram = None if trusted else matmul(weight.mT, weight)
 
-    def product(columns: Tensor) -> Tensor:
-        return matmul(weight.mT, matmul(weight, columns)) if gram is None else gram @ columns
+    def product(rows: Tensor) -> Tensor:
+        return matmul(matmul(rows, weight.mT), weight) if gram is None else matmul(rows, gram)
 
+    theta = [edge]
     for degree in DEGREES if edge else (0, *DEGREES):
         if degree:
-            basis = torch.linalg.qr(chebyshev(product, basis, edge, degree)).Q
+            basis = orthonormal(chebyshev(product, basis, edge, gentle(degree, theta[0], edge)))
         image = product(basis)
         pairs = ritz(image, basis)
         if pairs is None:
             return None
         values, rotation = pairs
-        basis = basis @ rotation
-        coupling = (image @ rotation - basis * values).square_().sum(0).flip(0).double().cumsum(0)
+        basis = rotation @ basis
+        coupling = (rotation @ image - values[:, None] * basis).square_().sum(1).flip(0).double().cumsum(0)
         theta, errors = values.flip(0).tolist(), [0.0, *coupling.tolist()]
         edge = max(min(theta[-1], squared), 1e-12 * squared)
         saturated = sum(t > squared for t in theta)
@@ -134,8 +148,8 @@ def clip_few(
         return None
     clipped = None
     if saturated:
-        top, sigma = basis[:, -saturated:], values[-saturated:].sqrt()
-        clipped = torch.addmm(weight, matmul(weight, top) * (1 - bound / sigma), top.mT, alpha=-1)
+        top, sigma = basis[-saturated:], values[-saturated:, None].sqrt()
+        clipped = torch.addmm(weight, (matmul(top, weight.mT) * (1 - bound / sigma)).mT, top, alpha=-1)
     largest = (
         bound * (1 + COUPLING) if saturated else (max(theta[0], proven.level**2) + errors[-1] ** 0.5) ** 0.5
     )
@@ -166,7 +180,7 @@ def _holds(gram: Tensor, vectors: Tensor, values: Tensor, claim: Above) -> bool:
     """Whether the claim is true of the matrix with this Gram matrix, by a Cholesky factorisation."""
     deflated = gram.neg()
     if claim.number:
-        top = vectors[:, -claim.number :]
-        deflated.addmm_(top * values[-claim.number :], top.mT)
+        top = vectors[-claim.number :]
+        deflated.addmm_((top * values[-claim.number :, None]).mT, top)
     deflated.diagonal().add_(claim.level**2)
     return int(torch.linalg.cholesky_ex(deflated).info) == 0
