@@ -32,7 +32,7 @@ FLAGS = (
     "--no-first-run",
     "--window-size=1500,1700",
 )
-SETTINGS = [("constraint", 0.2), ("none", None)]
+SETTINGS = [("constraint", 0.2), ("constraint", 1.8), ("none", None)]
 EPOCHS = 5
 MODE = "workflowType=machine_learning"
 # Number of points of every curve drawn.
@@ -53,7 +53,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     train(job, folder / "prepared" / "ptb.npz", root, folder / "checkpoints")
     figures = write_figures(root, {"ptb": SETTINGS}, (0, 1), job.scale)
     uri = f"sqlite:///{folder}/mlflow.db"
-    track(root, sorted(root.glob("runs/*/*/seed-*")), uri, [f for f in figures if f.suffix == ".svg"])
+    drawn = [figure for figure in figures if figure.suffix == ".svg"]
+    track(root, sorted(root.glob("runs/*/*/seed-*")), uri, drawn, data=folder)
     return uri
 
 
@@ -83,7 +84,7 @@ def address(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -92,6 +93,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.get(address)  # MLflow's chat opens itself beside every page, until closed
+    driver.execute_script("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
+    driver.execute_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
     yield driver
     driver.quit()
 
@@ -130,6 +134,58 @@ def test_experiments_and_their_runs_are_listed(browser, address: str, store: str
     browser.get(f"{address}/#/experiments/{info.experiment_id}/runs?{MODE}")
     wait_for(browser, lambda b: {"constraint-0.2", "none"} <= set(text_of(b).splitlines()), "the settings")
     keep(browser, "runs")
+
+
+def test_two_settings_are_compared_by_their_validation_curves(browser, address: str, store: str):
+    """As a person does: tick two settings, press Compare, choose the metric."""
+    settings = ("constraint-0.2", "constraint-1.8")
+    chosen = [find_run(store, name) for name in settings]
+    browser.get(f"{address}/#/experiments/{chosen[0].experiment_id}/runs?{MODE}")
+    for info in chosen:
+        box = f"[row-id='{info.run_id}'] input[aria-label^='Press Space']"
+        wait_for(browser, lambda b, box=box: b.find_elements("css selector", box), "the setting")[0].click()
+    compare = "//button[normalize-space()='Compare']"
+    wait_for(browser, lambda b: b.find_elements("xpath", compare), "the button Compare")[0].click()
+    wait_for(browser, lambda b: "Comparing 2 Runs" in text_of(b), "the comparison")
+    metric = wait_for(browser, lambda b: b.find_elements("link text", "epoch/valid_metric"), "the metric")
+    for word in ("delta", "0.2", "1.8", "model.hidden_size"):
+        assert word in text_of(browser)
+    keep(browser, "comparison")
+    metric[0].click()
+    wait_for(browser, lambda b: b.execute_script(POINTS).count(EPOCHS) >= len(settings), "two curves")
+    shown = text_of(browser)
+    for name in settings:
+        assert f"{name} (epoch/valid_metric)" in shown
+    keep(browser, "validation_curves")
+
+
+def test_all_settings_share_a_chart(browser, address: str, store: str):
+    info = find_run(store, "none")
+    browser.get(f"{address}/#/experiments/{info.experiment_id}/runs?{MODE}&compareRunsMode=CHART")
+    curves = len(SETTINGS)
+    wait_for(browser, lambda b: b.execute_script(POINTS).count(EPOCHS) >= curves, f"{curves} curves")
+    assert {"epoch/valid_metric", "success"} <= set(text_of(browser).splitlines())
+    keep(browser, "charts")
+
+
+def test_a_registered_model_tells_where_it_comes_from(browser, address: str, store: str):
+    name = "spectralgru-quick-ptb"
+    version = open_store(store).get_model_version_by_alias(name, "best")
+    source = open_store(store).get_run(version.run_id)
+    browser.get(f"{address}/#/models?{MODE}")
+    wait_for(browser, lambda b: name in text_of(b), "the model")
+    for close in browser.find_elements("css selector", "[role=dialog] [aria-label=Close]"):
+        close.click()  # what is new in MLflow, told once
+    keep(browser, "models")
+    browser.get(f"{address}/#/models/{name}/versions/{version.version}?{MODE}")
+    wait_for(browser, lambda b: source.info.run_name in text_of(b), "the run it comes from")
+    shown = text_of(browser)
+    assert "best" in shown
+    assert f"validation perplexity {source.data.metrics['best_valid']:.5g}" in shown
+    for title in ("Inputs (1)", "Outputs (4)"):
+        browser.find_element("xpath", f"//*[text()='{title}']").click()
+    wait_for(browser, lambda b: "next_word" in text_of(b), "the signature")
+    keep(browser, "model")
 
 
 def test_a_run_shows_its_curves(browser, address: str, store: str):

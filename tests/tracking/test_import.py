@@ -47,6 +47,8 @@ def test_parameters_and_tags_tell_what_a_run_was(campaign, uri):
     assert run.data.params["model.hidden_size"] == "12"
     assert run.data.params["training.schedule.kind"] == "decay"
     assert run.data.params["delta"] == "0.2"
+    common = runs_of(uri, PTB)["constraint-0.2"].data.params
+    assert common == {name: value for name, value in run.data.params.items() if name != "seed"}
     tags = run.data.tags
     expected = {"method": "constraint", "delta": "0.2", "seed": "1", "corpus": "ptb", "scale": "quick"}
     expected |= {"status": "finished", "git_commit": "0123456789abcdef", "data_sha256": "ab" * 32}
@@ -69,6 +71,18 @@ def test_curves_are_those_of_history_csv_with_real_times(campaign, uri):
     assert run.data.metrics["epoch/valid_loss"] == pytest.approx(history["valid_loss"].iloc[-1])  # the latest
     assert run.data.metrics["best_test"] == pytest.approx(read_run(runs[0]).best["test"])
     assert (run.info.start_time, run.info.end_time) == (BEGIN, BEGIN + 15_000)
+
+
+def test_a_setting_shows_the_mean_validation_curve_of_its_successful_seeds(tmp_path: Path, uri):
+    runs = [make_run(tmp_path, "ptb", "clipping", 5.0, seed) for seed in (0, 1)]
+    runs.append(make_run(tmp_path, "ptb", "clipping", 5.0, 2, diverged_in=4))
+    track(tmp_path, runs, uri)
+    setting = runs_of(uri, PTB)["clipping-5"].info.run_id
+    for column in ("valid_loss", "valid_metric"):
+        curves = [pd.read_csv(directory / "history.csv")[column] for directory in runs[:2]]
+        points = open_store(uri).get_metric_history(setting, f"epoch/{column}")
+        assert [p.step for p in points] == list(range(1, 7))
+        assert [p.value for p in points] == pytest.approx(((curves[0] + curves[1]) / 2).tolist())
 
 
 def test_trace_is_thinned_and_keeps_the_burst(tmp_path: Path):

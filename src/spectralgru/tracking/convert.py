@@ -27,6 +27,7 @@ EPOCH_COLUMNS = (
     "projections_skipped",
     "seconds",
 )
+MEAN_COLUMNS = ("valid_loss", "valid_metric")  # of a setting, so that settings are compared as they are
 FIGURES = ("epoch", "valid", "test")  # of the best and of the last epoch
 TRACE_COLUMNS = ("grad_norm", "sigma_max", "spectral_radius")
 TRACE_POINTS = 100  # a run and column: enough for a curve; steps.csv, an artifact, has the rest
@@ -96,6 +97,17 @@ def run_params(run: Run) -> dict[str, str]:
     return {name: str(value) for name, value in params.items()}
 
 
+def setting_params(runs: Sequence[Run]) -> dict[str, str]:
+    """What all runs of a setting have in common."""
+    params = run_params(runs[0])
+    others = [run_params(run) for run in runs]
+    return {
+        name: value
+        for name, value in params.items()
+        if name != "seed" and all(o.get(name) == value for o in others)
+    }
+
+
 def run_metrics(item: RunFiles) -> list[Point]:
     """Epoch curves, the thinned trace and the best and final figures; values that are not finite are left out.
 
@@ -117,16 +129,20 @@ def run_metrics(item: RunFiles) -> list[Point]:
     return [point for point in points if np.isfinite(point[1])]
 
 
-def setting_metrics(runs: Sequence[Run]) -> list[Point]:
-    """Success rate, and mean and standard deviation of the best figures over the successful seeds."""
-    good, time = [run for run in runs if run.status == "finished"], max(map(ended, runs))
+def setting_metrics(items: Sequence[RunFiles]) -> list[Point]:
+    """Success rate, and over the successful seeds: mean and deviation of the best figures, mean validation curve."""
+    runs = [item.run for item in items]
+    good, time = [item for item in items if item.run.status == "finished"], max(map(ended, runs))
     points = [("success", len(good) / len(runs), time, 0), ("seeds", float(len(runs)), time, 0)]
     for name in ("valid", "test"):
-        values = [run.best[name] for run in good if name in run.best]
+        values = [item.run.best[name] for item in good if name in item.run.best]
         if values:
             points.append((f"best_{name}", statistics.fmean(values), time, 0))
         if len(values) > 1:
             points.append((f"best_{name}_sd", statistics.stdev(values), time, 0))
+    for metric in MEAN_COLUMNS if good else ():
+        mean = pd.concat([item.history for item in good]).groupby("epoch")[metric].mean()
+        points += [(f"epoch/{metric}", value, time, int(epoch)) for epoch, value in mean.items()]
     return points
 
 

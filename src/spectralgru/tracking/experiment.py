@@ -21,7 +21,7 @@ FILES = ("run.json", "history.csv", "steps.csv", "model.safetensors")
 # Tags: which directory a run shows, and which version of it.
 DIRECTORY, CONTENT = "spectralgru.directory", "spectralgru.content"
 PARENT = "mlflow.parentRunId"
-LAYOUT = "2"  # changes when the import itself changes, so that everything is imported anew
+LAYOUT = "3"  # changes when the import itself changes, so that everything is imported anew
 # A diverged training did not succeed: MLflow's red mark finds it at a glance, the tag `status` says which it was.
 STATUS = {
     "finished": "FINISHED",
@@ -47,9 +47,9 @@ class Tracked:
 class Experiment:
     """Brings the runs of an experiment up to date."""
 
-    def __init__(self, client: Any, uri: str, name: str, done: Tracked) -> None:
+    def __init__(self, client: Any, uri: str, scale: str, corpus: str, done: Tracked) -> None:
         self.client, self.done = client, done
-        self.id = _find(client, uri, name)
+        self.id = _find(client, uri, scale, corpus)
         self.known: dict[str, list[Any]] = {}
         token = None
         while True:
@@ -111,12 +111,13 @@ class Experiment:
         shown = (runs or under_way)[0]
         parent = self._replace(directory, shown.setting, min(starts), convert.setting_tags(shown))
         points: list[Point] = []
+        params: dict[str, str] = {}
         end = None
         if runs:
-            end = max(map(convert.ended, runs))
-            points = convert.setting_metrics(runs) + inputs.usage(benchmark, end)
+            end, params = max(map(convert.ended, runs)), convert.setting_params(runs)
+            points = convert.setting_metrics(items) + inputs.usage(benchmark, end)
         insert_metrics(self.client, parent.info.run_id, points)
-        self._finish(parent, content, end=end, status="RUNNING" if under_way else "FINISHED")
+        self._finish(parent, content, params, end, "RUNNING" if under_way else "FINISHED")
         return parent
 
     def _track_run(self, item: RunFiles, content: str, parent: Any) -> Any:
@@ -224,16 +225,19 @@ class Experiment:
                 shutil.copy2(file, folder / file.name)
 
 
-def _find(client: Any, uri: str, name: str) -> str:
+def _find(client: Any, uri: str, scale: str, corpus: str) -> str:
     from mlflow.entities import LifecycleStage
     from mlflow.exceptions import MlflowException
 
+    name = f"spectralgru/{scale}/{corpus}"
+    about = f"Every setting trained on {corpus} at scale {scale}, and below each its seeds; `results` has the figures."
     found = client.get_experiment_by_name(name)
     if found is None:
         folder = artifact_root(uri)
         location = folder / name if folder else None
         try:
-            return str(client.create_experiment(name, location and location.as_uri()))
+            tags = {"mlflow.note.content": about, "scale": scale, "corpus": corpus}
+            return str(client.create_experiment(name, location and location.as_uri(), tags))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

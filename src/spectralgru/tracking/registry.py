@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,9 @@ def _register(
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
-    run, metrics = item.run, {key: f"{value:.9g}" for key, value in item.run.best.items()}
+    run = item.run
     tags = convert.setting_tags(run) | {"seed": str(run.seed), "metric": run.metric, "run_key": run.key}
-    tags |= {f"best_{key}": value for key, value in metrics.items()}
+    tags |= {f"best_{name}": f"{run.best[name]:.9g}" for name in convert.FIGURES if name in run.best}
     logged = client.create_logged_model(
         experiment, name, run_id, tags, params=convert.run_params(run), model_type="pyfunc"
     )
@@ -128,12 +129,17 @@ def _save(folder: Path, data: Path, item: RunFiles, corpus: Corpus, model_id: st
     column = "text" if corpus.kind == "words" else "tune"
     example = pd.DataFrame({column: [predictor.text_of(corpus, corpus.valid[:EXAMPLE_STEPS])]})
     predicted = predictor._load_pyfunc(str(data)).predict(example)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", ".*schema contains integer column", UserWarning
+        )  # counts are never missing
+        signature = infer_signature(example, predicted)
     mlflow.pyfunc.save_model(
         folder,
         loader_module="spectralgru.tracking.predictor",
         data_path=data,
         mlflow_model=Model(run_id=run_id, model_id=model_id),
-        signature=infer_signature(example, predicted),
+        signature=signature,
         input_example=example,
         pip_requirements=list(PACKAGES),
     )

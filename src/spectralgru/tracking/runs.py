@@ -51,7 +51,7 @@ def track(
     with exclusive(uri, root):
         try:
             for (scale, corpus), settings in experiments.items():
-                experiment = Experiment(client, uri, f"spectralgru/{scale}/{corpus}", done)
+                experiment = Experiment(client, uri, scale, corpus, done)
                 ids: dict[Path, str] = {}
                 for name, setting in settings.items():
                     benchmark = benchmarks / scale / corpus / f"{name}.tsv"

@@ -1,0 +1,180 @@
+"""The report in a real browser, from disk, without a network; screenshots and the printed page are kept."""
+
+import base64
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+
+from results_records import make_experiment, make_results
+from spectralgru.results.report import write_report
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Debian's chromium and chromium-driver"),
+]
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
+A4 = 680  # CSS pixels between the margins
+OVERFLOW = "const d = document.documentElement; return d.scrollWidth - d.clientWidth"
+# Elements that stick out of the page and of no box that scrolls.
+STICKING_OUT = """
+return [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, pre')
+  && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+  .map(e => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40));
+"""
+# Least contrast (WCAG 2) of a text against the nearest background behind it.
+CONTRAST = """
+const parse = c => c.match(/[\\d.]+/g).map(Number);
+const channel = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+const light = c => 0.2126 * channel(c[0]) + 0.7152 * channel(c[1]) + 0.0722 * channel(c[2]);
+let least = [99, ''];
+for (const e of document.querySelectorAll('body *')) {
+  if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue;
+  let b = e, back;
+  do { back = parse(getComputedStyle(b).backgroundColor); b = b.parentElement } while (b && back[3] === 0);
+  if (back[3] === 0) back = [255, 255, 255];
+  const [x, y] = [light(parse(getComputedStyle(e).color)), light(back)].sort((a, b) => b - a);
+  const ratio = (x + 0.05) / (y + 0.05);
+  if (ratio < least[0]) least = [ratio, e.textContent.slice(0, 40)];
+}
+return least;
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_results(tmp_path_factory.mktemp("report"))
+    make_experiment(root / "experiments" / "learning_rate")
+    return write_report(root)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def show(browser, page: Path, width: int, dark: bool = False, media: str = "") -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
+    browser.get(page.as_uri())
+    browser.execute_script("return Promise.all([...document.images].map(i => i.decode()))")
+
+
+def keep(browser, name: str) -> None:
+    folder = Path(os.environ.get("CI_ARTIFACTS", "results")) / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+    (folder / f"report-{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "media"), [("wide", 1280, ""), ("phone", 360, ""), ("print", A4, "print")]
+)
+def test_nothing_sticks_out(browser, page: Path, name: str, width: int, media: str):
+    show(browser, page, width, media=media)
+    keep(browser, name)
+    assert browser.execute_script(OVERFLOW) <= 0
+    assert browser.execute_script(STICKING_OUT) == []
+
+
+def test_on_a_phone_tables_and_figures_scroll_in_boxes_of_their_own(browser, page: Path):
+    show(browser, page, 360)
+    boxes = "return [...document.querySelectorAll('.scroll')].map(b => b.scrollWidth > b.clientWidth)"
+    found = browser.execute_script(boxes)
+    assert len(found) == 2 + 1 + 10 + 1
+    assert all(found)
+    smallest = "return Math.min(...[...document.querySelectorAll('main *')].map(e => parseFloat(getComputedStyle(e).fontSize)))"
+    assert browser.execute_script(smallest) >= 12
+
+
+def test_on_paper_tables_and_figures_are_whole(browser, page: Path):
+    show(browser, page, A4, media="print")
+    wide = f"return [...document.querySelectorAll('table, img')].filter(e => e.getBoundingClientRect().right > {A4})"
+    assert browser.execute_script(f"{wide}.length") == 0
+
+
+def test_it_asks_for_nothing_and_complains_of_nothing(browser, page: Path):
+    browser.get_log("performance")
+    show(browser, page, 1280)
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    assert page.as_uri() in asked
+    assert {urlparse(url).scheme for url in asked} <= {"file", "data"}
+    assert browser.get_log("browser") == []
+
+
+def test_every_image_is_drawn(browser, page: Path):
+    show(browser, page, 1280)
+    sizes = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
+    assert len(sizes) == 11
+    assert min(sizes) > 300
+
+
+def test_every_link_resolves(browser, page: Path):
+    show(browser, page, 1280)
+    links = browser.execute_script("return [...document.links].map(a => a.href)")
+    assert len(links) > 30
+    for link in links:
+        target = urlparse(link)
+        assert Path(unquote(target.path)).exists(), link
+        if target.fragment:
+            assert browser.execute_script(
+                "return !!document.getElementById(arguments[0])", target.fragment
+            ), link
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_text_is_legible(browser, page: Path, dark: bool):
+    show(browser, page, 1280, dark)
+    if dark:
+        keep(browser, "dark")
+    ratio, text = browser.execute_script(CONTRAST)
+    assert ratio >= 4.5, text
+
+
+def test_it_can_be_read_without_seeing_it(browser, page: Path):
+    show(browser, page, 1280)
+    levels = browser.execute_script(
+        "return [...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])"
+    )
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    script = "return [...document.images].every(i => i.alt) && !document.querySelector('th:not([scope]):not([colspan])')"
+    assert browser.execute_script(script)
+    assert browser.execute_script("return document.documentElement.lang") == "en"
+
+
+def test_it_prints(browser, page: Path):
+    show(browser, page, 1280)
+    pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    folder = Path(os.environ.get("CI_ARTIFACTS", "results")) / "screenshots"
+    (folder / "report.pdf").write_bytes(pdf)
+    assert pdf.startswith(b"%PDF")
+    assert 6 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 25
