@@ -70,10 +70,10 @@ class Params(Strict):
             if getattr(self.section.experiments, name) is None:
                 raise ValueError(f"{name} is to run, but {self.scale}.experiments has no settings of it")
         for scale, section in (("quick", self.quick), ("paper", self.paper)):
-            for name, corpus in section.experiments.corpora():
+            for experiment, corpus in section.experiments.corpora():
                 if corpus not in section.settings:
                     raise ValueError(
-                        f"{scale}.experiments.{name} names {corpus}, which {scale}.settings lacks"
+                        f"{scale}.experiments.{experiment} names {corpus}, which {scale}.settings lacks"
                     )
         return self
 

@@ -89,5 +89,5 @@ def _name(delta: float) -> str:
 
 def _networks(params: Params) -> dict[str, CostOf]:
     settings = params.section.experiments.cost
-    networks: dict[str, CostOf] = {**settings.corpora} if settings else {}
-    return {corpus: networks[corpus] for corpus in params.chosen_corpora() if corpus in networks}
+    chosen = params.chosen_corpora() if settings else []
+    return {corpus: settings.corpora[corpus] for corpus in chosen if settings and corpus in settings.corpora}

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogFormatter
 
 from spectralgru.experiments.base import Answer, Part, read_record
 from spectralgru.experiments.settings import CostOf
-from spectralgru.experiments.tables import write_table
+from spectralgru.experiments.tables import records, write_table
 from spectralgru.results.paper import Cost, load_paper
 from spectralgru.results.render import Cell, Rendered, Row, column_groups
 from spectralgru.results.style import RC, WIDTH, new_figure, save
@@ -27,22 +27,22 @@ PAPER = {"naive SVD": "naive SVD", "truncated SVD": "truncated SVD", "clipping":
 
 def sum_up(parts: Sequence[Part], networks: Mapping[str, CostOf], out: Path) -> Answer:
     """Write `table3` and the figure `cost` below `out`."""
-    records = [read_record(part.record(out)) for part in parts]
-    table, paper = tabulate(records), load_paper().cost
-    shown = Rendered(_caption(records, networks, paper), _columns(table, paper), _rows(table, paper))
+    measured = [read_record(part.record(out)) for part in parts]
+    table, paper = tabulate(measured), load_paper().cost
+    shown = Rendered(_caption(measured, networks, paper), _columns(table, paper), _rows(table, paper))
     name = write_table(out / "table3", table, shown)
     _draw(table, out / "cost")
     return Answer(TITLE, sentences(table, paper), [name], ["cost.svg"])
 
 
-def tabulate(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def tabulate(measured: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a corpus, delta and method: CPU seconds of a step and the share of it that the method takes.
 
     The steps are cut into LAPS of equal length; `seconds` and `share` are medians over the laps' means, `low` and
     `high` the least and the largest mean; `above` the mean number of singular values above the bound.
     """
     rows = []
-    for record in records:
+    for record in measured:
         laps = _laps(record["steps"])
         for method in METHODS:
             none = [lap["none"] for lap in laps]
@@ -94,13 +94,13 @@ def _span(rows: pd.DataFrame, method: str) -> str:
     return f"{shares.min():.2g} to {shares.max():.2g} %"
 
 
-def _caption(records: Sequence[Mapping[str, Any]], networks: Mapping[str, CostOf], paper: Cost) -> str:
+def _caption(measured: Sequence[Mapping[str, Any]], networks: Mapping[str, CostOf], paper: Cost) -> str:
     about = "; ".join(
         f"{corpus}, {n.model.num_layers} GRU layer{'s'[: n.model.num_layers > 1]} of {n.model.hidden_size} units, "
         f"steps {n.warm_up + 1} to {n.warm_up + n.steps} of training"
         for corpus, n in networks.items()
     )
-    machine = records[0]["machine"]
+    machine = measured[0]["machine"]
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("torch", "numpy", "scipy"))
     return (
         f"Table 3. Milliseconds of CPU time of one training step, and the share of it that the method takes: {about}. "
@@ -118,7 +118,7 @@ def _columns(table: pd.DataFrame, paper: Cost) -> tuple[tuple[str, tuple[str, ..
 def _rows(table: pd.DataFrame, paper: Cost) -> tuple[Row, ...]:
     deltas, rows = sorted(table["delta"].unique()), []
     for corpus, mine in table.groupby("corpus", sort=False):
-        cells = {(r["method"], r["delta"]): r for r in mine.to_dict("records")}
+        cells = {(r["method"], r["delta"]): r for r in records(mine)}
         for what in ("ms a step", "share of the step"):
             for method in METHODS[what != "ms a step" :]:
                 texts = [_text(cells.get((method, delta)), what) for delta in deltas]

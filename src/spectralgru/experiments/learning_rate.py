@@ -60,8 +60,8 @@ def _name(rate: float) -> str:
 
 def _sweeps(params: Params) -> dict[str, RateSweep]:
     settings = params.section.experiments.learning_rate
-    sweeps: dict[str, RateSweep] = {**settings.corpora} if settings else {}
-    return {corpus: sweeps[corpus] for corpus in params.chosen_corpora() if corpus in sweeps}
+    chosen = params.chosen_corpora() if settings else []
+    return {corpus: settings.corpora[corpus] for corpus in chosen if settings and corpus in settings.corpora}
 
 
 def _job(params: Params, part: Part) -> Job:

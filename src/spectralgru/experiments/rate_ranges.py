@@ -66,7 +66,8 @@ def _range(setting: str, rows: pd.DataFrame) -> dict[str, object]:
     sound = rows[rows["finished"] == rows["runs"]]
     if sound.empty:
         return found
-    best = int(sound["valid"].idxmin())
+    best = int(sound["valid"].to_numpy().argmin())
+    best = list(rows["rate"]).index(sound["rate"].iloc[best])
     found |= {"best_rate": rows["rate"][best], "valid": rows["valid"][best], "test": rows["test"][best]}
     found["highest_finishing"] = sound["rate"].max()
     if not rows["works"][best]:

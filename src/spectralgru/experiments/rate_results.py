@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from spectralgru.experiments.base import Answer
 from spectralgru.experiments.heat_map import write_heat_map
 from spectralgru.experiments.rate_ranges import mark_working, ranges, tabulate
-from spectralgru.experiments.tables import write_table
+from spectralgru.experiments.tables import records, write_table
 from spectralgru.files import write_text
 from spectralgru.records import Run, setting_name
 from spectralgru.results.load import Setting
@@ -17,6 +18,7 @@ from spectralgru.results.render import Cell, Rendered, Row, column_groups
 from spectralgru.results.style import title
 from spectralgru.results.tables import METRICS, describe
 
+Range = dict[str, Any]  # a row of `ranges`
 TITLE = "Does a lower learning rate repair clipping?"
 
 
@@ -65,12 +67,12 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
     repaired, widths, highest = [], [], []
     for sweep in sweeps:
         rows = sweep.rows()
-        table = ranges(rows).set_index("setting")
+        found = {row["setting"]: row for row in records(ranges(rows))}
         names = {setting_name(*setting): title(setting) for setting in sweep.settings}
-        repaired.append(f"{sweep.corpus}: {_repair(sweep, rows, table, names)}")
-        spans = [f"{name} {_width(table.loc[setting])}" for setting, name in names.items()]
+        repaired.append(f"{sweep.corpus}: {_repair(sweep, rows, found, names)}")
+        spans = [f"{name} {_width(found[setting])}" for setting, name in names.items()]
         widths.append(f"{sweep.corpus}: {', '.join(spans)}")
-        ends = [f"{name} {_number(table.loc[s, 'highest_finishing'])}" for s, name in names.items()]
+        ends = [f"{name} {_number(found[s]['highest_finishing'])}" for s, name in names.items()]
         highest.append(f"{sweep.corpus}: {', '.join(ends)}")
     within = " and ".join(f"{sweep.tolerance:.0%} ({sweep.corpus})".replace("%", " %") for sweep in sweeps)
     return [
@@ -81,7 +83,7 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
     ]
 
 
-def _repair(sweep: Sweep, rows: pd.DataFrame, table: pd.DataFrame, names: dict[str, str]) -> str:
+def _repair(sweep: Sweep, rows: pd.DataFrame, found: dict[str, Range], names: dict[str, str]) -> str:
     """On the clipping with the largest threshold, beside the constraint with the best validation result."""
     clipped = [setting for setting in sweep.settings if setting[0] == "clipping"]
     constrained = [setting_name(*setting) for setting in sweep.settings if setting[0] == "constraint"]
@@ -89,18 +91,18 @@ def _repair(sweep: Sweep, rows: pd.DataFrame, table: pd.DataFrame, names: dict[s
         return "clipping was not run"
     setting = setting_name(*max(clipped, key=lambda s: s[1] or 0.0))
     mine = rows[rows["setting"] == setting]
-    at, name = table.loc[setting], names[setting]
+    at, name = found[setting], names[setting]
     lost = mine.loc[mine["finished"] < mine["runs"], "rate"]
     if pd.isna(at["best_rate"]):
         return f"no, at no rate does every run of {name} finish"
     lost_above = lost[lost > at["best_rate"]]
     result = f"at {at['best_rate']:g} all finish, test {sweep.metric} {at['test']:.4g}"
-    rivals = table.loc[constrained].dropna(subset=["valid"])
-    if len(rivals):
-        rival = rivals["valid"].idxmin()
+    rivals = [found[rival] for rival in constrained if not pd.isna(found[rival]["valid"])]
+    if rivals:
+        rival = min(rivals, key=lambda row: float(row["valid"]))
         result += (
-            f" against {table.loc[rival, 'test']:.4g} of the best constraint, {names[rival]} at "
-            f"{table.loc[rival, 'best_rate']:g}"
+            f" against {rival['test']:.4g} of the best constraint, {names[rival['setting']]} at "
+            f"{rival['best_rate']:g}"
         )
     if lost_above.empty:
         return f"{name} loses no run at a high rate, so there is nothing to repair; {result}"
@@ -118,7 +120,7 @@ def _caption(sweep: Sweep) -> str:
 
 
 def _lines(table: pd.DataFrame, metric: str) -> tuple[Row, ...]:
-    records = table.to_dict("records")
+    rows = records(table)
     digits = 2 if metric == "NLL" else 1
 
     def line(label: str, texts: list[str], best: list[bool] | None = None) -> Row:
@@ -133,12 +135,12 @@ def _lines(table: pd.DataFrame, metric: str) -> tuple[Row, ...]:
 
     width = table["factors_of_two"].astype(float)
     return (
-        line("best rate", [_number(r["best_rate"]) for r in records]),
+        line("best rate", [_number(r["best_rate"]) for r in rows]),
         means("valid"),
         means("test"),
-        line("rates that work", [_span(r) for r in records]),
-        line("width in factors of two", [_width(r) for r in records], list(width == width.max())),
-        line("highest rate at which all finish", [_number(r["highest_finishing"]) for r in records]),
+        line("rates that work", [_span(r) for r in rows]),
+        line("width in factors of two", [_width(r) for r in rows], list(width == width.max())),
+        line("highest rate at which all finish", [_number(r["highest_finishing"]) for r in rows]),
     )
 
 
@@ -146,11 +148,11 @@ def _number(value: float | None) -> str:
     return "none" if value is None or pd.isna(value) else f"{value:g}"
 
 
-def _span(row: pd.Series | dict[str, object]) -> str:
+def _span(row: Range) -> str:
     return "none" if pd.isna(row["lowest"]) else f"{row['lowest']:g} to {row['highest']:g}"
 
 
-def _width(row: pd.Series | dict[str, object]) -> str:
+def _width(row: Range) -> str:
     if pd.isna(row["lowest"]):
         return "none"
     return ("≥ " if row["open_below"] or row["open_above"] else "") + f"{row['factors_of_two']:g}"

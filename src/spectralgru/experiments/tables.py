@@ -1,11 +1,17 @@
 """A table of an experiment in every format."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from spectralgru.files import write_text
 from spectralgru.results.render import Rendered, to_html, to_latex, to_markdown
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table by column."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def write_table(stem: Path, table: pd.DataFrame, shown: Rendered) -> str:

@@ -45,4 +45,5 @@ class TruncatedProjection:
         u, sigma, vh = torch.linalg.svd(weight)
         clipped = sigma.clamp(max=self.max_sv)
         self.bounds, self.start = clipped.double().numpy(), vh[0].numpy().copy()
-        return (u * clipped) @ vh
+        whole: Tensor = (u * clipped) @ vh
+        return whole
