@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class MeteredEngine(Engine):
         self.truncated = [TruncatedProjection(2 - (replica.value or 0.0)) for _ in range(model.num_layers)]
         super().__init__(corpus, model, [replica], lanes, torch.device("cpu"))
 
-    def _project(self, factor: Tensor | None) -> Tensor:
+    def _project(self, factor: Tensor | None) -> Any:
         bound = self.max_sv
         weights = [self.model.recurrent(layer)[0].clone() for layer in range(self.model.num_layers)]
         moved = [float("inf")] * len(weights)
@@ -45,8 +45,8 @@ class MeteredEngine(Engine):
         self.spent["truncated SVD"], _ = timed(
             lambda: [t.project(w, m) for t, w, m in zip(self.truncated, weights, moved, strict=True)]
         )
-        self.spent["ours"], largest = timed(lambda: super(MeteredEngine, self)._project(factor))
-        return largest
+        self.spent["ours"], result = timed(lambda: super(MeteredEngine, self)._project(factor))
+        return result
 
     def _moved(self, layer: int, factor: Tensor) -> float:
         gradient: Tensor = getattr(self.model.gru, f"weight_hh_l{layer}").grad
