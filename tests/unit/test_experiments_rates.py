@@ -109,8 +109,8 @@ def test_the_answer_follows_the_numbers(clipped, said):
     assert len(found) == 3
     assert said in found[0]
     assert "against 96 of the best constraint, δ = 0.2 at 0.5" in found[0] or said.startswith("no,")
-    assert "δ = 0.2 2" in found[1]
-    assert "unconstrained none" in found[2]
+    assert "2 (δ = 0.2)" in found[1]
+    assert "none (unconstrained) on ptb" in found[2]
 
 
 def test_tables_and_figures_are_written_and_say_what_they_are(tmp_path):

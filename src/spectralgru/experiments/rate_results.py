@@ -69,12 +69,12 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
         rows = sweep.rows()
         found = {row["setting"]: row for row in records(ranges(rows))}
         names = {setting_name(*setting): title(setting) for setting in sweep.settings}
-        repaired.append(f"{sweep.corpus}: {_repair(sweep, rows, found, names)}")
-        spans = [f"{name} {_width(found[setting])}" for setting, name in names.items()]
-        widths.append(f"{sweep.corpus}: {', '.join(spans)}")
-        ends = [f"{name} {_number(found[s]['highest_finishing'])}" for s, name in names.items()]
-        highest.append(f"{sweep.corpus}: {', '.join(ends)}")
-    within = " and ".join(f"{sweep.tolerance:.0%} ({sweep.corpus})".replace("%", " %") for sweep in sweeps)
+        repaired.append(f"On {sweep.corpus}: {_repair(sweep, rows, found, names)}")
+        spans = [f"{_width(found[setting])} ({name})" for setting, name in names.items()]
+        widths.append(f"{', '.join(spans)} on {sweep.corpus}")
+        ends = [f"{_number(found[s]['highest_finishing'])} ({name})" for s, name in names.items()]
+        highest.append(f"{', '.join(ends)} on {sweep.corpus}")
+    within = " and ".join(f"{100 * t:g} %" for t in dict.fromkeys(sweep.tolerance for sweep in sweeps))
     return [
         f"Does a lower rate repair clipping? {'; '.join(repaired)}.",
         f"Rates at which every run finishes within {within} of the best validation result span, in factors of "
