@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spectralgru.errors import InputError
+from spectralgru.kernels.batched import BatchedProjection
 from spectralgru.kernels.clip import FLOAT32_RANGE, FLOAT64_RANGE, METHODS, Method, clip
 from spectralgru.kernels.subspace import Above, clip_few, track
 
@@ -82,6 +83,7 @@ class SpectralProjection:
         self.method = method
         self.max_sv: list[float] = max_sv.double().tolist()
         self._memories = [_Memory() for _ in self.max_sv]
+        self._batched: BatchedProjection | None = None  # in place of the memories, on a GPU
 
     @torch.no_grad()
     def project_(self, weight: Tensor, update_norm: Tensor | None = None) -> ProjectionReport:
@@ -94,6 +96,8 @@ class SpectralProjection:
         """
         if weight.dim() != 3 or weight.shape[0] != len(self.max_sv) or weight.shape[1] != weight.shape[2]:
             raise InputError(f"weight has shape {list(weight.shape)}; expected [{len(self.max_sv)}, n, n]")
+        if weight.is_cuda and self.method == "auto":
+            return self._together(weight)
         count = len(self.max_sv)
         norms = torch.linalg.vector_norm(weight, dim=(1, 2), dtype=_at_least_float32(weight)).tolist()
         moved = [float("inf")] * count if update_norm is None else update_norm.tolist()
@@ -117,6 +121,19 @@ class SpectralProjection:
             torch.tensor([o.saturated for o in outcomes], device=weight.device),
             torch.tensor([o.weight is not None for o in outcomes], device=weight.device),
         )
+
+    def _together(self, weight: Tensor) -> ProjectionReport:
+        """All matrices at once: what a GPU does."""
+        if self._batched is None or self._batched.bounds != self.max_sv:
+            max_sv = torch.tensor(self.max_sv, dtype=torch.float64, device=weight.device)
+            self._batched = self._batched or BatchedProjection(max_sv)
+            self._batched.bound(max_sv)
+        self._batched.start(weight)
+        left = self._batched.unproven()
+        if len(left):
+            self._batched.settle(weight, left)
+        saturated = self._batched.saturated
+        return ProjectionReport(self._batched.sigma_max, saturated, saturated > 0)
 
     def _one(self, weight: Tensor, bound: float, memory: _Memory, norm: float, distance: float) -> _Outcome:
         if memory.basis is not None and memory.largest <= bound * (1 + TOLERANCE):
@@ -171,6 +188,8 @@ class SpectralProjection:
         kept = [int(i) for i in indices]
         self.max_sv = [self.max_sv[i] for i in kept]
         self._memories = [self._memories[i] for i in kept]
+        if self._batched is not None:
+            self._batched.select(torch.tensor(kept, device=self._batched.edge.device))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-identical continuation needs: tensors, numbers and lists of them."""
@@ -183,11 +202,16 @@ class SpectralProjection:
             }
             for m in self._memories
         ]
-        return {"max_sv": list(self.max_sv), "memories": memories}
+        batched = None if self._batched is None else self._batched.state_dict()
+        return {"max_sv": list(self.max_sv), "memories": memories, "batched": batched}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`'s."""
         self.max_sv = list(state["max_sv"])
+        self._batched = None
+        if state["batched"] is not None:
+            self._batched = BatchedProjection(state["batched"]["max_sv"])
+            self._batched.load_state_dict(state["batched"])
         self._memories = [
             _Memory(
                 None if m["basis"] is None else m["basis"].clone(),

@@ -3,6 +3,7 @@
 The same arguments and results as `sweeps`; tensors are [R, T, B, H] or, a single network, [T, B, H].
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,6 +22,11 @@ def usable(x: Tensor) -> bool:
     return AVAILABLE and x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
+def _device(x: Tensor) -> AbstractContextManager[object]:
+    """Where kernels are to run; no matter in the interpreter, which takes tensors of the CPU."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
 def _grid(replicas: int, batch: int, hidden: int) -> tuple[tuple[int, int], dict[str, Any]]:
     block = min(BLOCK, 1 << (hidden - 1).bit_length())
     return (replicas * batch, -(-hidden // block)), {"BLOCK": block}
@@ -35,8 +41,9 @@ def forward(
 ) -> Trace:
     """See `sweeps.forward`."""
     if x.dim() == 3:
-        tensors = [None if t is None else t[None] for t in (x, h0, weight_ih, weight_hh, keep)]
-        return Trace(*(t[0] for t in forward(*tensors, before)))  # type: ignore[arg-type]
+        single = None if keep is None else keep[None]
+        one = forward(x[None], h0[None], weight_ih[None], weight_hh[None], single, before)
+        return Trace(*(t[0] for t in one))
     from spectralgru.kernels import pointwise
 
     replicas, steps, batch, _ = x.shape
@@ -51,7 +58,7 @@ def forward(
     held = None if factors is None else h0 * factors[:, 0, :, None]
     by_gates, by_candidate = weight_hh[:, : 2 * hidden].mT, weight_hh[:, 2 * hidden :].mT
     grid, options = _grid(replicas, batch, hidden)
-    with torch.cuda.device_of(x):
+    with _device(x):
         for t in range(steps):
             rz, n, q, new = gates[:, t], candidates[:, t], recurrent[:, t], states[:, t + 1]
             h = states[:, t] if held is None else held
@@ -87,9 +94,10 @@ def backward(
 ) -> Gradients:
     """See `sweeps.backward`."""
     if x.dim() == 3:
-        tensors = [None if t is None else t[None] for t in (grad, x, weight_ih, weight_hh, keep)]
-        one = backward(*tensors, Trace(*(t[None] for t in trace)), before, needs_x)  # type: ignore[arg-type]
-        return Gradients(*(None if t is None else t[0] for t in one))  # type: ignore[arg-type]
+        masked, trace = None if keep is None else keep[None], Trace(*(t[None] for t in trace))
+        weights = weight_ih[None], weight_hh[None]
+        dx, *others = backward(grad[None], x[None], *weights, masked, trace, before, needs_x)
+        return Gradients(None if dx is None else dx[0], *(t[0] for t in others))
     from spectralgru.kernels import pointwise
 
     states, gates, candidates, recurrent = trace
@@ -103,7 +111,7 @@ def backward(
     gate_rows, candidate_rows = weight_hh[:, : 2 * hidden], weight_hh[:, 2 * hidden :]
     grid, options = _grid(replicas, batch, hidden)
     strides = (previous.stride(0), gates.stride(0))
-    with torch.cuda.device_of(x):
+    with _device(x):
         for t in reversed(range(steps)):
             rz, d_rz, h = gates[:, t], d_gates[:, t], previous[:, t]
             # The last step has nothing to carry, whatever its factor.
@@ -153,7 +161,7 @@ def dropout_masks(seeds: Tensor, drawn: Tensor, shape: tuple[int, ...], share: f
 
     masks = torch.empty(len(seeds), *shape, device=seeds.device)
     length = masks[0].numel()
-    with torch.cuda.device_of(seeds):
+    with _device(seeds):
         pointwise.bernoulli[(len(seeds), -(-length // (4 * 256)))](
             masks, seeds, drawn, length, share, BLOCK=256
         )

@@ -1,4 +1,4 @@
-# mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-untyped-calls=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """Triton kernels: the pointwise work of a GRU step, all replicas at once, and dropout masks. Needs triton.
 
 Tensors are views [R, B, width] of one time step, contiguous but for the stride between replicas (`s_*`); a program

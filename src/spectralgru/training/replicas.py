@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from spectralgru.corpora.dataset import Corpus
+from spectralgru.kernels import batched, fused
 from spectralgru.models import ReplicatedModel, initial_weights
 from spectralgru.spectral import SpectralProjection, jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import Chunk
 from spectralgru.training.clipping import clip_factor, gradient_norm
 from spectralgru.training.data import width
 from spectralgru.training.distributed import ALONE, Ranks
+from spectralgru.training.graph import CapturedStep
 from spectralgru.training.settings import ModelSettings, Replica
 
 INFINITY = float("inf")
@@ -44,6 +46,9 @@ class Engine:
         self.model.to(device)
         self.network = ranks.parallel(self.model)
         self.generators = [torch.Generator(device).manual_seed(replica.seed) for replica in self.replicas]
+        # Dropout masks come from the generators or, of `drawn` that came before, from a kernel.
+        self.drawn = torch.zeros(1, dtype=torch.int64, device=device)
+        self.fused = device.type == "cuda" and fused.AVAILABLE
         self.max_sv = self._column(
             2 - r.value if r.method == "constraint" and r.value else INFINITY for r in self.replicas
         )
@@ -52,11 +57,26 @@ class Engine:
         )
         self.rate = self._column(r.learning_rate for r in self.replicas)
         self.state = self.model.initial_state(self.part.stop - self.part.start)
-        self.projections = [SpectralProjection(self.max_sv) for _ in range(model.num_layers)]
+        self.projections: list[SpectralProjection] = []
+        self.together: batched.BatchedProjection | None = None  # all layers', on a GPU
+        if device.type == "cuda":
+            self.together = batched.BatchedProjection(self.max_sv.repeat(model.num_layers))
+        else:
+            self.projections = [SpectralProjection(self.max_sv) for _ in range(model.num_layers)]
         self.projected = self._column(0 for _ in self.replicas)  # projections done since `start_epoch`
         self.skipped = self._column(0 for _ in self.replicas)
         self.saturated = self._column(0 for _ in self.replicas)
-        self.sigma_max = self._project(None)
+        self.sigma_max = torch.zeros_like(self.rate)
+        with torch.no_grad():
+            self.sigma_max = self._project(None)
+            self._settle()
+        self._restart()
+
+    def _restart(self) -> None:
+        """After the tensors of a step have become others."""
+        self.seeds = torch.tensor([r.seed for r in self.replicas], device=self.device)
+        capturable = self.fused and self.ranks.world == 1
+        self.captured = CapturedStep(self, self.device) if capturable else None
 
     def _column(self, values: Iterable[float]) -> Tensor:
         return torch.tensor([float(v) for v in values], device=self.device)
@@ -74,6 +94,12 @@ class Engine:
         thresholds live on that scale. The norm is the one before clipping. The weights of a run that diverges
         become NaN; the other runs are not touched by it.
         """
+        loss, norm = (self.captured or self.advance)(chunk)
+        self._settle()
+        return self.ranks.total(loss), norm
+
+    def advance(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """A step up to `_settle`, never waiting for the device; the loss is this rank's."""
         masks = self._dropout_masks(*chunk.weights.shape[1:])
         if self.ranks.world > 1:
             chunk = chunk.of_lanes(self.part)
@@ -84,7 +110,7 @@ class Engine:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = gradient_norm(gradients)
         factor = self.rate * clip_factor(norm, self.threshold)
-        factor = torch.where(factor * norm < LONGEST_UPDATE, factor, torch.nan)
+        factor = factor.masked_fill(~(factor * norm < LONGEST_UPDATE), torch.nan)
         with torch.no_grad():
             for parameter in self.model.parameters():
                 assert parameter.grad is not None
@@ -92,10 +118,18 @@ class Engine:
             self.sigma_max = self._project(factor)
         for parameter in self.model.parameters():
             parameter.grad = None
-        return self.ranks.total(loss.detach()), norm
+        return loss.detach(), norm
 
     def _project(self, factor: Tensor | None) -> Tensor:
-        """Project every layer onto sigma_1 <= 2 - delta; returns sigma_1 [R], the largest over layers."""
+        """Project every layer onto sigma_1 <= 2 - delta; returns sigma_1 [R], the largest over layers.
+
+        On a GPU `_settle` finishes it.
+        """
+        if self.together is not None:
+            weight = self._stacked()
+            self.together.start(weight)
+            self._spread(weight)
+            return self.sigma_max
         largest = torch.zeros_like(self.rate)
         self.saturated.zero_()
         for layer, projection in enumerate(self.projections):
@@ -112,11 +146,42 @@ class Engine:
             self.skipped += ~report.projected & self.max_sv.isfinite()
         return largest
 
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """What the host has to do with the projection on a GPU: read what is left of it, and count."""
+        if self.together is None:
+            return
+        left = self.together.unproven()
+        if len(left):
+            weight = self._stacked()
+            self.together.settle(weight, left)
+            self._spread(weight)
+        shape = (self.model.num_layers, len(self.replicas))
+        saturated = self.together.saturated.view(shape)
+        self.sigma_max = self.together.sigma_max.view(shape).amax(0).to(self.rate.dtype)
+        self.saturated.copy_(saturated.sum(0))
+        self.projected += (saturated > 0).sum(0)
+        self.skipped += (saturated == 0).sum(0) * self.max_sv.isfinite()
+
+    def _stacked(self) -> Tensor:
+        """The matrices to project [L R, H, H], one layer after the other; of a single layer the weights themselves."""
+        layers = [self.model.recurrent(layer) for layer in range(self.model.num_layers)]
+        return layers[0] if len(layers) == 1 else torch.cat(layers)
+
+    def _spread(self, stacked: Tensor) -> None:
+        if self.model.num_layers > 1:
+            for layer, part in enumerate(stacked.chunk(self.model.num_layers)):
+                self.model.recurrent(layer).copy_(part)
+
     def _dropout_masks(self, steps: int, lanes: int) -> list[Tensor] | None:
         """Factors [R, T, B, H] for every layer; drawn for the whole batch, then cut to this rank's lanes."""
         if self.dropout == 0:
             return None
         layers, keep = self.model.num_layers + 1, 1 - self.dropout
+        if self.fused:
+            shape = (layers, steps, lanes, self.model.hidden_size)
+            masks = fused.dropout_masks(self.seeds, self.drawn, shape, keep)
+            return list(masks[:, :, :, self.part].unbind(1))
         masks = self.state.new_empty(len(self.replicas), layers, steps, lanes, self.model.hidden_size)
         for mask, generator in zip(masks, self.generators, strict=True):
             mask.bernoulli_(keep, generator=generator)
@@ -129,7 +194,8 @@ class Engine:
         for layer in range(self.model.num_layers):
             jacobian = jacobian_at_origin(self.model.recurrent(layer))
             finite = jacobian.isfinite().all(-1).all(-1)
-            radius = spectral_radius(torch.where(finite[:, None, None], jacobian, 0.0))
+            measure = batched.spectral_radius if jacobian.is_cuda else spectral_radius
+            radius = measure(torch.where(finite[:, None, None], jacobian, 0.0))
             layers.append(torch.where(finite, radius, torch.nan))
         return torch.stack(layers).amax(0)
 
@@ -149,6 +215,9 @@ class Engine:
         self.network = self.ranks.parallel(self.model)
         for projection in self.projections:
             projection.select(torch.tensor(index, device=self.device))
+        if self.together is not None:
+            stacked = torch.arange(len(self.max_sv) * self.model.num_layers, device=self.device)
+            self.together.select(stacked.view(self.model.num_layers, -1)[:, index].flatten())
         for name in (
             "max_sv",
             "threshold",
@@ -160,13 +229,15 @@ class Engine:
             "sigma_max",
         ):
             setattr(self, name, getattr(self, name)[index])
+        self._restart()
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes while training, of all ranks: every rank must call it."""
-        names = ("rate", "projected", "skipped", "saturated", "sigma_max")
+        names = ("rate", "projected", "skipped", "saturated", "sigma_max", "drawn")
         return {
             "model": self.model.state_dict(),
             "projections": [p.state_dict() for p in self.projections],
+            "together": None if self.together is None else self.together.state_dict(),
             "generators": [g.get_state() for g in self.generators],
             **{name: getattr(self, name) for name in names},
             "state": self.ranks.all_lanes(self.state, self.lanes),
@@ -179,9 +250,12 @@ class Engine:
             projection.load_state_dict(_moved(saved, self.device))
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
-        for name in ("rate", "projected", "skipped", "saturated", "sigma_max"):
+        if self.together is not None:
+            self.together.load_state_dict(_moved(state["together"], self.device))
+        for name in ("rate", "projected", "skipped", "saturated", "sigma_max", "drawn"):
             setattr(self, name, state[name].to(self.device))
         self.state = state["state"].to(self.device)[:, :, self.part]
+        self._restart()
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -33,12 +33,13 @@ class Trace:
         self, step: int, epoch: int, spectral_radius: Tensor, replicas: Sequence[int] | None = None
     ) -> None:
         """Write a row for `replicas` (all) and begin a new interval for them."""
-        which = range(len(self.rows)) if replicas is None else replicas
+        which = list(range(len(self.rows)) if replicas is None else replicas)
+        seen = torch.stack([self.grad_norm, self.sigma_max, spectral_radius.to(self.sigma_max)], 1).tolist()
         for r in which:
-            row = {"step": step, "epoch": epoch, "grad_norm": float(self.grad_norm[r])}
-            row |= {"sigma_max": float(self.sigma_max[r]), "spectral_radius": float(spectral_radius[r])}
+            row: dict[str, float] = {"step": step, "epoch": epoch}
+            row |= zip(("grad_norm", "sigma_max", "spectral_radius"), seen[r], strict=True)
             self.rows[r].append(row)
-            self.grad_norm[r] = self.sigma_max[r] = 0.0
+        self.grad_norm[which] = self.sigma_max[which] = 0.0
 
     def keep(self, replicas: Sequence[int]) -> None:
         """Drop all replicas but these."""

@@ -1,0 +1,82 @@
+"""The engine with the projection a GPU does, on a CPU, against the engine with its own."""
+
+import pytest
+import torch
+
+import tiny
+from spectralgru.corpora.dataset import load
+from spectralgru.kernels.batched import BatchedProjection
+from spectralgru.training.batches import training_stream
+from spectralgru.training.replicas import Engine
+from spectralgru.training.settings import ModelSettings
+
+CPU = torch.device("cpu")
+REPLICAS = (
+    tiny.replica("constraint", 0.2, 0, 0.3),
+    tiny.replica("clipping", 0.5, 1, 0.3),
+    tiny.replica("constraint", 1.4, 3, 0.3),
+    tiny.replica("constraint", 1.0, 4, 0.5),
+)
+
+
+def batched(engine: Engine) -> Engine:
+    """Turn to what `Engine.__init__` chooses on a GPU."""
+    engine.together = BatchedProjection(engine.max_sv.repeat(engine.model.num_layers))
+    engine.projections = []
+    engine.projected.zero_()
+    engine.skipped.zero_()
+    engine._project(None)
+    engine._settle()
+    return engine
+
+
+@pytest.mark.parametrize(("name", "layers"), [("ptb", 1), ("chorales", 2)])
+def test_batched_projection_trains_the_same(name, layers, tmp_path):
+    tiny.write_corpora(tmp_path)
+    corpus = load(tmp_path / "prepared" / f"{name}.npz")
+    settings = ModelSettings(40, layers, input_scale=0.5, dropout=0.3)
+    plain, other = (Engine(corpus, settings, REPLICAS, 6, CPU) for _ in range(2))
+    batched(other)
+    stream = training_stream(corpus, [r.seed for r in REPLICAS], 1, 6, 10, CPU)
+
+    def compare(steps: range) -> None:
+        for index in steps:
+            chunk = stream.chunk(index)
+            for a, b in zip(plain.step(chunk), other.step(chunk), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(plain.sigma_max, other.sigma_max, rtol=2e-2, atol=0)
+            for layer in range(layers):
+                a, b = plain.model.recurrent(layer), other.model.recurrent(layer)
+                assert (a - b).norm() <= 1e-3 * a.norm()
+
+    compare(range(4))
+    assert other.projected.gt(0).tolist() == [bool(p) for p in plain.projected]
+    assert (other.projected + other.skipped).tolist() == (plain.projected + plain.skipped).tolist()
+    restored = batched(Engine(corpus, settings, REPLICAS, 6, CPU))
+    restored.load_state_dict(other.state_dict())
+    again = [engine.step(stream.chunk(4)) for engine in (other, restored)]
+    assert torch.equal(again[0][0], again[1][0])
+    plain.step(stream.chunk(4))
+    for engine in (plain, other):
+        engine.keep([3, 0])
+    stream = training_stream(corpus, [REPLICAS[r].seed for r in (3, 0)], 1, 6, 10, CPU)
+    compare(range(5, 7))
+
+
+def test_trace_rows_hold_the_maxima_of_their_interval():
+    from spectralgru.training.trace import Trace
+
+    trace = Trace(3, 2, 10, CPU)
+    trace.add(torch.tensor([1.0, 5.0, 2.0]), torch.tensor([0.5, 0.6, 0.7]))
+    trace.add(torch.tensor([3.0, 4.0, 1.0]), torch.tensor([0.4, 0.7, 0.6]))
+    trace.close(2, 1, torch.tensor([0.9, 0.8, 0.7]), [0, 1])
+    assert [r["grad_norm"] for r in trace.rows[0] + trace.rows[1]] == [3.0, 5.0]
+    assert trace.rows[2] == []
+    assert trace.grad_norm.tolist() == [0.0, 0.0, 2.0]
+    assert trace.rows[1][0] == {
+        "step": 2,
+        "epoch": 1,
+        "grad_norm": 5.0,
+        "sigma_max": pytest.approx(0.7),
+        "spectral_radius": pytest.approx(0.8),
+    }
