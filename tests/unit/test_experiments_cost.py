@@ -56,6 +56,7 @@ def test_the_truncated_projection_skips_what_cannot_have_crossed_the_bound():
 def test_metering_leaves_the_training_as_it_is(corpus):
     replica = Replica("constraint", 1.1, 0, 0.5)
     metered = MeteredEngine(corpus, MODEL, replica, 4)
+    metered.meter()
     plain = Engine(corpus, MODEL, [replica], 4, torch.device("cpu"))
     stream = training_stream(corpus, [0], 1, 4, 10, torch.device("cpu"))
     for index in range(5):
@@ -65,12 +66,20 @@ def test_metering_leaves_the_training_as_it_is(corpus):
         assert torch.equal(ours, theirs)
 
 
-def test_every_step_tells_what_every_method_took(corpus):
-    steps = metered_steps(corpus, MODEL, Replica("constraint", 1.4, 0, 0.5), 4, 10)
+@pytest.mark.parametrize("warm_up", [0, 1, 7])
+def test_every_step_tells_what_every_method_took(corpus, warm_up):
+    steps = metered_steps(corpus, MODEL, Replica("constraint", 1.4, 0, 0.5), 4, 10, warm_up)
     found = [next(steps) for _ in range(30)]
     assert all(step.keys() == {*METHODS, "above"} for step in found)
     assert all(step[name] > 0 for step in found for name in METHODS)
     assert any(step["above"] > 0 for step in found)
+
+
+def test_the_warm_up_is_training_too(corpus):
+    replica = Replica("constraint", 1.4, 0, 0.5)
+    late, early = (metered_steps(corpus, MODEL, replica, 4, 10, warm_up) for warm_up in (6, 0))
+    above = [next(early)["above"] for _ in range(12)]
+    assert [next(late)["above"] for _ in range(6)] == above[6:]
 
 
 def record(delta, none, svd):

@@ -61,11 +61,12 @@ def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
         Replica("constraint", delta, SEED, training.learning_rate),
         training.batch_size,
         training.bptt_steps,
+        network.warm_up,
     )
     return {
         "corpus": part.corpus,
         "delta": delta,
-        "steps": list(islice(steps, network.warm_up, network.warm_up + network.steps)),
+        "steps": list(islice(steps, network.steps)),
         "machine": {
             "host": environment.host(),
             "device": environment.device_name(torch.device("cpu")),

@@ -21,26 +21,28 @@ Result = TypeVar("Result")
 class MeteredEngine(Engine):
     """The trainer's engine with one constrained run on a CPU.
 
-    Every form of the projection is done on the same matrix at every step; the engine's own alone has an effect, so all
-    follow one trajectory.
+    After `meter()` every form of the projection is done on the same matrix at every step; the engine's own alone has
+    an effect, so all follow one trajectory.
     """
 
-    spent: dict[str, float]  # CPU seconds of the last step
-
     def __init__(self, corpus: Corpus, model: ModelSettings, replica: Replica, lanes: int) -> None:
-        self.spent = {}
-        self.truncated = [TruncatedProjection(2 - (replica.value or 0.0)) for _ in range(model.num_layers)]
+        self.spent: dict[str, float] = {}  # CPU seconds of the last step
+        self.truncated: list[TruncatedProjection] = []
         super().__init__(corpus, model, [replica], lanes, torch.device("cpu"))
 
+    def meter(self) -> None:
+        """Time all steps from now on."""
+        self.truncated = [TruncatedProjection(float(self.max_sv)) for _ in range(self.model.num_layers)]
+
     def _project(self, factor: Tensor | None) -> Any:
+        if not self.truncated or factor is None:
+            return super()._project(factor)
         bound = self.max_sv
         weights = [self.model.recurrent(layer)[0].clone() for layer in range(self.model.num_layers)]
-        moved = [float("inf")] * len(weights)
-        if factor is not None:
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            threshold = torch.full_like(bound, float("inf"))
-            self.spent["clipping"], _ = timed(lambda: clip_factor(gradient_norm(gradients), threshold))
-            moved = [self._moved(layer, factor) for layer in range(len(weights))]
+        moved = [self._moved(layer, factor) for layer in range(len(weights))]
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        threshold = torch.full_like(bound, float("inf"))
+        self.spent["clipping"], _ = timed(lambda: clip_factor(gradient_norm(gradients), threshold))
         self.spent["naive SVD"], _ = timed(lambda: [clip(w[None], bound, "svd").weight for w in weights])
         self.spent["truncated SVD"], _ = timed(
             lambda: [t.project(w, m) for t, w, m in zip(self.truncated, weights, moved, strict=True)]
@@ -62,22 +64,28 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
 
 
 def metered_steps(
-    corpus: Corpus, model: ModelSettings, replica: Replica, lanes: int, bptt_steps: int
+    corpus: Corpus, model: ModelSettings, replica: Replica, lanes: int, bptt_steps: int, warm_up: int
 ) -> Iterator[dict[str, float]]:
-    """Train without end; for every step CPU seconds of each method, `none` being the rest, and what was clipped.
+    """Train without end; for every step after `warm_up` CPU seconds of each method and what was clipped.
 
-    `clipping` and the projections are what they add to `none`. `above`: singular values above the bound, all layers.
+    `none` is the step without any; `clipping` and the projections are what they add. `above`: number of singular
+    values above the bound, all layers.
     """
-    engine, epoch = MeteredEngine(corpus, model, replica, lanes), 0
+    engine, epoch, step = MeteredEngine(corpus, model, replica, lanes), 0, 0
     while True:
         epoch += 1
         stream = training_stream(corpus, [replica.seed], epoch, lanes, bptt_steps, torch.device("cpu"))
         engine.start_epoch()
         for index in range(len(stream)):
             chunk = stream.chunk(index)
+            if step == max(0, warm_up - 1):  # the first metered step has no bounds to begin with
+                engine.meter()
             begin = time.process_time()
             engine.step(chunk)
             whole, spent = time.process_time() - begin, engine.spent
+            step += 1
+            if step <= warm_up:
+                continue
             # The engine takes the norm of every gradient, clipped or not: a plain step would not.
             none = whole - sum(spent.values()) - spent["clipping"]
             yield {"none": none, **spent, "above": float(engine.saturated.sum())}
