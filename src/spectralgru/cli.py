@@ -99,6 +99,9 @@ def train(
         float,
         typer.Option(min=0, envvar="SPECTRALGRU_CHECKPOINT_SECONDS", help="time between two checkpoints"),
     ] = 60.0,
+    together: Annotated[
+        int | None, typer.Option(min=1, help="runs trained at a time, for less memory; default: all")
+    ] = None,
 ) -> None:
     """Train one setting with all its seeds; run again, it resumes or, when finished, does nothing."""
     from spectralgru.params import parse_setting, with_changes
@@ -107,8 +110,17 @@ def train(
     chosen = with_changes(_params(params, scale), corpus, changes or [])
     job = chosen.job(corpus, [parse_setting(method, value)], seeds)
     root = out or Path("results") / chosen.scale
-    places = (data, root, checkpoints)
-    for run in train_in(job, *places, processes, chosen.parallel, gpus, device, threads, checkpoint_seconds):
+    runs = train_in(
+        *(job, data, root, checkpoints),
+        processes=processes,
+        split=chosen.parallel,
+        gpus=gpus,
+        device=device,
+        threads=threads,
+        checkpoint_seconds=checkpoint_seconds,
+        together=together,
+    )
+    for run in runs:
         typer.echo(
             f"{run.corpus} {run.setting} seed {run.seed}: {run.status} {json.dumps(run.diverged or run.best)}"
         )

@@ -131,7 +131,8 @@ def test_a_finished_job_is_left_alone_and_a_new_seed_alone_is_trained(data: Path
     assert heard == []
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")} == before
     trained(two, data, tmp_path, say=heard.append)
-    assert all("of 1 runs" in line for line in heard)
+    assert "1 runs together" in heard[0]
+    assert all("of 1 runs" in line for line in heard[1:])
     after = {path: path.stat().st_mtime_ns for path in (folder / "seed-0").iterdir()}
     assert after.items() <= before.items()
     assert [run["seed"] for run in json.loads((folder / "setting.json").read_text())["runs"]] == [0, 1]

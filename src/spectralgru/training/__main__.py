@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="CPU threads of each process")
+    parser.add_argument("--together", type=int, help="runs trained at a time; default: all")
     options = parser.parse_args(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with joined(options.device) as (ranks, device):
             prepared = options.data / "prepared" / f"{job.corpus}.npz"
             places = (prepared, options.out, options.checkpoints)
-            runs = train(job, *places, device, _say, options.checkpoint_seconds, ranks)
+            runs = train(job, *places, device, _say, options.checkpoint_seconds, ranks, options.together)
         if ranks.first:
             for run in runs:
                 outcome = json.dumps(run.diverged or run.best)

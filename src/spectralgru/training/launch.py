@@ -36,6 +36,7 @@ def train_in(
     device: str | None = None,
     threads: int | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    together: int | None = None,
 ) -> list[Run]:
     """Train `job`, see `train`, sharing `threads` among `processes` (at least one a GPU), on `gpus` devices of its own.
 
@@ -62,9 +63,10 @@ def train_in(
             options += ["--checkpoint-seconds", str(checkpoint_seconds), "--device", device] + (
                 [] if threads is None else ["--threads", str(threads)]
             )
+            options += [] if together is None else ["--together", str(together)]
             launch(job, options, count, split, ids)
         # After a launch all runs are finished: this reads them and sums them up.
-        return train(job, prepared, root, checkpoints, device, _say, checkpoint_seconds)
+        return train(job, prepared, root, checkpoints, device, _say, checkpoint_seconds, together=together)
 
 
 def _say(line: str) -> None:

@@ -13,10 +13,11 @@ from spectralgru.errors import InputError, RunError
 from spectralgru.files import write_json
 from spectralgru.records import Run, read_run, run_path
 from spectralgru.training.checkpoint import CheckpointStore
-from spectralgru.training.data import part
+from spectralgru.training.data import part, width
 from spectralgru.training.distributed import ALONE, Ranks
+from spectralgru.training.memory import check_memory
 from spectralgru.training.session import Session
-from spectralgru.training.settings import Job
+from spectralgru.training.settings import Job, Replica
 from spectralgru.training.writing import Writer
 
 CHECKPOINT_SECONDS = 60.0
@@ -31,15 +32,26 @@ def train(
     say: Callable[[str], None] = print,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ranks: Ranks = ALONE,
+    together: int | None = None,
 ) -> list[Run]:
     """Train what is not finished yet; returns the records of all runs of the job, in its order.
 
-    `prepared`: the corpus' .npz. `root`: run directories go below it. A run whose record has the same key (settings,
-    data, code) is left as it is; a killed job goes on from its checkpoint to the same bits (on a CPU).
-    Raises Preempted after SIGTERM, RunError when something cannot be written; finished runs stay as they are.
+    `prepared`: the corpus' .npz. `root`: run directories go below it. `together`: how many runs at a time (None: all).
+    A run whose record has the same key (settings, data, code) is left as it is; a killed job goes on from its
+    checkpoint to the same bits (on a CPU). Raises Preempted after SIGTERM, RunError when something cannot be written,
+    InputError when the runs need more memory than is free; finished runs stay as they are.
     """
+    device = torch.device(device)
     try:
-        return _train(job, prepared, root, checkpoints, torch.device(device), say, checkpoint_seconds, ranks)
+        corpus = load(prepared)
+        keys = {replica: job.key(replica, corpus.sha256) for replica in job.replicas}
+        writer = Writer(job, root, keys, corpus, device)
+        say = say if ranks.first else lambda line: None
+        size = together or len(job.replicas)
+        for begin in range(0, len(job.replicas), size):
+            group = job.replicas[begin : begin + size]
+            _train(group, writer, checkpoints, say, checkpoint_seconds, ranks)
+        return ranks.agreed(lambda: _records(writer, root))
     except OSError as error:
         place = error.filename or f"{root} or {checkpoints}"
         raise RunError(
@@ -49,42 +61,42 @@ def train(
 
 
 def _train(
-    job: Job,
-    prepared: Path,
-    root: Path,
+    group: Sequence[Replica],
+    writer: Writer,
     checkpoints: Path,
-    device: torch.device,
     say: Callable[[str], None],
     checkpoint_seconds: float,
     ranks: Ranks,
-) -> list[Run]:
-    corpus = load(prepared)
-    say = say if ranks.first else lambda line: None
-    keys = {replica: job.key(replica, corpus.sha256) for replica in job.replicas}
-    writer = Writer(job, root, keys, corpus, device)
+) -> None:
+    """Train those of `group` that are not finished, together."""
+    job, keys, device = writer.job, writer.keys, writer.device
     # The device is part of the name: random numbers, and so checkpoints, of a CPU are of no use to a GPU.
-    job_key = hashlib.sha256("".join([*sorted(keys.values()), device.type]).encode()).hexdigest()
+    mine = sorted(keys[replica] for replica in group)
+    job_key = hashlib.sha256("".join([*mine, device.type]).encode()).hexdigest()
     store = CheckpointStore(checkpoints, job_key)
-
-    def records() -> list[Run]:
-        runs = [read_run(writer.directory(r)) for r in job.replicas]
-        _write_summaries(runs, root)
-        return runs
+    used = part(writer.corpus, job.data)
 
     def pending() -> list[int]:
-        return [i for i, r in enumerate(job.replicas) if not is_finished(writer.directory(r), keys[r])]
+        return [i for i, r in enumerate(group) if not is_finished(writer.directory(r), keys[r])]
 
     if ranks.agreed(pending):
         with store.lock(say) if ranks.first else nullcontext():
             while left := ranks.agreed(pending):  # none, if another process has trained them meanwhile
+                say(check_memory(job, len(left), width(used), device))
                 state, complaints = ranks.agreed(store.load)
                 for line in complaints:
                     say(line)
-                replicas = [job.replicas[i] for i in left]
-                session = Session(job, replicas, part(corpus, job.data), writer, device, say, ranks, state)
+                replicas = [group[i] for i in left]
+                session = Session(job, replicas, used, writer, device, say, ranks, state)
                 session.run(store, checkpoint_seconds)
                 ranks.agreed(store.clear)
-    return ranks.agreed(records)
+
+
+def _records(writer: Writer, root: Path) -> list[Run]:
+    """The records of all runs, summed up in their settings' folders."""
+    runs = [read_run(writer.directory(replica)) for replica in writer.job.replicas]
+    _write_summaries(runs, root)
+    return runs
 
 
 def is_finished(directory: Path, key: str) -> bool:

@@ -1,0 +1,67 @@
+"""What the runs of a job need of memory together, stated before they start, so that none is lost for want of it."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from spectralgru.errors import InputError
+from spectralgru.training.settings import Job
+
+FLOAT = 4
+# Copies of a run's weights: the weights, their gradient, the best so far, and its two models under test at the end.
+COPIES = 5
+# Tensors [T, B, H] per layer that live from forward to backward (inputs, masks, gates, candidates, states and the
+# gradients of them), and tensors [T, B, V] around the loss.
+STATES, LOGITS = 16, 4
+# Allocators keep what they do not need at the moment.
+SLACK = 1.2
+# Libraries, buffers, the program itself.
+PROGRAM = 600e6
+# What a container or a batch system grants, control groups version 2 and 1.
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def bytes_per_run(job: Job, size: int) -> float:
+    """What one more run adds; `size`: words or notes V."""
+    model, training = job.model, job.training
+    hidden, layers = model.hidden_size, model.num_layers
+    weights = size * (2 * hidden + 1) + 6 * layers * hidden**2
+    block = training.batch_size * training.bptt_steps
+    return FLOAT * SLACK * (COPIES * weights + block * (STATES * hidden * (layers + 1) + LOGITS * size))
+
+
+def bytes_available(device: torch.device) -> float:
+    """Free memory of the device; on a CPU no more than the container or the batch system grants."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = 1024.0 * float(lines["MemAvailable"].split()[0])
+    except OSError:  # not Linux: all there is
+        free = float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    for limit in LIMITS:
+        try:
+            free = min(free, float(Path(limit).read_text()))
+        except (OSError, ValueError):  # no such group, or no limit: "max"
+            continue
+    return free
+
+
+def check_memory(job: Job, runs: int, size: int, device: torch.device) -> str:
+    """Say what so many runs at once need; `size`: words or notes V.
+
+    Raises InputError when that is more than is free, with the number of runs that fit.
+    """
+    each, free = bytes_per_run(job, size), bytes_available(device)
+    need = PROGRAM + runs * each
+    if need > free:
+        fit = int((free - PROGRAM) / each)
+        remedy = (
+            f"train fewer at a time: --together {fit}" if fit > 0 else "free some, or take a smaller model"
+        )
+        raise InputError(
+            f"{runs} runs of {job.corpus} together need about {need / 1e9:.1f} GB of memory, {each / 1e6:.0f} MB each; "
+            f"{free / 1e9:.1f} GB are free on {device}: {remedy}"
+        )
+    return f"{job.corpus}: {runs} runs together, about {need / 1e9:.1f} of {free / 1e9:.1f} GB of memory"
