@@ -5,6 +5,7 @@ except for clipping, which acts on the whole gradient.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,13 @@ METHODS: dict[str, Callable[[PlainModel, float], Rule]] = {
     "orthogonal": orthogonal,
     "weight_decay": weight_decay,
 }
+
+
+def rule(model: PlainModel, method: str, value: float | None, clip: float | None = None) -> Rule:
+    """The method of this name, and clipping at `clip` on top. It changes the model, so comes before its optimiser."""
+    chosen = METHODS[method](model, value or 0.0)
+    return chosen if clip is None else replace(chosen, threshold=min(clip, chosen.threshold))
+
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "SGD": torch.optim.SGD,

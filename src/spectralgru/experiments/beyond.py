@@ -7,7 +7,7 @@ like any other. The part `cost` times a training step of every baseline, turn an
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from spectralgru.experiments.beyond_settings import Beyond, BeyondOn
 from spectralgru.experiments.plain_job import Cell, Optimizer, PlainJob
 from spectralgru.params import Params
 from spectralgru.records import Method, Run, run_path
-from spectralgru.training.settings import Replica
+from spectralgru.training.settings import DataSettings, ModelSettings, Replica
 
 COST = "cost"
 CELLS: dict[Cell, str] = {"GRU": "GRU", "LSTM": "LSTM", "paper": "GRU of the paper"}
@@ -38,7 +38,8 @@ class Baseline:
     value: float | None = None
     cell: Cell = "GRU"
     optimizer: Optimizer = "SGD"
-    layers: int | None = None  # None: as in the corpus' settings
+    layers: int | None = None  # None: as in the settings
+    clip: float | None = None  # threshold of clipping on top
 
     @property
     def name(self) -> str:
@@ -46,6 +47,7 @@ class Baseline:
         parts = [self.cell, "" if self.optimizer == "SGD" else self.optimizer]
         parts += ["" if self.layers is None else f"{self.layers}-layers", self.method.replace("_", "-")]
         parts += ["" if self.value is None else f"{self.value:g}"]
+        parts += ["" if self.clip is None else f"clipping-{self.clip:g}"]
         return "-".join(part for part in parts if part).lower()
 
     @property
@@ -57,7 +59,8 @@ class Baseline:
     @property
     def label(self) -> str:
         """Method as shown."""
-        return LABELS[self.method].format(self.value)
+        clipped = "" if self.clip is None else f" and clip {self.clip:g}"
+        return LABELS[self.method].format(self.value) + clipped
 
 
 def baselines(on: BeyondOn) -> Iterator[Baseline]:
@@ -66,7 +69,9 @@ def baselines(on: BeyondOn) -> Iterator[Baseline]:
     three = (*pair, ("none", None))
     alone: list[tuple[Method, float | None]] = [("spectral_norm", on.delta), ("orthogonal", None)]
     alone += [("weight_decay", strength) for strength in on.decays]
-    yield from (Baseline(*method) for method in (*three, *alone))
+    yield from (Baseline(*method) for method in three)
+    yield Baseline("constraint", on.delta, clip=on.threshold)
+    yield from (Baseline(*method) for method in alone)
     yield from (Baseline(*method, cell="paper") for method in pair)
     yield from (Baseline(*method, cell="LSTM") for method in three)
     if "Adam" in on.rates:
@@ -156,9 +161,19 @@ def _settings(params: Params) -> Beyond:
 
 def job(params: Params, corpus: str, baseline: Baseline) -> PlainJob:
     """What the runs of a baseline share."""
-    made = params.job(corpus, [])
     on = chosen(params)[corpus]
-    return PlainJob.of(made, on.epochs, baseline.layers, baseline.cell, baseline.optimizer)
+    model = ModelSettings(**on.model.model_dump())
+    return PlainJob(
+        corpus=corpus,
+        scale=params.scale,
+        data=DataSettings(**on.data.model_dump()),
+        model=model if baseline.layers is None else replace(model, num_layers=baseline.layers),
+        training=replace(params.job(corpus, []).training, epochs=on.epochs),
+        replicas=(),
+        cell=baseline.cell,
+        optimizer=baseline.optimizer,
+        clip=baseline.clip,
+    )
 
 
 def _replicas(baseline: Baseline, on: BeyondOn, seeds: list[int]) -> list[Replica]:

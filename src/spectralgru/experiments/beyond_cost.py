@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from spectralgru.corpora.dataset import Corpus
-from spectralgru.experiments.baselines import METHODS, OPTIMIZERS
+from spectralgru.experiments.baselines import OPTIMIZERS, rule
 from spectralgru.experiments.plain import PlainModel, State, step
 from spectralgru.experiments.plain_job import PlainJob
 from spectralgru.training.batches import training_stream
@@ -21,7 +21,7 @@ class _Training:
 
     def __init__(self, job: PlainJob, replica: Replica, corpus: Corpus) -> None:
         self.model = PlainModel(corpus, job.model, replica.seed, job.cell)
-        self.rule = METHODS[replica.method](self.model, replica.value or 0.0)
+        self.rule = rule(self.model, replica.method, replica.value, job.clip)
         self.optimizer = OPTIMIZERS[job.optimizer](self.model.parameters(), lr=replica.learning_rate)
         self.state: State = self.model.initial_state(job.training.batch_size)
         self.stream = training_stream(

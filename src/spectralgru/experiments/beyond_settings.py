@@ -5,14 +5,16 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, PositiveInt
 
 from spectralgru.experiments.plain_job import Optimizer
-from spectralgru.schema import CorpusName, Delta, Positive, Seeds, Strict, distinct
+from spectralgru.schema import CorpusName, Data, Delta, Model, Positive, Seeds, Strict, distinct
 
 Rates = Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]
 
 
 class BeyondOn(Strict):
-    """The baselines of one corpus; all else as in the corpus' settings."""
+    """The baselines of one corpus; batches and schedule as in the corpus' settings."""
 
+    data: Data = Data()
+    model: Model
     epochs: PositiveInt
     rates: dict[Optimizer, Rates] = Field(
         description="initial learning rates; every baseline is tried at all of its optimiser's and shown at its best"

@@ -1,7 +1,7 @@
 """What determines a run of the plain loop, as plain data; nothing here needs torch."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,17 +27,12 @@ class PlainJob(Job):
 
     cell: Cell = "GRU"
     optimizer: Optimizer = "SGD"
-
-    @classmethod
-    def of(cls, job: Job, epochs: int, layers: int | None, cell: Cell, optimizer: Optimizer) -> "PlainJob":
-        """`job` for the plain loop, of so many epochs; `layers`: None for as many as it has."""
-        model = job.model if layers is None else replace(job.model, num_layers=layers)
-        training = replace(job.training, epochs=epochs)
-        return cls(job.corpus, job.scale, job.data, model, training, (), cell, optimizer)
+    clip: float | None = None  # threshold of clipping on top of the method
 
     def settings(self) -> dict[str, Any]:
         """What the runs share, as JSON-ready data."""
-        return super().settings() | {"loop": "plain", "cell": self.cell, "optimizer": self.optimizer}
+        loop = {"loop": "plain", "cell": self.cell, "optimizer": self.optimizer, "clip": self.clip}
+        return super().settings() | loop
 
     def key(self, replica: Replica, data_sha256: str) -> str:
         """Hash of everything that determines the run of `replica`: settings, data and code."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spectralgru.corpora.dataset import Corpus
-from spectralgru.experiments.baselines import METHODS, OPTIMIZERS
+from spectralgru.experiments.baselines import OPTIMIZERS, rule
 from spectralgru.experiments.plain import PlainModel, evaluate, step
 from spectralgru.experiments.plain_job import PlainJob
 from spectralgru.records import Run, read_run
@@ -51,7 +51,7 @@ class _PlainRun:
         self.job, self.replica, self.corpus, self.writer = job, replica, corpus, writer
         self.begin = time.monotonic()
         self.model = PlainModel(corpus, job.model, replica.seed, job.cell)
-        self.rule = METHODS[replica.method](self.model, replica.value or 0.0)
+        self.rule = rule(self.model, replica.method, replica.value, job.clip)
         self.optimizer = OPTIMIZERS[job.optimizer](self.model.parameters(), lr=replica.learning_rate)
         rate = LearningRate(job.training.schedule, replica.learning_rate)
         self.progress = Progress(replica, rate, _weights(self.model), _spectrum(self.model))
