@@ -80,8 +80,8 @@ def sentences(table: pd.DataFrame, paper: Cost) -> list[str]:
         shares = ", ".join(f"{m} {_span(rows, m)}" for m in METHODS[1:])
         said.append(
             f"{corpus}: a step takes {1e3 * step:.3g} ms without constraint or clipping; share of the step, smallest "
-            f"to largest over delta: {shares}; in the steps timed {rows['above'].min():.3g} to {rows['above'].max():.3g} "
-            "singular values are above the bound, on average."
+            f"to largest over delta: {shares}; in the steps timed {rows['above'].min():.3g} to "
+            f"{rows['above'].max():.3g} singular values are above the bound, on average."
         )
     wide = table.pivot(index=["corpus", "delta"], columns="method", values="share")
     for better, worse in (("ours", "naive SVD"), ("truncated SVD", "naive SVD"), ("ours", "clipping")):
