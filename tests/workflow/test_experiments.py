@@ -14,7 +14,11 @@ ONLY = ["--cores", "1"]
 def campaign(tmp_path_factory):
     campaign = Campaign(tmp_path_factory.mktemp("experiments"), [0.2], [5], [0])
     sweep = {"epochs": 2, "rates": RATES, "methods": {"constraint": [0.2], "clipping": [5]}, "tolerance": 0.2}
-    campaign.values["quick"]["experiments"] = {"learning_rate": {"seeds": [0, 1], "corpora": {"ptb": sweep}}}
+    cost = {"model": {"hidden_size": 16, "input_scale": 1.0}, "deltas": [0.2, 1.4], "warm_up": 2, "steps": 6}
+    campaign.values["quick"]["experiments"] = {
+        "learning_rate": {"seeds": [0, 1], "corpora": {"ptb": sweep}},
+        "cost": {"corpora": {"ptb": cost}},
+    }
     campaign.write_params()
     campaign.use_tiny_corpus()
     campaign.first = campaign.run(*ONLY, "learning_rate")
@@ -64,20 +68,6 @@ def test_one_rate_more_trains_that_rate_only(campaign):
     assert ",2.56," in table.read_text()
 
 
-def test_one_method_more_trains_that_method_only(campaign):
-    before = runs(campaign)
-    campaign.values["quick"]["experiments"]["learning_rate"]["corpora"]["ptb"]["methods"]["clipping"] = [
-        5,
-        20,
-    ]
-    campaign.write_params()
-    code, output = campaign.run(*ONLY, "learning_rate")
-    assert code == 0, output
-    after = runs(campaign)
-    assert {path: after[path] for path in before} == before
-    assert {path.parts[-3] for path in after.keys() - before.keys()} == {"clipping-20"}
-
-
 def test_what_was_lost_or_changed_by_hand_is_made_again(campaign):
     out = campaign.folder / "results/quick/experiments/learning_rate"
     table, lost = out / "best_rates_ptb.html", sorted(runs(campaign))[0]
@@ -88,6 +78,20 @@ def test_what_was_lost_or_changed_by_hand_is_made_again(campaign):
     assert code == 0, output
     assert table.read_bytes() == kept
     assert lost.exists()
+
+
+def test_one_method_more_trains_that_method_only(campaign):
+    before = runs(campaign)
+    campaign.values["quick"]["experiments"]["learning_rate"]["corpora"]["ptb"]["methods"]["clipping"] = [
+        5,
+        20,
+    ]
+    campaign.write_params()
+    code, output = campaign.run(*ONLY, "results/quick/experiments/learning_rate/parts/ptb/rate-0.01.json")
+    assert code == 0, output
+    after = runs(campaign)
+    assert {path: after[path] for path in before} == before
+    assert {path.parts[-3] for path in after.keys() - before.keys()} == {"clipping-20"}
 
 
 def test_the_default_target_makes_the_experiments_that_are_chosen(campaign):
@@ -105,3 +109,22 @@ def test_an_experiment_without_settings_for_the_corpora_chosen_is_one_line(campa
     assert code != 0
     assert "no settings for chorales" in output
     assert "Traceback" not in output
+
+
+def test_cost_is_measured_and_its_table_names_the_machine(campaign):
+    code, output = campaign.run(*ONLY, "cost")
+    assert code == 0, output
+    out = campaign.folder / "results/quick/experiments/cost"
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["tables"] == ["table3.html"]
+    assert summary["figures"] == ["cost.svg"]
+    for suffix in ("csv", "md", "html", "tex"):
+        assert (out / f"table3.{suffix}").stat().st_size > 0
+    part = json.loads((out / "parts/ptb/delta-0.2.json").read_text())
+    assert len(part["steps"]) == 6
+    assert part["machine"]["threads"] == 1
+    text = (out / "table3.md").read_text()
+    assert f"torch {part['machine']['versions']['torch']}" in text
+    assert "50,200" in text
+    assert "†" in text
+    assert "Nothing to be done" in campaign.run(*ONLY, "cost")[1]
