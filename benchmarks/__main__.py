@@ -1,28 +1,22 @@
-"""The benchmarks of the engine, one after the other: `make bench`. Chaos, ddp and scaling have commands of their own.
+"""The engine's benchmarks: python -m benchmarks [NAME ...] [--device cuda]; no name: all of them.
 
-Each prints its table and writes benchmarks/local/<name>.json. They need data/prepared (`make reproduce` makes it) and a
-machine with nothing else to do.
+Each writes benchmarks/results/<name>.json, .md and .svg. They need data/prepared (`make reproduce` makes it; Nottingham
+by `spectralgru prepare --corpus nottingham`) and a machine with nothing else to do. `chaos`, `ddp`, `scaling` and
+`tracking` measure the workflow and have commands of their own.
 """
 
-import subprocess
-import sys
-from pathlib import Path
+import argparse
+import importlib
 
-HERE = Path(__file__).parent
-RUNS = {
-    "gru_layer": ["gru_layer.py"],
-    "gru_layer_1_thread": ["gru_layer.py", "--threads", "1"],
-    "projection_music": ["projection.py", "--corpus", "chorales", "--hidden", "200", "--layers", "2"],
-    "projection_words": [
-        "projection.py",
-        *("--corpus", "ptb", "--hidden", "650", "--layers", "1", "--rate", "1.0", "--steps", "60"),
-    ],
-}
+NAMES = ("gru_layer", "projection", "training_step", "end_to_end", "shapes")
 
-(HERE / "local").mkdir(exist_ok=True)
-for name, (script, *options) in RUNS.items():
-    print(f"\n== {name}", flush=True)
-    out = ["--out", str(HERE / "local" / f"{name}.json")]
-    done = subprocess.run([sys.executable, str(HERE / script), *options, *out], check=False)
-    if done.returncode:
-        sys.exit(f"benchmarks/{script} failed with exit code {done.returncode}; {name}.json was not written")
+parser = argparse.ArgumentParser(
+    prog="benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+parser.add_argument("--device", default="cpu", help="cpu or cuda")
+options = parser.parse_args()
+if unknown := set(options.names) - set(NAMES):
+    parser.error(f"{', '.join(sorted(unknown))}: no such benchmark; use {', '.join(NAMES)}")
+for name in options.names or NAMES:
+    importlib.import_module(f"benchmarks.{name}").run(options.device)

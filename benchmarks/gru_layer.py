@@ -1,124 +1,103 @@
-"""One GRU layer, forward and backward, against torch.nn.GRU(bias=False): python benchmarks/gru_layer.py --help
+"""One GRU layer, forward and backward, against torch.nn.GRU(bias=False) and the rate of one large product.
 
-Interleaved runs, medians; with one thread the clock is the process' CPU time, which other programs on the machine
-disturb least. GFLOP/s count the twelve H x H products a step and sequence costs forward and backward, and their rate
-is compared with that of torch.mm and of this package's product on one large matrix in the same run.
+GFLOP/s count the eighteen H x H products that a step of a sequence costs, six forward and twelve backward; `of GEMM`
+is their rate over that of [700, H] @ [H, 3H] by this package's product, in the same run. `products` is the time of
+those products by themselves, in their shapes and number: B rows at a time is all that a recurrence allows.
 """
 
-import argparse
-import json
-import platform
-import statistics
-import time
-from pathlib import Path
-
 import torch
+from benchmarks.measuring import interleaved, median, spread, write
+from torch import Tensor
 
 from spectralgru.gru import gru_layer
-from spectralgru.kernels.products import matmul
+from spectralgru.kernels.products import matmul, multiplier
 
-SHAPES = [
+SHAPES = [  # replicas, steps, lanes, hidden size
     (1, 35, 20, 650),
     (1, 35, 20, 200),
     (1, 200, 16, 200),
     (3, 35, 20, 128),
-    (3, 35, 20, 100),
     (10, 35, 20, 200),
+    (20, 35, 20, 650),
 ]
 
 
-def measure(functions: dict, repeats: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds per call of each function, `repeats` samples of about `seconds`, taken in turn."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    counts = {}
-    for name, function in functions.items():
-        function()
-        begin = clock()
-        function()
-        counts[name] = max(1, round(seconds / (clock() - begin)))
-    samples: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            begin = clock()
-            for _ in range(counts[name]):
-                function()
-            samples[name].append((clock() - begin) / counts[name])
-    return samples
-
-
-def case(replicas: int, steps: int, batch: int, hidden: int, repeats: int, seconds: float) -> dict:
-    x = torch.randn(replicas, steps, batch, hidden, requires_grad=True)
-    grad = torch.randn(replicas, steps, batch, hidden)
-    theirs = [torch.nn.GRU(hidden, hidden, bias=False) for _ in range(replicas)]
-    weights = [
-        torch.stack(w).detach().requires_grad_() for w in zip(*(g.parameters() for g in theirs), strict=True)
-    ]
+def case(device: str, replicas: int, steps: int, lanes: int, hidden: int) -> dict[str, object]:
+    """One row of the table."""
+    x = torch.randn(replicas, steps, lanes, hidden, device=device, requires_grad=True)
+    grad = torch.randn_like(x)
+    theirs = [torch.nn.GRU(hidden, hidden, bias=False, device=device) for _ in range(replicas)]
+    pairs = zip(*(gru.parameters() for gru in theirs), strict=True)
+    weights = [torch.stack(w).detach().requires_grad_() for w in pairs]
 
     def torch_gru() -> None:
         for i, gru in enumerate(theirs):
             torch.autograd.grad(gru(x[i])[0], [x, *gru.parameters()], grad[i])
 
-    def ours(reset: str) -> None:
-        torch.autograd.grad(gru_layer(x, None, *weights, reset=reset)[0], [x, *weights], grad)
+    def ours(reset: str) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(gru_layer(x, None, *weights, reset=reset)[0], [x, *weights], grad)
 
-    a, b = torch.randn(700, hidden), torch.randn(hidden, 3 * hidden)
-    samples = measure(
+    def products() -> None:
+        flat = x.detach().flatten(-3, -2)
+        wide = flat.repeat_interleave(3, -1)
+        for i in range(replicas):
+            w_ih, w_hh = (w[i].detach() for w in weights)
+            matmul(flat[i], w_ih.mT), matmul(wide[i], w_ih)
+            matmul(wide[i].mT, flat[i]), matmul(wide[i].mT, flat[i])
+            h, rz = flat[i, :lanes], wide[i, :lanes, : 2 * hidden].contiguous()
+            gates, candidate = w_hh[: 2 * hidden], w_hh[2 * hidden :]
+            forward = multiplier(gates.mT, lanes, steps), multiplier(candidate.mT, lanes, steps)
+            backward = multiplier(candidate, lanes, steps), multiplier(gates, lanes, steps)
+            for _ in range(steps):
+                forward[0](h), forward[1](h)
+                backward[0](h), backward[1](rz)
+
+    a, b = torch.randn(700, hidden, device=device), torch.randn(hidden, 3 * hidden, device=device)
+    samples = interleaved(
         {
-            "torch.nn.GRU": torch_gru,
+            "torch": torch_gru,
             "before": lambda: ours("before"),
             "after": lambda: ours("after"),
-            "torch.mm": lambda: torch.mm(a, b),
-            "matmul": lambda: matmul(a, b),
-        },
-        repeats,
-        seconds,
+            "products": products,
+            "gemm": lambda: matmul(a, b),
+        }
     )
-    medians = {name: statistics.median(values) for name, values in samples.items()}
-    products, layer = 2 * 700 * 3 * hidden**2, 2 * 3 * 2 * 3 * replicas * steps * batch * hidden**2
+    ms = {name: 1e3 * median(values) for name, values in samples.items()}
+    rate = 2 * 18 * replicas * steps * lanes * hidden**2 / ms["before"] / 1e6
+    gemm = 2 * 700 * 3 * hidden**2 / ms["gemm"] / 1e6
     return {
-        "replicas": replicas,
-        "steps": steps,
-        "batch": batch,
-        "hidden": hidden,
-        "milliseconds": {name: round(1e3 * value, 3) for name, value in medians.items()},
-        "spread": {name: round(max(v) / min(v) - 1, 3) for name, v in samples.items()},
-        "speedup_before": round(medians["torch.nn.GRU"] / medians["before"], 3),
-        "speedup_after": round(medians["torch.nn.GRU"] / medians["after"], 3),
-        "gflops": {
-            "before": round(layer / medians["before"] / 1e9, 1),
-            "torch.mm": round(products / medians["torch.mm"] / 1e9, 1),
-            "matmul": round(products / medians["matmul"] / 1e9, 1),
-        },
+        "R": replicas,
+        "T": steps,
+        "B": lanes,
+        "H": hidden,
+        "nn.GRU ms": ms["torch"],
+        "before ms": ms["before"],
+        "after ms": ms["after"],
+        "products ms": ms["products"],
+        "speed-up before": ms["torch"] / ms["before"],
+        "speed-up after": ms["torch"] / ms["after"],
+        "spread": max(spread(values) for values in samples.values()),
+        "GFLOP/s": rate,
+        "of GEMM": rate / gemm,
+        "of products": ms["products"] / ms["before"],
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.3, help="per sample")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+def run(device: str) -> None:
+    """Measure, print and write."""
     torch.manual_seed(0)
-    rows = []
-    print("  R    T   B    H  nn.GRU ms  before ms  speedup  after  GFLOP/s     mm  matmul")
-    for shape in SHAPES:
-        row = case(*shape, options.repeats, options.seconds)
-        rows.append(row)
-        ms, rate = row["milliseconds"], row["gflops"]
-        sizes = f"{shape[0]:>3} {shape[1]:>4} {shape[2]:>3} {shape[3]:>4}"
-        times = f"{ms['torch.nn.GRU']:>10.2f} {ms['before']:>10.2f}"
-        ratios = f"{row['speedup_before']:>8.2f} {row['speedup_after']:>6.2f}"
-        rates = f"{rate['before']:>8.0f} {rate['torch.mm']:>6.0f} {rate['matmul']:>7.0f}"
-        print(sizes, times, ratios, rates, flush=True)
-    if options.out:
-        machine = {"processor": platform.processor() or platform.machine(), "threads": options.threads}
-        machine |= {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
-        options.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    shapes = SHAPES if device.startswith("cuda") else SHAPES[:-1]  # the last one is a GPU's
+    rows = [case(device, *shape) for shape in shapes]
+    names = ["{R}x({T},{B},{H})".format(**row) for row in rows]
 
+    def draw(axes) -> None:
+        for offset, variant in ((-0.2, "before"), (0.2, "after")):
+            values = [row[f"speed-up {variant}"] for row in rows]
+            axes.bar([i + offset for i in range(len(rows))], values, 0.4, label=f'reset="{variant}"')
+        axes.axhline(1, color="black", linewidth=1)
+        axes.set_xticks(range(len(rows)), names, fontsize=7)
+        axes.set_ylabel("speed-up over torch.nn.GRU")
 
-if __name__ == "__main__":
-    main()
+    write(
+        "gru_layer", "GRU layer, forward and backward, against torch.nn.GRU(bias=False)", rows, draw, device
+    )

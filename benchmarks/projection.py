@@ -1,146 +1,77 @@
-"""What the projection costs: python benchmarks/projection.py --corpus nottingham --hidden 200 --layers 2 --help
+"""The projection against naive decompositions, over the size of the matrix and the share of values at the bound.
 
-Along a real training run (the trainer's own engine, one replica per delta, one after the other), on one thread and in
-CPU time: milliseconds of a training step without the projection, the projection's share of it, how often each form
-was taken, and what clipping by SVD or by the Gram matrix's eigenvectors would have cost for the same matrices.
+A matrix with that share of its singular values at the bound gets small low-rank updates, as a gradient's, and is
+projected after each: by `SpectralProjection` (which remembers), by its whole-matrix forms, and by `torch.linalg.svd`.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections import Counter
-from pathlib import Path
+import itertools
 
 import torch
+from benchmarks.measuring import interleaved, median, spread, write
 
-from spectralgru import projection
-from spectralgru.corpora.dataset import load
-from spectralgru.kernels.clip import clip
 from spectralgru.projection import SpectralProjection
-from spectralgru.training.batches import training_stream
-from spectralgru.training.data import part
-from spectralgru.training.replicas import Engine
-from spectralgru.training.settings import DataSettings, ModelSettings, Replica
+
+SIZES = (50, 100, 200, 400, 650)
+SHARES = (0.0, 0.02, 0.05, 0.2, 1.0)
+BOUND, UPDATE, RANK = 1.8, 0.1, 4
 
 
-def whole(weight: torch.Tensor, bound: float, method: str) -> float:
-    """Seconds of CPU time to clip by one decomposition."""
-    begin = time.process_time()
-    clip(weight, torch.full((len(weight),), bound), method)
-    return time.process_time() - begin
+class Moving:
+    """A matrix under way: every call updates it and projects it by one method."""
+
+    def __init__(self, n: int, share: float, method: str, device: str) -> None:
+        self.generator = torch.Generator(device).manual_seed(0)
+        self.shape = (n, RANK)
+        u, v = (torch.linalg.qr(self._draw(n, n)).Q for _ in range(2))
+        at = max(int(share > 0), round(share * n))
+        s = torch.cat([torch.full((at,), 1.0), torch.linspace(0.93, 0.05, n - at)]).to(device) * BOUND
+        self.weight = ((u * s) @ v.T)[None].contiguous()
+        self.naive = method == "torch.linalg.svd"
+        self.projection = SpectralProjection(
+            torch.tensor([BOUND]), "auto" if self.naive or method == "ours" else method
+        )
+
+    def _draw(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=self.generator, device=self.generator.device)
+
+    def __call__(self) -> None:
+        update = self._draw(*self.shape) @ self._draw(*self.shape[::-1])
+        update *= UPDATE / update.norm()
+        self.weight += update - 0.01 * self.weight  # the decay keeps the rest of the spectrum where it is
+        if self.naive:
+            u, s, vh = torch.linalg.svd(self.weight)
+            self.weight = (u * s.clamp_max(BOUND).unsqueeze(-2)) @ vh
+        else:
+            self.projection.project_(
+                self.weight, torch.tensor([UPDATE + 0.02 * BOUND * self.shape[0] ** 0.5])
+            )
 
 
-class Meter:
-    """Times every `project_` of an engine and counts the forms it takes."""
-
-    def __init__(self) -> None:
-        self.seconds, self.forms, self.baselines = 0.0, Counter(), {"svd": [], "eigh": []}
-        original, few, decompose = SpectralProjection.project_, projection.clip_few, SpectralProjection._whole
-
-        def project(this, weight, update_norm=None):
-            if self.forms["calls"] % 50 == 0:
-                for method, times in self.baselines.items():
-                    times.append(whole(weight, this.max_sv[0], method))
-            begin = time.process_time()
-            report = original(this, weight, update_norm)
-            self.seconds += time.process_time() - begin
-            self.forms["calls"] += 1
-            return report
-
-        def count_few(*args):
-            result = few(*args)
-            self.forms["subspace" if result is not None else "subspace gave up"] += 1
-            return result
-
-        def count_whole(*args):
-            self.forms["whole"] += 1
-            return decompose(*args)
-
-        self.patches = [
-            (SpectralProjection, "project_", original, project),
-            (projection, "clip_few", few, count_few),
-        ]
-        self.patches += [(SpectralProjection, "_whole", decompose, count_whole)]
-
-    def __enter__(self) -> "Meter":
-        for owner, name, _, new in self.patches:
-            setattr(owner, name, new)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for owner, name, old, _ in self.patches:
-            setattr(owner, name, old)
+METHODS = ("ours", "eigh", "torch.linalg.svd")
 
 
-def train(options: argparse.Namespace, delta: float) -> list[dict]:
-    """One row for each of `options.laps` equal parts of the run."""
-    corpus = part(load(options.data / f"{options.corpus}.npz"), DataSettings(vocabulary=options.vocabulary))
-    model = ModelSettings(options.hidden, options.layers, 0.01, options.dropout, options.init_scale)
-    engine = Engine(corpus, model, [Replica("constraint", delta, 0, options.rate)], 20, torch.device("cpu"))
-    rows, step, epoch, length = [], 0, 0, options.steps // options.laps
-    while True:
-        epoch += 1
-        stream = training_stream(corpus, [0], epoch, 20, 35, torch.device("cpu"))
-        engine.start_epoch()
-        for index in range(len(stream)):
-            if step % length == 0:
-                meter = Meter()
-                begin = time.process_time()
-            with meter:
-                engine.step(stream.chunk(index))
-            step += 1
-            if step % length == 0:
-                baselines = {m: statistics.median(times) for m, times in meter.baselines.items()}
-                spent = sum(map(sum, meter.baselines.values()))
-                rest = time.process_time() - begin - meter.seconds - spent
-                calls = meter.forms.pop("calls")
-                row = {
-                    "delta": delta,
-                    "steps": step,
-                    "step_ms": 1e3 * rest / length,
-                    "projection": meter.seconds / rest,
-                    "svd": options.layers * baselines["svd"] * length / rest,
-                    "eigh": options.layers * baselines["eigh"] * length / rest,
-                    "saturated": int(engine.saturated.sum()),
-                    "forms": {"calls": calls, **meter.forms},
-                }
-                rows.append(row)
-                print(
-                    f"{delta:>5} {step:>6} {row['step_ms']:>8.1f} {100 * row['projection']:>10.1f}"
-                    f" {100 * row['eigh']:>6.1f} {100 * row['svd']:>6.1f} {row['saturated']:>9}  {row['forms']}",
-                    flush=True,
-                )
-            if step == options.steps:
-                return rows
+def run(device: str) -> None:
+    """Measure, print and write."""
+    rows = []
+    for n, share in itertools.product(SIZES, SHARES):
+        samples = interleaved({m: Moving(n, share, m, device) for m in METHODS}, seconds=0.15)
+        ms = {name: 1e3 * median(values) for name, values in samples.items()}
+        rows.append(
+            {"n": n, "share at the bound": share}
+            | {f"{name} ms": value for name, value in ms.items()}
+            | {
+                "eigh / ours": ms["eigh"] / ms["ours"],
+                "SVD / ours": ms["torch.linalg.svd"] / ms["ours"],
+                "spread": max(spread(values) for values in samples.values()),
+            }
+        )
 
+    def draw(axes) -> None:
+        for share in SHARES:
+            values = [row["SVD / ours"] for row in rows if row["share at the bound"] == share]
+            axes.plot(SIZES, values, marker="o", label=f"{share:.0%} at the bound")
+        axes.axhline(1, color="black", linewidth=1)
+        axes.set_xlabel("n")
+        axes.set_ylabel("time of torch.linalg.svd over ours")
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=Path("data/prepared"))
-    parser.add_argument("--corpus", default="nottingham")
-    parser.add_argument("--vocabulary", type=int)
-    parser.add_argument("--hidden", type=int, default=200)
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--dropout", type=float, default=0.5)
-    parser.add_argument("--rate", type=float, default=0.1)
-    parser.add_argument("--init-scale", type=float, default=1.0)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--laps", type=int, default=4)
-    parser.add_argument("--deltas", type=float, nargs="+", default=[0.2, 0.5, 0.8, 1.1, 1.4])
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    print(
-        f"{'delta':>5} {'steps':>6} {'step ms':>8} {'projection%':>10} {'eigh%':>6} {'svd%':>6} {'saturated':>9}"
-    )
-    rows = [row for delta in options.deltas for row in train(options, delta)]
-    if options.out:
-        settings = {k: v for k, v in vars(options).items() if k not in ("out", "data")}
-        options.out.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    write("projection", "The projection after an update, against torch.linalg.svd", rows, draw, device)

@@ -340,6 +340,17 @@ def schema() -> None:
 
 
 @app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="default: all")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """Measure the engine against named baselines: benchmarks/results/*.{json,md,svg}."""
+    if not Path("benchmarks/__main__.py").exists():
+        raise InputError("benchmarks/: not here; run `spectralgru bench` in a checkout of the repository")
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *(names or []), "--device", device])
+
+
+@app.command()
 def doctor(data: DataOption = DATA, params: ParamsOption = PARAMS) -> None:
     """Say what this machine has and what is missing."""
     from spectralgru.doctor import diagnose
