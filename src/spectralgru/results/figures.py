@@ -21,6 +21,7 @@ RADIUS = "spectral radius $|\\lambda_1(J)|$"
 SCATTER_POINTS = 2000  # a panel; more only makes the file heavy
 RADIUS_LIMIT = 2.0  # an exploding run goes far beyond; what matters happens around 1
 SIGMA_LIMIT = 5.0
+BEYOND = 1.5  # learning curves are cut at this multiple of the worst value of a run that finished
 PANELS = {"constraint": "constraint", "clipping": "gradient clipping", "none": "unconstrained"}
 
 Runs = dict[Setting, list[RunFiles]]  # one list per setting, in the order of the seeds
@@ -133,6 +134,10 @@ def learning_curves(runs: Runs) -> Figure:
             band.index, band["min"], band["max"], color=look[setting].color, alpha=0.18, linewidth=0
         )
     _log_scale(axes)
+    finished = (i for items in runs.values() for i in items if i.run.status == "finished")
+    worst = max((i.history["valid_metric"].max() for i in finished), default=np.inf)
+    if axes[0].get_ylim()[1] > BEYOND * worst:  # a run that explodes would flatten all others
+        axes[0].set_ylim(0.9 * min(ax.dataLim.ymin for ax in axes), BEYOND * worst)
     for ax, name in zip(axes, ("constraint", "clipping and unconstrained"), strict=True):
         ax.set_title(name)
         ax.set_xlabel("epoch")
