@@ -15,7 +15,7 @@ TARGET ?= cpu
 # Several times as fast as gzip, and smaller; kernels before 4.14 cannot read it: SIF_OPTIONS=
 SIF_OPTIONS ?= --mksquashfs-args='-comp zstd -Xcompression-level 6'
 
-.PHONY: help setup reproduce test test-unit test-container lint format ui report bench lock audit image sif schema clean
+.PHONY: help setup reproduce test test-unit test-container lint format ui report workflow-report bench lock audit image sif schema clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,11 +58,15 @@ ui: setup ## MLflow on http://127.0.0.1:5000 (PORT=...)
 	spectralgru track # only what is not there yet
 	spectralgru ui --port $(PORT)
 
-report: setup ## report.html: one page with all tables and figures
-	snakemake --report report.html
+report: setup ## results/<scale>/report.html: one page of answer, tables, figures, claims, provenance
+	snakemake --cores all report
+	@spectralgru report
+
+workflow-report: setup ## workflow-report.html: the jobs that ran, their times and code
+	snakemake --report workflow-report.html
 
 bench: setup ## benchmarks, as ratios against named baselines
-	$(BIN)/python -m benchmarks
+	spectralgru bench
 
 lock: setup ## resolve the versions anew
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
@@ -86,4 +90,4 @@ schema: setup ## write the JSON schema of params.yaml
 	spectralgru schema > workflow/schemas/params.schema.json
 
 clean: ## remove results, logs and caches; corpora and the environment stay
-	rm -rf results logs report.html .checkpoints .snakemake mlflow.db mlruns mlartifacts
+	rm -rf results logs workflow-report.html .checkpoints .snakemake mlflow.db mlruns mlartifacts

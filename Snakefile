@@ -1,4 +1,4 @@
-"""Corpora -> training -> MLflow, tables, figures. Parameters: params.yaml. Start: `snakemake --cores all`."""
+"""Corpora -> training -> MLflow, tables, figures, report. Parameters: params.yaml. Start: `snakemake --cores all`."""
 
 import sys
 
@@ -27,6 +27,7 @@ report: "workflow/report/workflow.rst"
 
 localrules:
     all,
+    report,
     prepare_all,
     train_all,
     learning_rate,
@@ -40,11 +41,17 @@ rule all:
         TABLES,
         FIGURES,
         PROVENANCE,
+        rules.write_report.output,
         expand(
             f"{ROOT}/experiments/{{experiment}}/summary.json",
             experiment=PARAMS.experiments,
         ),
         expand(f"{ROOT}/tracking/{{corpus}}.json", corpus=CORPORA),
+
+
+rule report:
+    input:
+        rules.write_report.output,
 
 
 rule prepare_all:

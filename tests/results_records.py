@@ -1,10 +1,20 @@
 """Run directories with plausible numbers, written through `records.write_run`, for the tests of what reads them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 
+from spectralgru.files import write_json
+from spectralgru.provenance import write_provenance
 from spectralgru.records import Run, run_path, write_run
+from spectralgru.results.claims import write_claims
+from spectralgru.results.curves import write_curves
+from spectralgru.results.figures import write_figures
+from spectralgru.results.report import write_report
+from spectralgru.results.tables import write_tables
+
+REPOSITORY = Path(__file__).parents[1]
 
 SETTINGS = {
     "ptb": [("constraint", 0.2), ("constraint", 0.5), ("clipping", 5.0), ("clipping", 20.0), ("none", None)],
@@ -168,3 +178,33 @@ def make_campaign(
                     make_run(root, corpus, method, value, seed, diverged_in=diverged, **options)
                 )
     return directories
+
+
+def make_results(
+    folder: Path, corpora: dict = SETTINGS, seeds: tuple[int, ...] = (0, 1, 2), **options
+) -> Path:
+    """Runs and all that is made of them, the report included, below `folder`; returns `folder/results/quick`."""
+    root, data = folder / "results" / "quick", folder / "data"
+    make_campaign(root, corpora, seeds, **options)
+    for corpus in corpora:
+        raw = {"raw.txt": {"sha256": "cd" * 32, "source": "mirror"}}
+        record = {"sha256": "ab" * 32, "recipe": 1, "raw": raw, "licence": "free", "counts": {}}
+        write_json(data / "prepared" / f"{corpus}.json", record)
+    for write in (write_tables, write_curves, write_figures, write_claims):
+        write(root, corpora, seeds, "quick")
+    write_provenance(root, corpora, seeds, data, REPOSITORY / "params.yaml")
+    write_report(root)
+    return root
+
+
+def make_experiment(folder: Path, title: str = "Does a lower rate repair clipping?", **more) -> None:
+    """A finished experiment in `folder`, with a table and a figure from the campaign that lies two folders above."""
+    root = folder.parents[1] if folder.parent.name == "experiments" else folder.parent
+    folder.mkdir(parents=True)
+    for source, name in (("tables/table1.html", "rates.html"), ("tables/table1.csv", "rates.csv")):
+        shutil.copy(root / source, folder / name)
+    for suffix in ("svg", "pdf"):
+        shutil.copy(root / f"figures/ptb-trajectory.{suffix}", folder / f"heat_map.{suffix}")
+    answer = ["Clipping works at 3 of 7 rates.", "The constraint works at 5 of 7 <rates> & more."]
+    summary = {"title": title, "answer": answer, "tables": ["rates.html"], "figures": ["heat_map.svg"]}
+    write_json(folder / "summary.json", summary | more)

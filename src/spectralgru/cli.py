@@ -258,6 +258,14 @@ def provenance(
             typer.echo(line)
 
 
+@app.command()
+def report(params: ParamsOption = PARAMS, scale: ScaleOption = None) -> None:
+    """Write report.html: one page of answer, tables, figures, claims and provenance, as they are there."""
+    from spectralgru.results.report import write_report
+
+    typer.echo(write_report(Path("results") / _params(params, scale).scale))
+
+
 def _results(write: Any, params: Path, scale: str | None, corpora: list[str] | None) -> None:
     chosen = _params(params, scale)
     settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}

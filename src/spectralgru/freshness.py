@@ -13,8 +13,9 @@ from typing import Any
 
 from spectralgru.files import sha256
 from spectralgru.params import Params
-from spectralgru.provenance import WRITTEN, artifacts, results_sha256
+from spectralgru.provenance import WRITTEN, artifacts, report_made_from, results_sha256
 from spectralgru.records import run_path
+from spectralgru.results.names import REPORT
 
 OUTDATED = 1_000_000_000  # nanoseconds since 1970: older than anything (0 would mean "no date" to Snakemake)
 
@@ -57,6 +58,10 @@ def _settle_results(root: Path, expected: Mapping[str, Keys], newest: int, bench
     for path, confirmed in good.items():
         confirm([root / path], confirmed, date)
     confirm([root / name for name in WRITTEN], all(good.values()), date)
+    page = root / REPORT
+    made_from = f'content="{report_made_from(root)}"'
+    whole = all(good.values()) and page.exists() and made_from in _head(page)
+    confirm([page], whole, max([date, *map(date_of, root.glob("experiments/*/summary.json"))]))
     for corpus, keys in expected.items():
         tracked = root / "tracking" / f"{corpus}.json"
         whole = all(good[path] for path in good if shown[path] == [corpus])
@@ -92,6 +97,11 @@ def _summed_up(summary: Path, root: Path, keys: Keys) -> bool:
     asked = {path: key for path, key in keys.items() if path.startswith(f"{folder}/")}
     found = {f"{folder}/seed-{run['seed']}": run["key"] for run in read_json(summary).get("runs", [])}
     return found == asked and all((root / path / "run.json").exists() for path in asked)
+
+
+def _head(page: Path) -> str:
+    with page.open(encoding="utf-8") as file:
+        return file.read(1000)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -92,6 +92,17 @@ def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) ->
     }
 
 
+def report_made_from(root: Path) -> str:
+    """Hash of what the report is made from: provenance (of tables, figures, claims, code) and finished experiments."""
+    made = [
+        root / WRITTEN[0],
+        *sorted(root.glob("experiments/*/summary.json")),
+        root / "samples" / "summary.json",
+    ]
+    lines = [f"{path.relative_to(root).as_posix()} {sha256(path)}" for path in made if path.exists()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def write_provenance(
     root: Path, settings: Settings, seeds: Sequence[int], data: Path, params: Path
 ) -> list[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from results_records import make_run
+from results_records import make_experiment, make_run
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256, write_json
 from spectralgru.freshness import run_keys, settle
@@ -15,6 +15,8 @@ from spectralgru.provenance import WRITTEN, artifacts, write_provenance
 from spectralgru.results.claims import write_claims
 from spectralgru.results.curves import write_curves
 from spectralgru.results.figures import write_figures
+from spectralgru.results.names import REPORT
+from spectralgru.results.report import write_report
 from spectralgru.results.tables import write_tables
 from spectralgru.results.trace import explain, find, read_record
 
@@ -74,6 +76,7 @@ class Campaign:
         for write in (write_tables, write_curves, write_figures, write_claims):
             write(self.root, self.settings, self.seeds, "quick")
         write_provenance(self.root, self.settings, self.seeds, self.data, REPOSITORY / "params.yaml")
+        write_report(self.root)
 
     def shuffle(self):
         """Dates as a clone and `dvc pull` leave them: results before what they were made from."""
@@ -84,7 +87,7 @@ class Campaign:
     def outdated(self, params=None):
         """Files that Snakemake would make again, by the rule that an output may not be older than an input."""
         settle(params or self.params, self.data, self.root, self.logs)
-        made = [*artifacts(CORPORA), *WRITTEN, *(f"tracking/{corpus}.json" for corpus in CORPORA)]
+        made = [*artifacts(CORPORA), *WRITTEN, REPORT, *(f"tracking/{corpus}.json" for corpus in CORPORA)]
         dates = {name: (self.root / name).stat().st_mtime_ns for name in made}
         found = set()
         newest = 0
@@ -220,7 +223,7 @@ def test_results_of_other_parameters_are_outdated_until_they_are_asked_for_again
     campaign.shuffle()
     changed = parameters(constraint=[0.2, 0.8])
     found = campaign.outdated(changed)
-    assert set(artifacts(CORPORA)) | set(WRITTEN) <= found
+    assert {*artifacts(CORPORA), *WRITTEN, REPORT} <= found
     assert not [name for name in found if name.endswith("constraint-0.2")]
     assert campaign.outdated() == set()
 
@@ -243,6 +246,15 @@ def test_a_file_touched_by_hand_is_made_again(campaign):
     path = campaign.root / "figures" / "ptb-trajectory.svg"
     path.write_text(path.read_text() + " ")
     assert "figures/ptb-trajectory.svg" in campaign.outdated()
+
+
+def test_the_report_follows_the_experiments_that_are_there(campaign):
+    make_experiment(campaign.root / "experiments" / "learning_rate")
+    campaign.shuffle()
+    assert campaign.outdated() == {REPORT}
+    write_report(campaign.root)
+    campaign.shuffle()
+    assert campaign.outdated() == set()
 
 
 def test_runs_that_mlflow_has_not_seen_are_tracked_again(campaign):

@@ -47,6 +47,10 @@ def test_everything_is_made(finished):
         finished.tables()
     )
     assert len(list((results / "figures").glob("*.svg"))) == 10
+    claims = json.loads((results / "claims.json").read_text())
+    assert {claim["corpus"] for claim in claims} == {"ptb", "chorales"}
+    page = (results / "report.html").read_text()
+    assert all(claim["statement"].split("(")[0] in page for claim in claims)
     for run in results.glob("runs/*/*/seed-*"):
         assert {p.name for p in run.iterdir()} == {
             "run.json",
@@ -70,9 +74,10 @@ def test_constrained_runs_never_leave_the_bound(finished):
 
 
 def test_the_second_time_nothing_is_done(finished):
-    code, output = finished.run()
-    assert code == 0
-    assert "Nothing to be done" in output
+    for target in ("all", "report"):
+        code, output = finished.run(target)
+        assert code == 0
+        assert "Nothing to be done" in output
 
 
 def test_a_caption_trains_nothing(finished, tmp_path):
@@ -110,7 +115,7 @@ def test_one_delta_changed_trains_that_delta_only(finished):
     assert jobs.pop("train_setting") == {"corpus=ptb, setting=constraint-0.3"}
     assert jobs.pop("track_runs") == {"corpus=ptb"}
     assert jobs.pop("draw_figures") == {"corpus=ptb"}
-    assert jobs.keys() == {"write_tables", "write_provenance", "all"}
+    assert jobs.keys() == {"write_tables", "write_claims", "write_provenance", "write_report", "all"}
     code, output = finished.run()
     assert code == 0, output
     assert "constraint-0.3" in (finished.folder / "results/quick/tables/table1.csv").read_text()
@@ -131,10 +136,10 @@ def test_one_seed_more_trains_one_run_more(finished):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_the_report_is_one_page(finished):
-    code, output = finished.run("--report", "report.html")
+def test_snakemakes_own_report_is_one_page(finished):
+    code, output = finished.run("--report", "workflow-report.html")
     assert code == 0, output
-    page = (finished.folder / "report.html").read_text()
+    page = (finished.folder / "workflow-report.html").read_text()
     assert "ptb-learning_curves" in page
     assert not re.search(r'<(script|link)[^>]+(src|href)="https?://', page)
 

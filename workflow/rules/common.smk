@@ -61,15 +61,15 @@ PROVENANCE = expand(f"{ROOT}/{{name}}", name=WRITTEN)
 
 # Only the process that plans: jobs on other machines parse this file too.
 if workflow.is_main_process:
-    settle(PARAMS, Path("data"), Path(ROOT), Path("logs"))
     settle_experiments(PARAMS, Path("data"), Path(ROOT))
+    settle(PARAMS, Path("data"), Path(ROOT), Path("logs"))
 
 SUCCESS = f"""
 Everything is up to date at scale {SCALE}.
   tables   {ROOT}/tables/   (table1.md: words, table2.md: music; also csv, html, tex)
   figures  {ROOT}/figures/
   answers  {ROOT}/experiments/   (made with `snakemake --cores all learning_rate cost`)
-  report   make report      one page with all of it: report.html
+  report   make report      the page to open first: {ROOT}/report.html
   runs     make ui          every run in MLflow, http://127.0.0.1:5000
   paper    snakemake --cores all --config scale=paper      the paper's own settings (days on a CPU)
 """

@@ -1,3 +1,6 @@
+from spectralgru.results.names import CLAIMS, REPORT
+
+
 rule write_tables:
     input:
         trained_all,
@@ -62,10 +65,41 @@ rule draw_figures:
         "spectralgru figures --scale {params.scale} --corpus {wildcards.corpus} > {log} 2>&1"
 
 
+rule write_claims:
+    input:
+        trained_all,
+    output:
+        [
+            (
+                report(
+                    f"{ROOT}/{name}", caption="../report/claims.rst", category="Claims"
+                )
+                if name.endswith(".html")
+                else f"{ROOT}/{name}"
+            )
+            for name in CLAIMS
+        ],
+    log:
+        f"logs/claims/{SCALE}.log",
+    benchmark:
+        f"logs/benchmarks/claims/{SCALE}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        scale=SCALE,
+        corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
+    shell:
+        "spectralgru claims --scale {params.scale} {params.corpora} > {log} 2>&1"
+
+
 rule write_provenance:
     input:
         TABLES,
         FIGURES,
+        rules.write_claims.output,
     output:
         [
             (
@@ -89,6 +123,31 @@ rule write_provenance:
         corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
     shell:
         "spectralgru provenance --scale {params.scale} {params.corpora} > {log} 2>&1"
+
+
+rule write_report:
+    # Samples and experiments not asked for are shown too, if they are there; `settle` tells when they change.
+    input:
+        rules.write_provenance.output,
+        expand(
+            f"{ROOT}/experiments/{{experiment}}/summary.json",
+            experiment=PARAMS.experiments,
+        ),
+    output:
+        f"{ROOT}/{REPORT}",
+    log:
+        f"logs/report/{SCALE}.log",
+    benchmark:
+        f"logs/benchmarks/report/{SCALE}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        scale=SCALE,
+    shell:
+        "spectralgru report --scale {params.scale} > {log} 2>&1"
 
 
 rule track_runs:

@@ -4,7 +4,28 @@ from collections.abc import Sequence
 
 WORDS = ("ptb",)  # every other corpus is music
 
-FIGURE_NAMES = ("trajectory", "radius_gradient", "learning_curves", "gradient_norms", "singular_values")
+# What each figure shows; workflow/report/<name>.rst says the same to Snakemake.
+FIGURE_CAPTIONS = {
+    "trajectory": (
+        "Gradient norm (largest of each interval of steps) above the spectral radius of the Jacobian at the "
+        "origin along training of one run a method; at the dashed line the origin loses its stability."
+    ),
+    "radius_gradient": (
+        "Gradient norm against spectral radius, every recorded interval of all seeds; right of the dashed "
+        "line the origin is unstable."
+    ),
+    "learning_curves": (
+        "Validation by epoch and setting: mean over the seeds that reached the epoch, band from the lowest to "
+        "the highest."
+    ),
+    "gradient_norms": "Gradient norm before clipping (largest of each interval of steps), all seeds, by setting.",
+    "singular_values": (
+        "Singular values of the recurrent candidate weights before and after training, first seed, with the "
+        "bounds of the constraint."
+    ),
+}
+FIGURE_NAMES = tuple(FIGURE_CAPTIONS)
+REPORT = "report.html"
 CLAIMS = ("claims.json", "claims.md", "claims.html")
 
 

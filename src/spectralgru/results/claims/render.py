@@ -37,7 +37,7 @@ def footnote(claims: Sequence[Record]) -> str:
     used = {claim["provenance"] for claim in claims}
     marks = [mark for name, mark in load_paper().marks.items() if name in used]
     told = "; ".join(f"{mark.symbol or 'no mark'}: {mark.meaning}" for mark in marks)
-    return f"{RULES} The sentences are ours, after the paper's; what of it they rest on is, {told}."
+    return f"{RULES} The sentences are ours, after the paper's, which we know thus: {told}."
 
 
 def by_corpus(claims: Sequence[Record]) -> Iterator[tuple[str, str, list[Record]]]:

@@ -1,0 +1,114 @@
+"""Pieces of the report, read from the files they are of."""
+
+import base64
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectralgru.errors import InputError
+from spectralgru.results.names import CLAIMS
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it stands in its own page."""
+
+    caption: str  # HTML
+    html: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as an image that is part of the page."""
+
+    source: str  # data: URL
+    caption: str
+    files: list[str]  # the SVG, and the PDF if it is there
+
+
+@dataclass(frozen=True)
+class Section:
+    """An experiment, or the samples."""
+
+    id: str
+    title: str
+    answer: list[str]
+    tables: list[tuple[Table, list[str]]]
+    figures: list[Figure]
+    links: list[tuple[str, str]]  # text and target
+
+
+def read_claims(root: Path) -> list[dict[str, Any]]:
+    """Read `root/claims.json`."""
+    path = root / CLAIMS[0]
+    try:
+        claims: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); make it with `snakemake`") from None
+    return claims
+
+
+def table(path: Path) -> Table:
+    """Caption and table of a page that holds one."""
+    page = _read(path)
+    found = re.search(r"<table.*?</table>", page, re.DOTALL)
+    if found is None:
+        raise InputError(f"{path}: holds no table; make it again with `snakemake`")
+    caption = re.search(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
+    body = found[0].replace("<th>", '<th scope="row">')
+    return Table(caption[1] if caption else "", body)
+
+
+def figure(root: Path, name: str, caption: str) -> Figure:
+    """The figure `root/name` (SVG) as part of the page."""
+    data = base64.b64encode(_read(root / name).encode()).decode()
+    files = present(root, [name, f"{name.removesuffix('.svg')}.pdf"])
+    return Figure(f"data:image/svg+xml;base64,{data}", caption, files)
+
+
+def sections(root: Path) -> list[Section]:
+    """Experiments and samples below `root` that are finished: those with a summary."""
+    found = [*sorted(root.glob("experiments/*/summary.json")), root / "samples" / "summary.json"]
+    return [_section(root, path) for path in found if path.exists()]
+
+
+def present(root: Path, names: Iterable[str]) -> list[str]:
+    """Those of the files `root/name` that are there: links must lead somewhere."""
+    return [name for name in names if (root / name).exists()]
+
+
+def _section(root: Path, path: Path) -> Section:
+    folder = path.parent.relative_to(root).as_posix()
+    try:
+        summary = json.loads(_read(path))
+        title = summary["title"]
+        tables = [(table(path.parent / name), _forms(root, f"{folder}/{name}")) for name in summary["tables"]]
+        figures = [
+            figure(
+                root, f"{folder}/{name}", f"{title}: {Path(name).stem.replace('_', ' ').replace('-', ', ')}"
+            )
+            for name in summary["figures"]
+        ]
+        links = [
+            (link["text"], f"{folder}/{link['href']}")
+            for link in summary.get("links", [])
+            if (path.parent / link["href"]).exists()
+        ]
+        return Section(path.parent.name, title, list(summary["answer"]), tables, figures, links)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a summary ({error!r}); delete it and make it again") from None
+
+
+def _forms(root: Path, name: str) -> list[str]:
+    stem = name.removesuffix(".html")
+    return present(root, [f"{stem}.{suffix}" for suffix in ("csv", "tex", "md", "html")])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); make it with `snakemake`") from None

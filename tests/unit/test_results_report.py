@@ -1,0 +1,141 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from results_records import REPOSITORY, SETTINGS, make_experiment, make_results
+from spectralgru.errors import InputError
+from spectralgru.results.names import FIGURE_CAPTIONS
+from spectralgru.results.report import headline, write_report
+
+PTB = {"ptb": SETTINGS["ptb"]}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text())
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, attribute: str) -> list[str]:
+        return [attrs[attribute] for _, attrs in self.tags if attrs.get(attribute)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_results(tmp_path_factory.mktemp("report"), PTB)
+
+
+@pytest.fixture
+def root(made, tmp_path: Path):
+    """A copy of its own."""
+    return shutil.copytree(made, tmp_path / "quick")
+
+
+def test_it_needs_nothing_but_itself(made):
+    page = Page(made / "report.html")
+    tags = [tag for tag, _ in page.tags]
+    assert not {"script", "link", "iframe", "object"} & set(tags)
+    assert all(source.startswith("data:image/svg+xml") for source in page.all("src"))
+    assert "url(" not in (made / "report.html").read_text().split("</style>")[0]
+
+
+def test_every_link_leads_somewhere(root):
+    make_experiment(root / "experiments" / "learning_rate")
+    write_report(root)
+    page = Page(root / "report.html")
+    links, ids = page.all("href"), page.all("id")
+    assert len(ids) == len(set(ids))
+    assert {"#answer", "#learning_rate", "tables/table1.tex", "figures/ptb-trajectory.pdf"} <= set(links)
+    for link in links:
+        assert link[1:] in ids if link.startswith("#") else (root / link).exists(), link
+    (root / "tables" / "table1.tex").unlink()
+    write_report(root)
+    assert "tables/table1.tex" not in Page(root / "report.html").all("href")
+
+
+def test_it_shows_every_table_figure_and_claim(made):
+    page, source = Page(made / "report.html"), (made / "report.html").read_text()
+    body = re.search(r"<tbody>.*</tbody>", (made / "tables/table1.html").read_text(), re.DOTALL)[0]
+    assert body.replace("<th>", '<th scope="row">') in source
+    assert len([tag for tag, _ in page.tags if tag == "img"]) == len(FIGURE_CAPTIONS)
+    assert all(attrs["alt"] for tag, attrs in page.tags if tag == "img")
+    for claim in json.loads((made / "claims.json").read_text()):
+        mark = "†" if claim["provenance"] == "U" else ""
+        text = f"{claim['verdict']} {claim['statement']}{mark} {claim['evidence']['summary']}"
+        assert " ".join(text.split()) in page.text
+    assert "paper†" in page.text
+    assert "not checked against the PDF" in page.text
+    for fact in ("0123456789abcdef", "ab" * 32, "torch 2.13.0", "spectralgru provenance table1"):
+        assert fact in page.text
+
+
+def test_the_answer_is_counted_from_the_claims(root):
+    claims = json.loads((root / "claims.json").read_text())
+    for i, claim in enumerate(claims):
+        claim["verdict"] = "holds" if i < 3 else "fails"
+    expected = f"At quick scale, on ptb, 3 of 10 claims hold, {len(claims) - 3} fail, 0 are undecided."
+    assert headline(claims, "quick") == expected
+    (root / "claims.json").write_text(json.dumps(claims))
+    write_report(root)
+    assert expected in Page(root / "report.html").text
+
+
+def test_experiments_and_samples_are_shown_when_they_are_there(root):
+    before = Page(root / "report.html")
+    assert "lower rate" not in before.text
+    make_experiment(root / "experiments" / "learning_rate")
+    links = [{"text": "constrained, MIDI", "href": "one.mid"}, {"text": "lost", "href": "two.mid"}]
+    make_experiment(root / "samples", title="Samples", links=links)
+    (root / "samples" / "one.mid").write_bytes(b"MThd")
+    (root / "experiments" / "unfinished").mkdir()
+    page = Page(write_report(root))
+    assert "The constraint works at 5 of 7 <rates> & more." in page.text
+    assert {"learning_rate", "samples"} <= set(page.all("id"))
+    hrefs = page.all("href")
+    assert {"experiments/learning_rate/rates.csv", "experiments/learning_rate/heat_map.pdf"} <= set(hrefs)
+    assert "samples/one.mid" in hrefs
+    assert "samples/two.mid" not in hrefs
+    count = [sum(tag == "img" for tag, _ in p.tags) for p in (before, page)]
+    assert count[1] == count[0] + 2
+
+
+@pytest.mark.parametrize(
+    "missing", ["claims.json", "provenance.json", "tables/table1.html", "figures/ptb-trajectory.svg"]
+)
+def test_what_is_missing_is_named_with_the_remedy(root, missing: str):
+    (root / missing).unlink()
+    before = (root / "report.html").read_bytes()
+    with pytest.raises(InputError, match=rf"{missing}.*snakemake"):
+        write_report(root)
+    assert (root / "report.html").read_bytes() == before
+
+
+def test_a_broken_summary_is_named(root):
+    make_experiment(root / "experiments" / "cost")
+    (root / "experiments/cost/summary.json").write_text('{"title": "Cost"}')
+    with pytest.raises(InputError, match=r"cost/summary\.json"):
+        write_report(root)
+
+
+def test_same_records_same_page(made):
+    before = (made / "report.html").read_bytes()
+    assert write_report(made).read_bytes() == before
+
+
+def test_captions_are_those_of_snakemakes_report():
+    for name, caption in FIGURE_CAPTIONS.items():
+        assert (REPOSITORY / f"workflow/report/{name}.rst").read_text().strip() == caption
