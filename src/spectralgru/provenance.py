@@ -14,8 +14,9 @@ from typing import Any
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, write_json, write_text
 from spectralgru.records import read_run, run_path
+from spectralgru.resources import resource
 from spectralgru.results.names import CLAIMS, FIGURE_NAMES, table_names
-from spectralgru.results.paper import CANDIDATES
+from spectralgru.results.paper import NAME
 
 Setting = tuple[str, float | None]  # method and its value
 Settings = Mapping[str, Sequence[Setting]]  # of each corpus
@@ -63,7 +64,8 @@ def results_sha256() -> str:
     files = {
         path.relative_to(results).as_posix(): path for path in results.rglob("*.*") if path.suffix != ".pyc"
     }
-    files |= {path.name: path for path in [path for path in CANDIDATES if path.exists()][:1]}
+    if (paper := resource(NAME)).exists():
+        files[NAME] = paper
     return hashlib.sha256("\n".join(f"{n} {sha256(files[n])}" for n in sorted(files)).encode()).hexdigest()
 
 

@@ -11,9 +11,10 @@ from spectralgru.corpora import midi, pianoroll
 from spectralgru.corpora.archive import read_members
 from spectralgru.corpora.dataset import SPLITS
 from spectralgru.errors import InputError
+from spectralgru.resources import resource
 
 STEP = 240  # ticks: an eighth note at 480 ticks a beat
-SPLIT_TABLE = Path(__file__).parents[3] / "resources" / "nottingham_split.csv"
+SPLIT_TABLE = resource("nottingham_split.csv")
 
 
 def read(archive: Path, table: Path = SPLIT_TABLE) -> dict[str, list[npt.NDArray[np.uint8]]]:
@@ -29,7 +30,7 @@ def read(archive: Path, table: Path = SPLIT_TABLE) -> dict[str, list[npt.NDArray
         content[PurePosixPath(name).name, hashlib.sha256(data).hexdigest()] = data
     if not table.is_file():
         raise InputError(
-            f"{table}: no such file; it is part of the source tree (resources/), work in a checkout"
+            f"{table}: no such file; it comes with the package (resources/): install it again or restore the file"
         )
     places: dict[str, dict[int, npt.NDArray[np.uint8]]] = {split: {} for split in SPLITS}
     with table.open(encoding="utf-8", newline="") as lines:

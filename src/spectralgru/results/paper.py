@@ -7,10 +7,9 @@ from typing import Any, Literal
 import yaml
 
 from spectralgru.errors import InputError
+from spectralgru.resources import resource
 
-PACKAGE = Path(__file__).parents[1]
-# Inside the package when installed from a wheel, beside src/ in a checkout.
-CANDIDATES = (PACKAGE / "resources" / "paper.yaml", PACKAGE.parents[1] / "resources" / "paper.yaml")
+NAME = "paper.yaml"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Paper:
 
 def load_paper(path: Path | None = None) -> Paper:
     """Read `resources/paper.yaml`. Raises InputError naming the file when it is missing or malformed."""
-    path = path or next((p for p in CANDIDATES if p.exists()), CANDIDATES[-1])
+    path = path or resource(NAME)
     try:
         return _paper(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
