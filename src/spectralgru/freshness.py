@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spectralgru.corpora.recipe import FILE as RECIPE_FILE
+from spectralgru.corpora.recipe import RECIPE
 from spectralgru.files import sha256
 from spectralgru.params import Params
 from spectralgru.provenance import WRITTEN, artifacts, report_made_from, results_sha256
@@ -24,6 +26,7 @@ Keys = Mapping[str, str]  # run directory, relative to results/<scale> -> key of
 
 def settle(params: Params, data: Path, root: Path, logs: Path) -> None:
     """Date what there is below `root` (`results/<scale>`), and its benchmarks below `logs`, by what it holds."""
+    settle_corpora(params.chosen_corpora(), data)
     newest = 0
     expected: dict[str, Keys] = {}
     for corpus in params.chosen_corpora():
@@ -38,6 +41,14 @@ def settle(params: Params, data: Path, root: Path, logs: Path) -> None:
             confirm(made, _summed_up(summary, root, keys), date_of(prepared))
             newest = max(newest, date_of(summary))
     _settle_results(root, expected, newest, logs / "benchmarks")
+
+
+def settle_corpora(corpora: Iterable[str], data: Path) -> None:
+    """Date prepared corpora by whether they were prepared as they would be today."""
+    for corpus in corpora:
+        record = data / "prepared" / f"{corpus}.json"
+        today = read_json(record).get("recipe", RECIPE) == RECIPE  # none: prepared by other means
+        confirm([record, record.with_suffix(".npz")], today, date_of(RECIPE_FILE))
 
 
 def run_keys(params: Params, corpus: str, data_sha256: str) -> Keys:

@@ -7,6 +7,7 @@ import yaml
 
 from snakemake.exceptions import WorkflowError
 
+from spectralgru.corpora.recipe import FILE as RECIPE
 from spectralgru.errors import InputError
 from spectralgru.experiments.base import chosen_parts
 from spectralgru.experiments.freshness import settle_experiments

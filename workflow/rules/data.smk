@@ -1,4 +1,7 @@
 rule prepare_corpus:
+    # What another recipe prepared is outdated by `settle`, and so made again.
+    input:
+        RECIPE,
     output:
         arrays="data/prepared/{corpus}.npz",
         record="data/prepared/{corpus}.json",

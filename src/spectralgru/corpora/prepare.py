@@ -10,10 +10,9 @@ from rich.console import Console
 from spectralgru.corpora import chorales, matlab, nottingham, pianoroll, ptb
 from spectralgru.corpora.catalog import Entry, entry
 from spectralgru.corpora.dataset import SPLITS
+from spectralgru.corpora.recipe import RECIPE
 from spectralgru.corpora.sources import fetch_file
 from spectralgru.files import atomic_path, sha256, write_json
-
-RECIPE = 1  # of everything below: a new number prepares every corpus again
 
 
 def fetch(corpus: str, data: Path | str) -> None:
