@@ -11,11 +11,12 @@ export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PORT ?= 5000
 PODMAN ?= podman
+MINUTES ?= 60
 TARGET ?= cpu
 # Several times as fast as gzip, and smaller; kernels before 4.14 cannot read it: SIF_OPTIONS=
 SIF_OPTIONS ?= --mksquashfs-args='-comp zstd -Xcompression-level 6'
 
-.PHONY: help setup reproduce test test-unit test-container lint format ui report workflow-report bench lock audit image sif schema clean
+.PHONY: help setup reproduce test test-unit test-container lint format ui report workflow-report bench gpu-campaign lock audit image sif schema clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +68,10 @@ workflow-report: setup ## workflow-report.html: the jobs that ran, their times a
 
 bench: setup ## benchmarks, as ratios against named baselines
 	spectralgru bench
+
+gpu-campaign: ## on a GPU: checks, benchmarks, Tables 2 and 1 at paper scale; again: goes on (MINUTES=60)
+	test ! -x $(BIN)/spectralgru || $(BIN)/python campaign/jobs.py
+	$(shell test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) campaign/gpu.py --minutes $(MINUTES)
 
 lock: setup ## resolve the versions anew
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \

@@ -199,11 +199,13 @@ class Engine:
             layers.append(torch.where(finite, radius, torch.nan))
         return torch.stack(layers).amax(0)
 
-    def singular_values(self) -> list[list[list[float]]]:
-        """Singular values of W_hh in descending order: [R][L][H]; zero where W_hh is not finite."""
-        layers = [self.model.recurrent(layer).nan_to_num(0, 0, 0) for layer in range(self.model.num_layers)]
+    def singular_values(self, replicas: Sequence[int] | None = None) -> list[list[list[float]]]:
+        """Singular values of W_hh of `replicas` (all), descending: [R][L][H]; zero where W_hh is not finite."""
+        index = list(range(len(self.replicas)) if replicas is None else replicas)
+        weights = [self.model.recurrent(layer)[index] for layer in range(self.model.num_layers)]
+        layers = [w.nan_to_num(0, 0, 0) for w in weights]
         values = [torch.linalg.svdvals(w).tolist() for w in layers]
-        return [[layer[r] for layer in values] for r in range(len(self.replicas))]
+        return [[layer[r] for layer in values] for r in range(len(index))]
 
     def keep(self, replicas: Sequence[int]) -> None:
         """Drop all replicas but these."""

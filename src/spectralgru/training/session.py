@@ -135,7 +135,7 @@ class Session:
 
     def _end_diverged(self) -> None:
         """Take the runs that have diverged in this epoch out of the engine, their records written."""
-        steps = [int(step) for step in self.sums["diverged_at"]]
+        steps = [int(step) for step in self.sums["diverged_at"].tolist()]
         if any(steps):
             ended = {i: self._divergence(step, NOT_FINITE) for i, step in enumerate(steps) if step}
             self._write(ended)
@@ -225,9 +225,9 @@ class Session:
         tests = self._test_losses(list(ended))
         if not self.ranks.first:
             return
-        spectra = self.engine.singular_values()
+        spectra = self.engine.singular_values(list(ended))
         baseline = baseline_loss(self.corpus, "valid")
-        for (i, diverged), test in zip(ended.items(), tests, strict=True):
+        for (i, diverged), test, spectrum in zip(ended.items(), tests, spectra, strict=True):
             progress = self.progress[i]
             best, final = progress.best(), progress.final()
             if diverged is None and final["valid_loss"] >= baseline:
@@ -240,7 +240,7 @@ class Session:
             if diverged is not None:
                 rows = [r for r in rows if r["step"] < diverged["step"] + self.trace.every]
             self.writer.write(
-                progress, best, final, diverged, rows, spectra[i], self._elapsed(), self.together
+                progress, best, final, diverged, rows, spectrum, self._elapsed(), self.together
             )
 
     def _test_losses(self, indices: Sequence[int]) -> list[tuple[float, float]]:
