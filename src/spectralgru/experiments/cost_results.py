@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib import style
-from matplotlib.ticker import LogFormatter
 
 from spectralgru.experiments.base import Answer, Part, read_record
 from spectralgru.experiments.settings import CostOf
@@ -22,6 +21,12 @@ LAPS = 5
 METHODS = ("none", "clipping", "naive SVD", "truncated SVD", "ours")
 LOOKS = {"clipping": ("#b8860b", "^"), "naive SVD": ("0.35", "s"), "truncated SVD": ("#8c2d04", "D"),
          "ours": ("#08519c", "o")}  # fmt: skip
+ORDER = (
+    ("ours", "naive SVD"),
+    ("ours", "truncated SVD"),
+    ("truncated SVD", "naive SVD"),
+    ("ours", "clipping"),
+)
 PAPER = {"naive SVD": "naive SVD", "truncated SVD": "truncated SVD", "clipping": "gradient clipping"}
 
 
@@ -84,7 +89,7 @@ def sentences(table: pd.DataFrame, paper: Cost) -> list[str]:
             f"{rows['above'].max():.3g} singular values are above the bound, on average."
         )
     wide = table.pivot(index=["corpus", "delta"], columns="method", values="share")
-    for better, worse in (("ours", "naive SVD"), ("truncated SVD", "naive SVD"), ("ours", "clipping")):
+    for better, worse in ORDER:
         won = int((wide[better] < wide[worse]).sum())
         said.append(f"{better[0].upper()}{better[1:]} costs less than {worse} in {won} of {len(wide)} cases.")
     seconds = ", ".join(f"{name} {value:,.0f} s" for name, value in paper.seconds.items())
@@ -153,7 +158,7 @@ def _draw(table: pd.DataFrame, stem: Path) -> None:
                 rows = mine[mine["method"] == method].sort_values("delta")
                 ax.plot(rows["delta"], 100 * rows["share"], color=color, marker=marker, label=method)
             ax.set_yscale("log")
-            ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+            ax.yaxis.set_major_formatter("{x:g}")
             ax.set_title(corpus)
             ax.set_xlabel("δ")
             ax.set_xticks(sorted(mine["delta"].unique()))
