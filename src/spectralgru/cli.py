@@ -13,7 +13,7 @@ import typer
 
 from spectralgru.corpora.dataset import Split
 from spectralgru.errors import InputError, RunError
-from spectralgru.files import write_json
+from spectralgru.files import atomic_path, write_json, write_text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -157,6 +157,60 @@ def evaluate(
     from spectralgru.training.saved import evaluate_run
 
     typer.echo(json.dumps(evaluate_run(run, data, split)))
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Option(help="a run directory")],
+    data: DataOption = DATA,
+    split: Annotated[Split, typer.Option(help="where the tune is: train, valid or test")] = "test",
+    tune: Annotated[
+        int | None, typer.Option(help="music: continue this tune, counted from 0; default 0")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="words: continue this; default: begin a sentence")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="time steps (default 64) or words (60) to sample")] = None,
+    temperature: Annotated[
+        float, typer.Option(help="below 1: more predictable than the model; above: less")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="of the random numbers")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="file to write; default for music sample.mid, for words none")
+    ] = None,
+) -> None:
+    """Continue a tune (MIDI) or a sentence (text) from a trained run."""
+    from spectralgru.sampling.sample import Text
+    from spectralgru.sampling.sample import sample as sample_from
+    from spectralgru.sampling.trained import open_run
+
+    made = sample_from(open_run(run, data), split, tune, prompt, steps, temperature, seed)
+    if isinstance(made, Text):
+        typer.echo(str(made))
+        if out is not None:
+            write_text(out, f"{made}\n")
+    else:
+        with atomic_path(path := out or Path("sample.mid")) as temporary:
+            temporary.write_bytes(made.midi())
+        begins, end = made.begins, len(made.roll)
+        typer.echo(f"{path}: {made.name}: {begins} steps of the tune, {end - begins} sampled")
+
+
+@app.command()
+def samples(
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    corpora: CorporaOption = None,
+    data: DataOption = DATA,
+) -> None:
+    """Continue a tune or sentences with the best constrained and the best clipped run: MIDI, piano rolls, text."""
+    from spectralgru.sampling.campaign import write_samples
+
+    chosen = _params(params, scale)
+    settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
+    root = Path("results") / chosen.scale
+    for path in write_samples(root, settings, chosen.section.seeds, chosen.scale, data):
+        typer.echo(path)
 
 
 @app.command()

@@ -1,0 +1,38 @@
+"""What samples are made of: the runs that are chosen from, and the code that samples."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from spectralgru.files import sha256
+
+SUMMARY = "summary.json"  # in results/<scale>/samples
+METHODS = ("constraint", "clipping")  # whose best run is sampled from
+
+PACKAGE = Path(__file__).parents[1]
+CODE = (
+    "sampling/*.py",
+    "corpora/midi.py",
+    "corpora/nottingham.py",
+    "corpora/chorales.py",
+    "results/style.py",
+)
+
+
+def made_of(keys: Mapping[str, str]) -> dict[str, str]:
+    """What samples depend on, given the key of every run (by its directory, relative to `results/<scale>`)."""
+    chosen = {path: key for path, key in keys.items() if Path(path).parent.name.startswith(METHODS)}
+    files = [path for pattern in CODE for path in sorted(PACKAGE.glob(pattern))]
+    lines = [f"{path.relative_to(PACKAGE).as_posix()} {sha256(path)}" for path in files]
+    return chosen | {"code": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+
+
+def are_current(folder: Path, keys: Mapping[str, str]) -> bool:
+    """Whether the samples in `folder` are of these runs by the code of today, and its files as they were written."""
+    try:
+        found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        whole = all(sha256(folder / name) == digest for name, digest in found["files"].items())
+        return whole and found["made_of"] == made_of(keys)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
