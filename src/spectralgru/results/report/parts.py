@@ -87,10 +87,7 @@ def _section(root: Path, path: Path) -> Section:
         title = summary["title"]
         tables = [(table(path.parent / name), _forms(root, f"{folder}/{name}")) for name in summary["tables"]]
         figures = [
-            figure(
-                root, f"{folder}/{name}", f"{title}: {Path(name).stem.replace('_', ' ').replace('-', ', ')}"
-            )
-            for name in summary["figures"]
+            figure(root, f"{folder}/{name}", f"{_words(name)}: {title}") for name in summary["figures"]
         ]
         links = [
             (link["text"], f"{folder}/{link['href']}")
@@ -100,6 +97,10 @@ def _section(root: Path, path: Path) -> Section:
         return Section(path.parent.name, title, list(summary["answer"]), tables, figures, links)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a summary ({error!r}); delete it and make it again") from None
+
+
+def _words(name: str) -> str:
+    return Path(name).stem.replace("_", " ").replace("-", ", ").capitalize()
 
 
 def _forms(root: Path, name: str) -> list[str]:
