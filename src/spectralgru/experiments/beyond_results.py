@@ -76,12 +76,12 @@ class Field:
 
 def sum_up(fields: Sequence[Field], out: Path) -> Answer:
     """Write `baselines_<corpus>` below `out`."""
-    found = {field: field.lines(out) for field in fields}
-    tables = [
-        write_table(out / f"baselines_{field.corpus}", tabulate(lines), _shown(field, lines))
-        for field, lines in found.items()
-    ]
-    return Answer(TITLE, [s for field, lines in found.items() for s in sentences(field, lines)], tables, [])
+    tables, answer = [], []
+    for field in fields:
+        lines = field.lines(out)
+        tables.append(write_table(out / f"baselines_{field.corpus}", tabulate(lines), _shown(field, lines)))
+        answer += sentences(field, lines)
+    return Answer(TITLE, answer, tables, [])
 
 
 def tabulate(lines: Sequence[Line]) -> pd.DataFrame:
