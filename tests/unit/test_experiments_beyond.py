@@ -11,7 +11,7 @@ import tiny
 from spectralgru.experiments import base, beyond
 from spectralgru.experiments.beyond_results import Field
 from spectralgru.params import Params, parse_params
-from spectralgru.records import Run
+from spectralgru.records import Run, Status
 
 ROOT = Path(__file__).parents[2]
 WILD = 1e30  # a learning rate at which nothing survives
@@ -106,16 +106,16 @@ def test_keys_follow_the_settings() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "rate"),
     [
-        ({0.1: 9.0, 0.2: 8.0, 0.4: None}, 0.2),
-        ({0.1: None, 0.2: None}, 0.1),  # the one that lasted longest
+        ({0.1: (9.0, True), 0.2: (8.0, True), 0.4: (7.0, False)}, 0.2),  # one that diverged does not count
+        ({0.1: (9.0, False), 0.2: (None, False), 0.4: (8.0, False)}, 0.4),  # unless all did
     ],
 )
-def test_the_rate_is_chosen_by_validation(outcomes: dict[float, float | None], rate: float) -> None:
+def test_the_rate_is_chosen_by_validation(
+    outcomes: dict[float, tuple[float | None, bool]], rate: float
+) -> None:
     runs = {}
-    for number, (tried, valid) in enumerate(outcomes.items()):
-        diverged = None if valid else {"epoch": 1, "step": 100 - number, "reason": ""}
-        runs[tried] = Run(
-            "ptb", "none", None, 0, "quick", "diverged" if diverged else "finished", "perplexity",
-            {"valid": valid or 0.0}, diverged=diverged,
-        )  # fmt: skip
+    for tried, (valid, finished) in outcomes.items():
+        status: Status = "finished" if finished else "diverged"
+        best = {} if valid is None else {"valid": valid}
+        runs[tried] = Run("ptb", "none", None, 0, "quick", status, "perplexity", best)
     assert beyond.best_rate(runs) == rate

@@ -6,7 +6,8 @@ like any other. The part `cost` times a training step of every baseline, turn an
 """
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,12 +128,10 @@ def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
     return {"files": [file.as_posix() for file in files], "rate": rate}
 
 
-def best_rate(runs: dict[float, Run]) -> float:
-    """The rate of the best validation metric; where every run has diverged, the one that lasted longest."""
-    good = {rate: run.best["valid"] for rate, run in runs.items() if run.status == "finished"}
-    if good:
-        return min(good, key=lambda rate: good[rate])
-    return max(runs, key=lambda rate: (runs[rate].diverged or {})["step"])
+def best_rate(runs: Mapping[float, Run]) -> float:
+    """The rate of the best validation metric among the runs that finished; among all if none did."""
+    finished = {rate: run for rate, run in runs.items() if run.status == "finished"} or runs
+    return min(finished, key=lambda rate: finished[rate].best.get("valid", math.inf))
 
 
 def conclude(params: Params, out: Path) -> Answer:
