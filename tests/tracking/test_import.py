@@ -21,7 +21,7 @@ from spectralgru.records import read_run
 from spectralgru.results.load import RunFiles
 from spectralgru.tracking import open_store, track, tracking_uri, ui_command
 from spectralgru.tracking.convert import TRACE_POINTS, run_metrics
-from spectralgru.tracking.metrics import insert_metrics
+from spectralgru.tracking.metrics import insert
 
 PTB, MUSIC = "spectralgru/quick/ptb", "spectralgru/quick/chorales"
 BEGIN = int(datetime.fromisoformat(START).timestamp() * 1000)
@@ -155,9 +155,9 @@ def test_an_import_broken_off_is_made_good(campaign, uri, monkeypatch):
             calls["log"] += 1
             if calls["log"] == 2:
                 raise OSError("disk full")
-            return insert_metrics(*arguments)
+            return insert(*arguments)
 
-        patch.setattr("spectralgru.tracking.experiment.insert_metrics", dying)
+        patch.setattr("spectralgru.tracking.metrics.insert", dying)
         with pytest.raises(RunError, match="disk full"):
             track(root, runs, uri)
     track(root, runs, uri)
@@ -204,6 +204,7 @@ def test_bulk_insert_stores_what_log_batch_would(uri):
         ("a", 4.0, 1003, 3),
         *((f"many/{i}", float(i), i, i) for i in range(1500)),
     ]
+    params = {"delta": "0.2", "model.hidden_size": "12"}
     made = []
     for store in (client._tracking_client.store, None):
         run = client.create_run(experiment).info.run_id
@@ -213,15 +214,17 @@ def test_bulk_insert_stores_what_log_batch_would(uri):
                 log_batch = staticmethod(client.log_batch)
                 _tracking_client = type("T", (), {"store": None})
 
-            insert_metrics(Remote, run, points)
+            insert(Remote, run, points, params)
         else:
-            insert_metrics(client, run, points)
+            insert(client, run, points, params)
         history = {
             name: [(m.value, m.timestamp, m.step) for m in client.get_metric_history(run, name)]
             for name in ("a", "b", "once", "many/1234")
         }
-        made.append((history, client.get_run(run).data.metrics))
+        data = client.get_run(run).data
+        made.append((history, data.metrics, data.params))
     assert made[0] == made[1]
+    assert made[0][2] == params
     assert made[0][0]["a"] == [(3.0, 1000, 0), (-1.5, 1001, 1), (2.0, 1002, 2), (4.0, 1003, 3)]
 
 

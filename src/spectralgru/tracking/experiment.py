@@ -11,10 +11,9 @@ from urllib.parse import unquote, urlparse
 
 from spectralgru.files import sha256
 from spectralgru.results.load import RunFiles
-from spectralgru.tracking import convert, inputs, live
+from spectralgru.tracking import convert, inputs, live, metrics
 from spectralgru.tracking.convert import Point
 from spectralgru.tracking.live import LiveRun
-from spectralgru.tracking.metrics import add_metrics, insert_metrics
 from spectralgru.tracking.store import artifact_root
 
 FILES = ("run.json", "history.csv", "steps.csv", "model.safetensors")
@@ -116,8 +115,8 @@ class Experiment:
         if runs:
             end, params = max(map(convert.ended, runs)), convert.setting_params(runs)
             points = convert.setting_metrics(items) + inputs.usage(benchmark, end)
-        insert_metrics(self.client, parent.info.run_id, points)
-        self._finish(parent, content, params, end, "RUNNING" if under_way else "FINISHED")
+        metrics.insert(self.client, parent.info.run_id, points, params)
+        self._finish(parent, content, end, "RUNNING" if under_way else "FINISHED")
         return parent
 
     def _track_run(self, item: RunFiles, content: str, parent: Any) -> Any:
@@ -129,20 +128,16 @@ class Experiment:
             self.client.set_tag(run_id, CONTENT, "")  # broken off from here on, it is made anew
             shift = made.info.start_time - convert.started(run)  # its curves began at a guess of the start
             points = [(name, value, time + shift, step) for name, value, time, step in points]
-            add_metrics(
-                self.client,
-                run_id,
-                [p for p in points if not (p[0].startswith("epoch/") and p[3] <= epochs)],
-                tags,
-            )
+            new = [p for p in points if not (p[0].startswith("epoch/") and p[3] <= epochs)]
+            metrics.add(self.client, run_id, new, convert.run_params(run), tags)
         else:
             name = f"{run.setting} seed {run.seed}"
             made = self._replace(item.directory, name, convert.started(run), tags)
-            insert_metrics(self.client, made.info.run_id, points)
+            metrics.insert(self.client, made.info.run_id, points, convert.run_params(run))
         self._artifacts(made, [path for name in FILES if (path := item.directory / name).exists()])
         if run.data_sha256:
             self.client.log_inputs(made.info.run_id, [inputs.dataset(run)])
-        self._finish(made, content, convert.run_params(run), convert.ended(run) + shift, STATUS[run.status])
+        self._finish(made, content, convert.ended(run) + shift, STATUS[run.status])
         return made
 
     def _track_live(self, run: LiveRun, parent: Any) -> None:
@@ -165,7 +160,7 @@ class Experiment:
             return
         points = list(run.points(made.info.start_time, shown))
         tags = {CONTENT: live.content(run.lines), "status": run.state}
-        add_metrics(self.client, made.info.run_id, points, tags)
+        metrics.add(self.client, made.info.run_id, points, tags=tags)
         self.client.update_run(made.info.run_id, STATUS[run.state])
         self.done.written += 1
 
@@ -191,22 +186,11 @@ class Experiment:
             self.client.delete_run(old.info.run_id)
         return self.client.create_run(self.id, start, {**tags, DIRECTORY: str(directory)}, name)
 
-    def _finish(
-        self,
-        run: Any,
-        content: str,
-        params: Mapping[str, str] | None = None,
-        end: int | None = None,
-        status: str = "FINISHED",
-    ) -> None:
+    def _finish(self, run: Any, content: str, end: int | None = None, status: str = "FINISHED") -> None:
         """The tag CONTENT, written last, says that nothing is missing."""
-        from mlflow.entities import Param, RunTag
-
-        run_id = run.info.run_id
         if status != "RUNNING":
-            self.client.set_terminated(run_id, status, end)
-        listed = [Param(name, value) for name, value in (params or {}).items()]
-        self.client.log_batch(run_id, params=listed, tags=[RunTag(CONTENT, content)])
+            self.client.set_terminated(run.info.run_id, status, end)
+        self.client.set_tag(run.info.run_id, CONTENT, content)
         self.done.written += 1
 
     def _artifacts(self, run: Any, files: Sequence[Path]) -> None:
