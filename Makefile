@@ -81,7 +81,7 @@ lock: setup ## resolve the versions anew
 	  --no-header --no-annotate envs/requirements.lock | grep -Ff envs/lock-excludes.txt > envs/cuda.lock
 
 audit: setup ## known vulnerabilities of the pinned versions (needs the network)
-	$(BIN)/uv tool run pip-audit --requirement envs/requirements.lock --no-deps --disable-pip
+	$(BIN)/uv tool run pip-audit --strict --requirement envs/requirements.lock --no-deps --disable-pip
 
 image: ## the container image spectralgru:cpu, or TARGET=cuda
 	$(PODMAN) build --target $(TARGET) --timestamp 0 --tag spectralgru:$(TARGET) --file envs/Dockerfile $(IMAGE_OPTIONS) .
