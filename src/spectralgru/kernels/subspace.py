@@ -71,7 +71,8 @@ class Few(NamedTuple):
 
 def orthonormal(rows: Tensor) -> Tensor:
     """Orthonormal rows that span the same space."""
-    return torch.linalg.qr(rows.mT).Q.mT
+    columns: Tensor = torch.linalg.qr(rows.mT).Q
+    return columns.mT
 
 
 def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
