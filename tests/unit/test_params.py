@@ -66,7 +66,7 @@ RATES = "quick.experiments.learning_rate.corpora.ptb.rates"
         ("quick.treads", 2, r"unknown key quick\.treads"),
         ("scale", "huge", r"scale is 'huge': must be 'quick' or 'paper'"),
         ("corpora", ["bach"], r"corpora\.0 is 'bach'"),
-        ("corpora", "musedata", r"musedata is to run, but quick\.settings has only"),
+        ("quick.settings", {}, r"ptb is to run, but quick\.settings has only"),
         ("experiments", ["weather"], r"experiments\.0 is 'weather': must be 'learning_rate', "),
         ("experiments", ["cost", "cost"], r"experiments is .*: every entry may appear once"),
         (
