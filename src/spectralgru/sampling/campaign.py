@@ -7,10 +7,10 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import style
 
-from spectralgru.corpora.dataset import EOS, Words
-from spectralgru.errors import InputError
+from spectralgru.corpora.dataset import EOS, Notes, Words
 from spectralgru.files import atomic_path, sha256, write_json, write_text
 from spectralgru.records import Run
 from spectralgru.results.load import RunFiles, Setting, load_runs
@@ -49,23 +49,20 @@ def write_samples(
 ) -> list[Path]:
     """Sample for every corpus and write it below `root/samples`, `summary.json` last; return the paths.
 
-    Raises InputError naming the first run that is missing, or the corpus no run of which finished.
+    Raises InputError naming the first run that is missing. Runs that diverged are not sampled from.
     """
-    made, keys = Samples(root / "samples"), {}
+    made = Samples(root / "samples")
+    keys: dict[str, str] = {}
     for corpus, settings in corpora.items():
         runs = load_runs(root, corpus, [s for s in settings if s[0] in METHODS], seeds, scale)
         keys |= {item.directory.relative_to(root).as_posix(): item.run.key for item in runs}
         found = {method: best(runs, method) for method in METHODS}
         chosen = {method: open_run(item.directory, data) for method, item in found.items() if item}
-        if not chosen:
-            raise InputError(f"{root}/runs/{corpus}: no run finished, so there is nothing to sample from")
-        write = _write_words if isinstance(next(iter(chosen.values())).corpus, Words) else _write_music
-        write(made, corpus, chosen)
-        made.answer += [
-            f"{corpus}: no run of {method} finished, so none is sampled."
-            for method in METHODS
-            if method not in chosen
-        ]
+        if chosen:
+            write = _write_words if isinstance(next(iter(chosen.values())).corpus, Words) else _write_music
+            write(made, corpus, chosen)
+        missing = [method for method in METHODS if method not in chosen]
+        made.answer += [f"{corpus}: no run of {method} finished, so none is sampled." for method in missing]
     summary: dict[str, Any] = {
         "title": "Continuations",
         "answer": made.answer,
@@ -93,7 +90,10 @@ def best(runs: Sequence[RunFiles], method: str) -> RunFiles | None:
 
 
 def _write_music(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> None:
-    tunes = {"original": original(next(iter(chosen.values())), "test", TUNE, NOTE_STEPS)}
+    anyone = next(iter(chosen.values()))
+    assert isinstance(anyone.corpus, Notes)
+    known = anyone.corpus.lowest + np.flatnonzero(anyone.corpus.train.any(axis=0))
+    tunes = {"original": original(anyone, "test", TUNE, NOTE_STEPS)}
     methods = {}
     for method, trained in chosen.items():
         heading = _heading(trained.run)
@@ -114,28 +114,29 @@ def _write_music(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> N
     made.answer.append(
         f"{corpus}: the first {begins} steps of test tune {TUNE}, continued for {NOTE_STEPS} steps by the run of each "
         f"method that is best on validation, with the same random numbers at temperature {TEMPERATURE:g}. "
-        f"After the beginning, {'; '.join(f'{name}: {_counted(tune)}' for name, tune in tunes.items())}."
+        f"After the beginning, {'; '.join(f'{name}: {_counted(tune, known)}' for name, tune in tunes.items())}."
     )
 
 
-def _counted(tune: Tune) -> str:
-    """What the continuation of a tune is like, in numbers."""
+def _counted(tune: Tune, known: npt.NDArray[np.int64]) -> str:
+    """What the continuation of a tune is like, in numbers; `known`: the pitches of the training tunes."""
     rows = tune.roll[tune.begins :]
     notes = sounding(rows, tune.lowest, 1)
     if not notes:
         return "silence"
-    length, pitches = fmean(note.end - note.start for note in notes), [note.pitch for note in notes]
+    length = fmean(note.end - note.start for note in notes)
+    strange = sum(note.pitch not in known for note in notes)
     return (
         f"{rows.sum() / len(rows):.1f} notes a step, {length:.1f} steps a note, "
-        f"MIDI numbers {min(pitches)} to {max(pitches)}"
+        f"{strange} of {len(notes)} notes at pitches that no training tune has"
     )
 
 
 def _write_words(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> None:
     prompts = _prompts(next(iter(chosen.values())))
-    for trained in chosen.values():
-        for prompt in prompts:
-            text = sample_text(trained, prompt, TOKENS, TEMPERATURE, SEED)
+    for seed, prompt in enumerate(prompts, SEED):
+        for trained in chosen.values():
+            text = sample_text(trained, prompt, TOKENS, TEMPERATURE, seed)
             about = {"title": f"{corpus}, {_heading(trained.run)}"}
             made.texts.append(about | {"prompt": text.prompt, "continuation": text.continuation})
     rule = (

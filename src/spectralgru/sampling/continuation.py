@@ -77,7 +77,7 @@ def _continue(
         )
     time = 0 if model.kind == "words" else 1
     state, logits = model.initial_state(1), torch.empty(0)
-    for chunk in inputs.split(CHUNK, time):
+    for chunk in torch.split(inputs, CHUNK, time):
         logits, state = model(chunk, state)
     drawn = []
     for step in range(steps):

@@ -19,7 +19,7 @@ def draw(tunes: Mapping[str, Tune], methods: Mapping[str, str]) -> Figure:
 
     `methods`: for each title the method whose colour is taken; the original's continuation is black.
     """
-    figure = new_figure(WIDTH, 1.5 * len(tunes) + 0.6)
+    figure = new_figure(WIDTH, 1.8 * len(tunes) + 0.6)
     axes = figure.subplots(len(tunes), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for ax, (title, tune) in zip(axes, tunes.items(), strict=True):
         color = method_color(methods[title]) if title in methods else "black"
@@ -29,17 +29,18 @@ def draw(tunes: Mapping[str, Tune], methods: Mapping[str, str]) -> Figure:
         ):
             notes = np.array(sounding(part, tune.lowest, 1)).reshape(-1, 3)
             # A gap shows where one note ends and the next of its pitch begins.
-            ax.barh(notes[:, 0], notes[:, 2] - notes[:, 1] - 0.12, 0.8, first + notes[:, 1], color=shade)
+            ax.barh(notes[:, 0], notes[:, 2] - notes[:, 1] - 0.12, 1.0, first + notes[:, 1], color=shade)
+        ax.set_axisbelow(True)
         ax.axvline(tune.begins, color="black", linewidth=0.9, linestyle=(0, (4, 2)))
         ax.set_title(title, loc="left")
         ax.set_ylabel("pitch")
         ax.yaxis.set_major_locator(MultipleLocator(12))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda pitch, _: f"C{int(pitch) // 12 - 1}"))
         ax.xaxis.set_major_locator(MultipleLocator(BAR))
-    first = next(iter(tunes.values()))
+    shown = next(iter(tunes.values()))
     place = {"xycoords": ("data", "axes fraction"), "xytext": (4, 3), "textcoords": "offset points"}
-    axes[0].annotate("continuation →", (first.begins, 1), **place, fontsize=8)
-    axes[-1].set_xlabel(f"time step ({'eighth' if first.timing.step == 240 else 'quarter'} note)")
+    axes[0].annotate("continuation →", (shown.begins, 1), **place, fontsize=8)
+    axes[-1].set_xlabel(f"time step ({'eighth' if shown.timing.step == 240 else 'quarter'} note)")
     axes[-1].set_xlim(0, max(len(tune.roll) for tune in tunes.values()))
     low, high = zip(*(_range(tune) for tune in tunes.values()), strict=True)
     axes[-1].set_ylim(min(low) - 2, max(high) + 2)

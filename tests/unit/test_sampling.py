@@ -1,0 +1,316 @@
+"""Continuations: what is drawn is what the model says, and what may go wrong is said."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from spectralgru import cli
+from spectralgru.corpora import midi, pianoroll
+from spectralgru.corpora.dataset import load
+from spectralgru.errors import InputError
+from spectralgru.files import sha256, write_json
+from spectralgru.records import read_run, write_safetensors
+from spectralgru.results.load import load_runs
+from spectralgru.results.report.parts import sections
+from spectralgru.sampling.campaign import best, write_samples
+from spectralgru.sampling.continuation import CHUNK, continue_notes, continue_words
+from spectralgru.sampling.freshness import are_current
+from spectralgru.sampling.sample import original, sample, sample_text, sample_tune
+from spectralgru.sampling.text import decode, encode
+from spectralgru.sampling.trained import open_run
+from spectralgru.training.train import train
+
+VALUES = (("constraint", 0.2), ("constraint", 1.4), ("clipping", 5.0))
+REPLICAS = {
+    "ptb": tuple(tiny.replica(method, value, seed, 0.3) for method, value in VALUES for seed in (0, 1)),
+    "chorales": tuple(tiny.replica(method, value, seed, 0.05) for method, value in VALUES for seed in (0, 1)),
+}
+CORPORA = {corpus: list(VALUES) for corpus in REPLICAS}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpora")
+    tiny.write_corpora(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    for corpus, replicas in REPLICAS.items():
+        job = tiny.job(corpus, replicas, epochs=2)
+        places = (data / "prepared" / f"{corpus}.npz", folder / "results", folder / "checkpoints")
+        train(job, *places, say=lambda *_: None)
+    return folder / "results"
+
+
+def run_of(root: Path, corpus: str) -> Path:
+    return root / "runs" / corpus / "constraint-0.2" / "seed-0"
+
+
+@pytest.fixture(scope="module")
+def music(root, data):
+    return open_run(run_of(root, "chorales"), data)
+
+
+@pytest.fixture(scope="module")
+def words(root, data):
+    return open_run(run_of(root, "ptb"), data)
+
+
+def logits_of(model, inputs: torch.Tensor) -> np.ndarray:
+    """In one go, without carrying a state by hand."""
+    with torch.no_grad():
+        return model(inputs, model.initial_state(1))[0][0, :, 0].double().numpy()
+
+
+def test_notes_follow_from_all_that_came_before(music):
+    rng = np.random.default_rng(1)
+    beginning = (rng.random((2 * CHUNK + 7, 9)) < 0.3).astype(np.uint8)
+    sampled = continue_notes(music.model, beginning, 30, 1.0, np.random.default_rng(5))
+    whole = np.concatenate([np.zeros((1, 9)), beginning, sampled])
+    logits = logits_of(music.model, torch.from_numpy(whole).float()[None, :, None])
+    draws = np.random.default_rng(5)
+    for step in range(30):
+        probability = 1 / (1 + np.exp(-logits[len(beginning) + step]))
+        u = draws.random(9)
+        clear = abs(u - probability) > 1e-5
+        np.testing.assert_array_equal(sampled[step][clear], (u < probability)[clear])
+
+
+def test_words_follow_from_all_that_came_before(words):
+    beginning = np.random.default_rng(1).integers(0, 18, 2 * CHUNK + 7).tolist()
+    sampled = continue_words(words.model, beginning, 30, 1e-6, np.random.default_rng(0))
+    logits = logits_of(words.model, torch.tensor(beginning + sampled)[:, None])
+    assert sampled == logits[len(beginning) - 1 : -1].argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_frequencies_are_the_probabilities(music, words, temperature):
+    draws = 1000
+    rng = np.random.default_rng(0)
+    tokens = [continue_words(words.model, [0, 3], 1, temperature, rng)[0] for _ in range(draws)]
+    scaled = logits_of(words.model, torch.tensor([[0], [3]]))[-1] / temperature
+    expected = np.exp(scaled) / np.exp(scaled).sum()
+    beginning = np.eye(9, dtype=np.uint8)[:4]
+    notes = [continue_notes(music.model, beginning, 1, temperature, rng)[0] for _ in range(draws)]
+    inputs = torch.from_numpy(np.concatenate([np.zeros((1, 9)), beginning])).float()[None, :, None]
+    rates = 1 / (1 + np.exp(-logits_of(music.model, inputs)[-1] / temperature))
+    for seen, p in (
+        (np.bincount(tokens, minlength=len(expected)) / draws, expected),
+        (np.mean(notes, axis=0), rates),
+    ):
+        assert (abs(seen - p) < 5 * np.sqrt(p * (1 - p) / draws) + 1e-3).all()
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e300])
+def test_extreme_temperatures_are_numbers_too(music, words, temperature):
+    rng = np.random.default_rng(0)
+    assert continue_notes(music.model, np.ones((2, 9), np.uint8), 5, temperature, rng).shape == (5, 9)
+    assert len(continue_words(words.model, [0], 5, temperature, rng)) == 5
+
+
+def test_a_tune_begins_with_its_first_bars(music, data):
+    tunes = load(data / "prepared/chorales.npz").tunes("valid")
+    for number, tune in enumerate(tunes):
+        made = sample_tune(music, "valid", number, 10, 1.0, 0)
+        assert made.begins == min(32, len(tune) // 2)
+        assert made.roll.shape == (made.begins + 10, 9)
+        np.testing.assert_array_equal(made.roll[: made.begins], tune[: made.begins])
+        np.testing.assert_array_equal(original(music, "valid", number, 999).roll, tune)
+
+
+def test_the_seed_decides(music, words):
+    tunes = [sample(music, "test", 0, None, 40, 1.0, seed).midi() for seed in (0, 0, 1)]
+    texts = [str(sample(words, "test", None, "w3 w4", None, 1.0, seed)) for seed in (0, 0, 1)]
+    for first, again, other in (tunes, texts):
+        assert first == again != other
+
+
+def test_text_is_read_and_written_as_the_corpus_is(words):
+    vocabulary = words.corpus.vocabulary
+    assert encode(" w1 w2\nw3", vocabulary) == [
+        vocabulary.index(w) for w in ["<eos>", "w1", "w2", "<eos>", "w3"]
+    ]
+    assert decode(encode("w1 w2\nw3", vocabulary), vocabulary) == "\nw1 w2\nw3"
+    text = sample_text(words, "w1 w2", 50, 1.0, 0)
+    assert text.prompt == "w1 w2"
+    assert len(text.continuation.replace("\n", " <eos> ").split()) == 50
+    assert encode(str(text), vocabulary) == list(text.ids)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "options", "said"),
+    [
+        ("chorales", ["--temperature", "0"], "temperature is 0: a number above 0"),
+        ("chorales", ["--temperature", "-1"], "temperature is -1"),
+        ("chorales", ["--temperature", "nan"], "temperature is nan"),
+        ("ptb", ["--temperature", "inf"], "temperature is inf"),
+        ("chorales", ["--steps", "0"], "steps is 0"),
+        ("ptb", ["--steps", "-3"], "steps is -3"),
+        ("chorales", ["--tune", "6"], "tune 6: chorales has tunes 0 to 5 in test"),
+        ("chorales", ["--tune", "-1"], "tune -1: chorales has tunes 0 to 5 in test"),
+        ("chorales", ["--prompt", "w1"], "chorales has tunes, not words; give --tune"),
+        ("ptb", ["--tune", "0"], "ptb has words, not tunes; give --prompt"),
+        ("ptb", ["--tune", "0", "--prompt", "w1"], "one of the two"),
+        ("ptb", ["--prompt", "w1 zebra"], "'zebra' is not among the 18 words that the model knows; choose"),
+        (
+            "ptb",
+            ["--prompt", "W1"],
+            "'W1' is not among the 18 words that the model knows; write 'w1', or <unk>",
+        ),
+        ("none", [], "no such run; train it first"),
+    ],
+)
+def test_bad_input_is_one_clear_line(root, data, monkeypatch, capsys, tmp_path, corpus, options, said):
+    monkeypatch.chdir(tmp_path)
+    code, output, error = command(monkeypatch, capsys, root, data, corpus, *options)
+    assert code == 2
+    assert said in error
+    assert error.count("\n") == 1
+    assert not output
+    assert not list(tmp_path.iterdir())
+
+
+def command(monkeypatch, capsys, root, data, corpus, *options) -> tuple[int, str, str]:
+    run = str(run_of(root, corpus))
+    monkeypatch.setattr("sys.argv", ["spectralgru", "sample", "--run", run, "--data", str(data), *options])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    printed = capsys.readouterr()
+    return left.value.code or 0, printed.out, printed.err
+
+
+def test_on_the_command_line(root, data, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, capsys, root, data, "chorales", "--steps", "9")[0] == 0
+    content = (tmp_path / "sample.mid").read_bytes()
+    assert content == sample_tune(open_run(run_of(root, "chorales"), data), "test", 0, 9, 1.0, 0).midi()
+    code, output, _ = command(monkeypatch, capsys, root, data, "ptb", "--prompt", "w1", "--out", "text.txt")
+    assert code == 0
+    assert output.startswith("w1 ")
+    assert (tmp_path / "text.txt").read_text() == output
+
+
+def test_a_run_without_a_usable_model_is_refused(root, data, tmp_path):
+    directory = tmp_path / "seed-0"
+    directory.mkdir()
+    (directory / "run.json").write_bytes((run_of(root, "ptb") / "run.json").read_bytes())
+    with pytest.raises(InputError, match=r"model\.safetensors: no model of this run can be read"):
+        open_run(directory, data)
+    (directory / "model.safetensors").write_bytes(b"not one")
+    with pytest.raises(InputError, match="no model of this run can be read"):
+        open_run(directory, data)
+    weights = open_run(run_of(root, "ptb"), data).model.weights_of(0)
+    weights["gru.weight_hh_l0"][3, 4] = np.nan
+    write_safetensors(directory / "model.safetensors", weights)
+    with pytest.raises(InputError, match=r"gru.weight_hh_l0 is not finite.*choose a run that finished"):
+        open_run(directory, data)
+    with pytest.raises(InputError, match=r"chorales\.json: no such file"):
+        open_run(run_of(root, "chorales"), tmp_path)
+    other = tmp_path / "data" / "prepared"
+    shutil.copytree(data / "prepared", other)
+    arrays = dict(np.load(other / "chorales.npz"))
+    arrays["test"][0] ^= 1
+    np.savez(other / "chorales.npz", **arrays)
+    record = json.loads((other / "chorales.json").read_text())
+    write_json(other / "chorales.json", record | {"sha256": sha256(other / "chorales.npz")})
+    with pytest.raises(InputError, match=r"trained on data .* but .* holds"):
+        open_run(run_of(root, "chorales"), tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def written(root, data) -> Path:
+    write_samples(root, CORPORA, (0, 1), "test", data)
+    return root / "samples"
+
+
+def test_samples_are_what_the_report_shows(written, root):
+    (section,) = (s for s in sections(root) if s.id == "samples")
+    assert len(section.figures) == 1
+    assert len(section.figures[0].files) == 2
+    assert [Path(href).name for _, href in section.links] == [
+        "ptb.txt",
+        "chorales-original.mid",
+        "chorales-constraint.mid",
+        "chorales-clipping.mid",
+    ]
+    summary = json.loads((written / "summary.json").read_text())
+    assert {path.name for path in written.iterdir()} == {*summary["files"], "summary.json"}
+    assert len(summary["texts"]) == 6
+    text = (written / "ptb.txt").read_text()
+    for one in summary["texts"]:
+        assert f"{one['title']}\n{one['prompt']} | {one['continuation']}\n" in text
+    assert "continued for 64 steps" in " ".join(section.answer)
+
+
+def test_samples_come_from_the_best_runs_on_validation(written, root, data):
+    runs = load_runs(root, "chorales", VALUES, (0, 1), "test")
+    finished = [item for item in runs if item.run.status == "finished" and item.run.method == "constraint"]
+    means = {
+        value: np.mean([item.run.best["valid"] for item in finished if item.run.value == value])
+        for value in {item.run.value for item in finished}
+    }
+    mine = [item for item in finished if item.run.value == min(means, key=means.get)]
+    directory = min(mine, key=lambda item: item.run.best["valid"]).directory
+    tune = sample_tune(open_run(directory, data), "test", 0, 64, 1.0, 0)
+    assert (written / "chorales-constraint.mid").read_bytes() == tune.midi()
+    rolls = [
+        pianoroll.roll(midi.read((written / f"chorales-{name}.mid").read_bytes(), name).notes, 240, name)
+        for name in ("original", "constraint", "clipping")
+    ]
+    for roll in rolls:
+        np.testing.assert_array_equal(roll[: tune.begins, 30:39], tune.roll[: tune.begins])
+
+
+def test_the_best_setting_on_average_then_its_best_run(root):
+    made = load_runs(root, "chorales", VALUES, (0, 1), "test")
+    valid = iter([3.0, 1.0, 1.5, 1.9, 0.1, 0.2])  # two runs of each of VALUES
+    for item in made:
+        item.run.best["valid"] = next(valid)
+    assert best(made[:4], "clipping") is None
+    constrained = [replace(item, run=replace(item.run, status="finished")) for item in made]
+    assert best(constrained, "constraint").run == constrained[2].run
+    constrained[2] = replace(constrained[2], run=replace(constrained[2].run, status="diverged"))
+    assert best(constrained, "constraint").run == constrained[3].run
+
+
+def test_samples_know_what_they_are_made_of(written, root):
+    keys = {
+        path.relative_to(root).as_posix(): read_run(path).key
+        for corpus in CORPORA
+        for path in (root / "runs" / corpus).glob("*/seed-*")
+    }
+    assert are_current(written, keys)
+    before = {path: path.read_bytes() for path in written.iterdir()}
+    assert are_current(written, keys | {"runs/ptb/none/seed-0": "ignored: not sampled from"})
+    assert not are_current(written, keys | {"runs/ptb/clipping-9/seed-0": "another"})
+    assert not are_current(written, {path: f"{key}x" for path, key in keys.items()})
+    (written / "ptb.txt").write_text("changed")
+    assert not are_current(written, keys)
+    (written / "ptb.txt").write_bytes(before[written / "ptb.txt"])
+    assert not are_current(root, keys)
+
+
+def test_the_same_runs_give_the_same_bytes(written, root, data):
+    before = {path: path.read_bytes() for path in written.iterdir()}
+    paths = write_samples(root, CORPORA, (0, 1), "test", data)
+    assert {path: path.read_bytes() for path in paths} == before
+
+
+def test_a_method_that_never_finished_is_left_out(root, data, tmp_path):
+    copy = tmp_path / "results"
+    shutil.copytree(root / "runs" / "chorales", copy / "runs" / "chorales")
+    for path in copy.glob("runs/chorales/clipping-5/*/run.json"):
+        path.write_text(path.read_text().replace('"status": "finished"', '"status": "diverged"'))
+    write_samples(copy, {"chorales": list(VALUES)}, (0, 1), "test", data)
+    summary = json.loads((copy / "samples/summary.json").read_text())
+    assert summary["answer"][-1] == "chorales: no run of clipping finished, so none is sampled."
+    assert not (copy / "samples/chorales-clipping.mid").exists()

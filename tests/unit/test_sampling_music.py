@@ -1,0 +1,88 @@
+"""Piano rolls to MIDI files and back."""
+
+import io
+
+import mido
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from spectralgru.corpora import CORPORA, midi, pianoroll
+from spectralgru.errors import InputError
+from spectralgru.sampling.music import TIMINGS, Timing, sounding, to_midi
+
+MUSIC = [corpus for corpus in CORPORA if corpus != "ptb"]
+
+
+@st.composite
+def rolls(draw, notes: int) -> np.ndarray:
+    """Sparse, dense and silent stretches; something sounds."""
+    shape = (draw(st.integers(1, 40)), notes)
+    roll = draw(arrays.arrays(np.uint8, shape, elements=st.integers(0, 1), fill=st.just(0)))
+    dense = np.random.default_rng(draw(st.integers(0, 99))).random(shape) < draw(
+        st.sampled_from([0, 0.1, 0.9])
+    )
+    roll = roll | dense.astype(np.uint8)
+    roll[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, notes - 1))] = 1
+    return roll
+
+
+def until_last_note(roll: np.ndarray) -> np.ndarray:
+    return roll[: np.flatnonzero(roll.any(axis=1))[-1] + 1]
+
+
+@given(st.data())
+def test_read_back_it_is_the_roll(data):
+    """Columns from 21 on are shifted into the 93 columns that the reader makes."""
+    corpus = data.draw(st.sampled_from(MUSIC))
+    notes, lowest = (93, 1) if corpus in ("nottingham", "chorales") else (88, 21)
+    roll, timing = data.draw(rolls(notes)), TIMINGS[corpus]
+    content = to_midi(roll, lowest, timing, corpus, data.draw(st.integers(0, len(roll))))
+    read = pianoroll.roll(midi.read(content, corpus).notes, timing.step, corpus, transpose=1 - lowest)
+    np.testing.assert_array_equal(read[:, :notes], until_last_note(roll))
+    assert not read[:, notes:].any()
+    assert content == to_midi(roll, lowest, timing, corpus, None) or b"continuation" in content
+
+
+@given(rolls(93))
+def test_notes_are_joined(roll):
+    notes = sounding(roll, 1, 1)
+    assert sum(note.end - note.start for note in notes) == roll.sum()
+    ends = {(note.pitch, note.end) for note in notes}
+    assert not ends & {(note.pitch, note.start) for note in notes}
+    read = midi.read(to_midi(roll, 1, Timing(240, 120), "x"), "x").notes
+    assert sorted(read) == sorted(sounding(roll, 1, 240))
+
+
+def test_the_file_says_tempo_length_and_where_the_continuation_begins():
+    roll = np.zeros((10, 93), np.uint8)
+    roll[2:5, 59] = 1
+    file = mido.MidiFile(file=io.BytesIO(to_midi(roll, 1, TIMINGS["chorales"], "chorales test 0", 4)))
+    (track,) = file.tracks
+    at, seen = 0, {}
+    for message in track:
+        at += message.time
+        seen[message.type] = at, message
+    assert file.ticks_per_beat == 480
+    assert mido.tempo2bpm(seen["set_tempo"][1].tempo) == pytest.approx(96)
+    assert {name: seen[name][0] for name in ("note_on", "note_off", "marker", "end_of_track")} == {
+        "note_on": 2 * 240,
+        "note_off": 5 * 240,
+        "marker": 4 * 240,
+        "end_of_track": 10 * 240,  # the silence at the end counts
+    }
+    assert seen["note_on"][1].note == 60
+    assert seen["track_name"][1].name == "chorales test 0"
+
+
+def test_every_music_corpus_has_a_step_and_a_tempo():
+    assert set(TIMINGS) == set(MUSIC)
+    assert TIMINGS["nottingham"] == (240, 120)
+    assert {timing.beginning for timing in TIMINGS.values()} == {32, 16}  # four bars
+
+
+def test_silence_is_refused():
+    with pytest.raises(InputError, match="chorales test 3: nothing sounds"):
+        to_midi(np.zeros((5, 93), np.uint8), 1, TIMINGS["chorales"], "chorales test 3")
