@@ -99,7 +99,8 @@ def test_experiments_and_samples_are_shown_when_they_are_there(root):
     assert "lower rate" not in before.text
     make_experiment(root / "experiments" / "learning_rate")
     links = [{"text": "constrained, MIDI", "href": "one.mid"}, {"text": "lost", "href": "two.mid"}]
-    make_experiment(root / "samples", title="Samples", links=links)
+    texts = [{"title": "clip 5", "prompt": "he said", "continuation": "<unk>\nthe"}]
+    make_experiment(root / "samples", title="Samples", links=links, texts=texts)
     (root / "samples" / "one.mid").write_bytes(b"MThd")
     (root / "experiments" / "unfinished").mkdir()
     page = Page(write_report(root))
@@ -109,6 +110,7 @@ def test_experiments_and_samples_are_shown_when_they_are_there(root):
     assert {"experiments/learning_rate/rates.csv", "experiments/learning_rate/heat_map.pdf"} <= set(hrefs)
     assert "samples/one.mid" in hrefs
     assert "samples/two.mid" not in hrefs
+    assert "clip 5; what was given is bold he said <unk> the" in page.text
     count = [sum(tag == "img" for tag, _ in p.tags) for p in (before, page)]
     assert count[1] == count[0] + 2
 

@@ -30,6 +30,15 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Text:
+    """What a model made of a prompt."""
+
+    title: str
+    prompt: str
+    continuation: str
+
+
+@dataclass(frozen=True)
 class Section:
     """An experiment, or the samples."""
 
@@ -39,6 +48,7 @@ class Section:
     tables: list[tuple[Table, list[str]]]
     figures: list[Figure]
     links: list[tuple[str, str]]  # text and target
+    texts: list[Text]
 
 
 def read_claims(root: Path) -> list[dict[str, Any]]:
@@ -94,7 +104,8 @@ def _section(root: Path, path: Path) -> Section:
             for link in summary.get("links", [])
             if (path.parent / link["href"]).exists()
         ]
-        return Section(path.parent.name, title, list(summary["answer"]), tables, figures, links)
+        texts = [Text(**text) for text in summary.get("texts", [])]
+        return Section(path.parent.name, title, list(summary["answer"]), tables, figures, links, texts)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a summary ({error!r}); delete it and make it again") from None
 
