@@ -121,9 +121,9 @@ def build_options() -> list[str]:
 
 @pytest.fixture(scope="session")
 def sources(big_folder: Path) -> Path:
-    """What the recipe is made from, as it is now."""
+    """What the recipe is made from, and the tests of it, as they are now: later edits do not come between."""
     folder = big_folder / "sources"
-    copy(INGREDIENTS, folder)
+    copy([*INGREDIENTS, *WORKFLOW, "params.yaml", "tests"], folder)
     return folder
 
 
