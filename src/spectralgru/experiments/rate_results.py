@@ -52,7 +52,8 @@ def sum_up(sweeps: Sequence[Sweep], out: Path) -> Answer:
     tables, figures = [], []
     for sweep in sweeps:
         rows, labels = sweep.rows(), [title(setting) for setting in sweep.settings]
-        write_heat_map(rows, labels, sweep.metric, sweep.about(), out / f"heat_map_{sweep.corpus}")
+        name = sweep.about().split(":")[0]  # the rest is in the table's caption
+        write_heat_map(rows, labels, sweep.metric, name, out / f"heat_map_{sweep.corpus}")
         figures.append(f"heat_map_{sweep.corpus}.svg")
         table = ranges(rows)
         shown = Rendered(_caption(sweep), column_groups(sweep.settings), _lines(table, sweep.metric))
@@ -69,14 +70,14 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
         rows = sweep.rows()
         found = {row["setting"]: row for row in records(ranges(rows))}
         names = {setting_name(*setting): title(setting) for setting in sweep.settings}
-        repaired.append(f"On {sweep.corpus}: {_repair(sweep, rows, found, names)}")
+        repaired.append(f"on {sweep.corpus}: {_repair(sweep, rows, found, names)}")
         spans = [f"{_width(found[setting])} ({name})" for setting, name in names.items()]
         widths.append(f"{', '.join(spans)} on {sweep.corpus}")
         ends = [f"{_number(found[s]['highest_finishing'])} ({name})" for s, name in names.items()]
         highest.append(f"{', '.join(ends)} on {sweep.corpus}")
     within = " and ".join(f"{100 * t:g} %" for t in dict.fromkeys(sweep.tolerance for sweep in sweeps))
     return [
-        f"Does a lower rate repair clipping? {'; '.join(repaired)}.",
+        f"Does a lower rate repair clipping: {'; '.join(repaired)}.",
         f"Rates at which every run finishes within {within} of the best validation result span, in factors of "
         f"two, {'; '.join(widths)}.",
         f"The highest rate at which every run finishes is {'; '.join(highest)}.",
