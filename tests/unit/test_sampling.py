@@ -312,5 +312,5 @@ def test_a_method_that_never_finished_is_left_out(root, data, tmp_path):
         path.write_text(path.read_text().replace('"status": "finished"', '"status": "diverged"'))
     write_samples(copy, {"chorales": list(VALUES)}, (0, 1), "test", data)
     summary = json.loads((copy / "samples/summary.json").read_text())
-    assert summary["answer"][-1] == "chorales: no run of clipping finished, so none is sampled."
+    assert "chorales: no run of clipping finished, so none is sampled." in summary["answer"]
     assert not (copy / "samples/chorales-clipping.mid").exists()

@@ -63,6 +63,7 @@ def write_samples(
             write(made, corpus, chosen)
         missing = [method for method in METHODS if method not in chosen]
         made.answer += [f"{corpus}: no run of {method} finished, so none is sampled." for method in missing]
+    made.answer.append("One sample shows what a model has learnt; it ranks no method, the tables do.")
     summary: dict[str, Any] = {
         "title": "Continuations",
         "answer": made.answer,
@@ -113,9 +114,11 @@ def _write_music(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> N
     begins = tunes["original"].begins
     made.answer.append(
         f"{corpus}: the first {begins} steps of test tune {TUNE}, continued for {NOTE_STEPS} steps by the run of each "
-        f"method that is best on validation, with the same random numbers at temperature {TEMPERATURE:g}. "
-        f"After the beginning, {'; '.join(f'{name}: {_counted(tune, known)}' for name, tune in tunes.items())}."
+        f"method that is best on validation, with the same random numbers at temperature {TEMPERATURE:g}."
     )
+    made.answer += [
+        f"{corpus}, {name}: after the beginning, {_counted(tune, known)}." for name, tune in tunes.items()
+    ]
 
 
 def _counted(tune: Tune, known: npt.NDArray[np.int64]) -> str:
