@@ -41,6 +41,7 @@ rule all:
         TABLES,
         FIGURES,
         PROVENANCE,
+        rules.write_samples.output,
         rules.write_report.output,
         expand(
             f"{ROOT}/experiments/{{experiment}}/summary.json",

@@ -18,6 +18,7 @@ from spectralgru.params import Params
 from spectralgru.provenance import WRITTEN, artifacts, report_made_from, results_sha256
 from spectralgru.records import run_path
 from spectralgru.results.names import REPORT
+from spectralgru.sampling.freshness import SUMMARY, are_current
 
 OUTDATED = 1_000_000_000  # nanoseconds since 1970: older than anything (0 would mean "no date" to Snakemake)
 
@@ -69,10 +70,14 @@ def _settle_results(root: Path, expected: Mapping[str, Keys], newest: int, bench
     for path, confirmed in good.items():
         confirm([root / path], confirmed, date)
     confirm([root / name for name in WRITTEN], all(good.values()), date)
+    samples = root / "samples"
+    every = {path: key for keys in expected.values() for path, key in keys.items()}
+    confirm([samples / SUMMARY], are_current(samples, every), newest)
     page = root / REPORT
     made_from = f'content="{report_made_from(root)}"'
     whole = all(good.values()) and page.exists() and made_from in _head(page)
-    confirm([page], whole, max([date, *map(date_of, root.glob("experiments/*/summary.json"))]))
+    sections = [*root.glob("experiments/*/summary.json"), samples / SUMMARY]
+    confirm([page], whole, max([date, *map(date_of, sections)]))
     for corpus, keys in expected.items():
         tracked = root / "tracking" / f"{corpus}.json"
         whole = all(good[path] for path in good if shown[path] == [corpus])

@@ -85,6 +85,7 @@ def test_through_apptainer_it_gives_the_same(finished, sif, new_campaign):
         "draw_figures",
         "write_claims",
         "write_provenance",
+        "write_samples",
         "write_report",
     ]
     jobs.append("track_runs")

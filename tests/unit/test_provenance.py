@@ -9,7 +9,7 @@ import yaml
 from results_records import make_experiment, make_run
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256, write_json
-from spectralgru.freshness import run_keys, settle
+from spectralgru.freshness import OUTDATED, date_of, run_keys, settle
 from spectralgru.params import parse_params
 from spectralgru.provenance import WRITTEN, artifacts, write_provenance
 from spectralgru.results.claims import write_claims
@@ -19,6 +19,7 @@ from spectralgru.results.names import REPORT
 from spectralgru.results.report import write_report
 from spectralgru.results.tables import write_tables
 from spectralgru.results.trace import explain, find, read_record
+from spectralgru.sampling.freshness import made_of
 
 REPOSITORY = Path(__file__).parents[2]
 CORPORA = ("ptb", "chorales")
@@ -255,6 +256,29 @@ def test_the_report_follows_the_experiments_that_are_there(campaign):
     write_report(campaign.root)
     campaign.shuffle()
     assert campaign.outdated() == set()
+
+
+def test_samples_follow_the_runs_and_the_report_follows_them(campaign):
+    def dates():
+        campaign.shuffle()
+        campaign.outdated()
+        settings = campaign.root.glob("runs/*/*/setting.json")
+        return [max(map(date_of, settings)), date_of(summary), date_of(campaign.root / REPORT)]
+
+    summary = campaign.root / "samples" / "summary.json"
+    summary.parent.mkdir()
+    (summary.parent / "ptb.txt").write_text("text")
+    keys = {k: v for corpus in CORPORA for k, v in run_keys(campaign.params, corpus, "ab" * 32).items()}
+    record = {"title": "", "answer": [], "tables": [], "figures": [], "made_of": made_of(keys)}
+    write_json(summary, record | {"files": {"ptb.txt": sha256(summary.parent / "ptb.txt")}})
+    write_report(campaign.root)
+    assert dates() == sorted(dates())
+    (summary.parent / "ptb.txt").write_text("changed")
+    assert dates()[1] == OUTDATED
+    (summary.parent / "ptb.txt").write_text("text")
+    assert dates() == sorted(dates())
+    write_json(summary, json.loads(summary.read_text()) | {"made_of": made_of(keys) | {"code": "older"}})
+    assert dates()[1] == OUTDATED
 
 
 def test_runs_that_mlflow_has_not_seen_are_tracked_again(campaign):

@@ -115,7 +115,14 @@ def test_one_delta_changed_trains_that_delta_only(finished):
     assert jobs.pop("train_setting") == {"corpus=ptb, setting=constraint-0.3"}
     assert jobs.pop("track_runs") == {"corpus=ptb"}
     assert jobs.pop("draw_figures") == {"corpus=ptb"}
-    assert jobs.keys() == {"write_tables", "write_claims", "write_provenance", "write_report", "all"}
+    assert jobs.keys() == {
+        "write_tables",
+        "write_claims",
+        "write_provenance",
+        "write_samples",
+        "write_report",
+        "all",
+    }
     code, output = finished.run()
     assert code == 0, output
     assert "constraint-0.3" in (finished.folder / "results/quick/tables/table1.csv").read_text()

@@ -125,10 +125,33 @@ rule write_provenance:
         "spectralgru provenance --scale {params.scale} {params.corpora} > {log} 2>&1"
 
 
+rule write_samples:
+    # The MIDI files, piano rolls and texts beside the summary are named in it.
+    input:
+        trained_all,
+    output:
+        f"{ROOT}/samples/summary.json",
+    log:
+        f"logs/samples/{SCALE}.log",
+    benchmark:
+        f"logs/benchmarks/samples/{SCALE}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        scale=SCALE,
+        corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
+    shell:
+        "spectralgru samples --scale {params.scale} {params.corpora} > {log} 2>&1"
+
+
 rule write_report:
-    # Samples and experiments not asked for are shown too, if they are there; `settle` tells when they change.
+    # Experiments not asked for are shown too, if they are there; `settle` tells when they change.
     input:
         rules.write_provenance.output,
+        rules.write_samples.output,
         expand(
             f"{ROOT}/experiments/{{experiment}}/summary.json",
             experiment=PARAMS.experiments,
