@@ -15,6 +15,7 @@ from typing import Any
 from spectralgru.experiments.base import Answer, Means, Part
 from spectralgru.experiments.beyond_settings import Beyond, BeyondOn
 from spectralgru.experiments.plain_job import Cell, Optimizer, PlainJob
+from spectralgru.files import sha256
 from spectralgru.params import Params
 from spectralgru.records import Method, Run, run_path
 from spectralgru.training.settings import DataSettings, ModelSettings, Replica
@@ -92,7 +93,9 @@ def parts(params: Params) -> list[Part]:
 def key(params: Params, part: Part, data_sha256: str) -> str:
     """Hash of the keys of all runs that it may come to."""
     on, seeds = chosen(params)[part.corpus], _settings(params).seeds
-    keys = [part.name, str(_settings(params).timed_steps) if part.name == COST else ""]
+    keys = [part.name]
+    if part.name == COST:
+        keys += [str(_settings(params).timed_steps), sha256(Path(__file__).with_name("beyond_cost.py"))]
     for baseline in baselines(on):
         if part.name in (COST, baseline.name):
             made = job(params, part.corpus, baseline)

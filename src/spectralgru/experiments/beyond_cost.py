@@ -1,4 +1,4 @@
-"""Seconds of a training step, of several baselines turn and turn about, so that all see the same machine."""
+"""CPU seconds of a training step, of several baselines turn and turn about, so that all see the same machine."""
 
 import time
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ class _Training:
 
     def seconds(self, index: int) -> float:
         chunk = self.stream.chunk(index % len(self.stream))
-        begin = time.perf_counter()
+        begin = time.process_time()
         *_, self.state = step(self.model, self.optimizer, self.rule, chunk, self.state)
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
 
 def seconds_per_step(
     jobs: Mapping[str, tuple[PlainJob, Replica]], corpus: Corpus, steps: int
 ) -> dict[str, list[float]]:
-    """Seconds of `steps` steps of each training, by its name."""
+    """CPU seconds (of one thread, if torch has one) of `steps` steps of each training, by its name."""
     trainings = {
         name: _Training(job, replica, part(corpus, job.data)) for name, (job, replica) in jobs.items()
     }

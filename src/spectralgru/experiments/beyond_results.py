@@ -148,8 +148,8 @@ def _caption(field: Field, lines: Sequence[Line]) -> str:
         f"a plain PyTorch loop. The first of {len(field.seeds)} seeds chose each baseline's learning rate by its "
         f"validation result ({rates}). Mean ± standard deviation over the runs that finished; best in bold among "
         "those whose runs all did. GRU and LSTM: torch.nn, without biases. Spectral norm scales the whole matrix "
-        "to sigma_1 = 2 - δ, the constraint clips what is above. Times: median step on one thread, in turn with all "
-        "others, and as a multiple of the same network's step with clipping."
+        "to sigma_1 = 2 - δ, the constraint clips what is above. Times: median CPU time of a step on one thread, in "
+        "turn with all others, and as a multiple of the same network's step with clipping."
     )
 
 
@@ -165,7 +165,7 @@ def sentences(field: Field, lines: Sequence[Line]) -> list[str]:
     said = [
         f"{field.corpus}: " + (f"{_names(lost)} lose runs even at their best rate" if lost else "at its best rate "
         "every baseline finishes")
-        + (f"; {_names(some)} lose the first seed at one of the higher rates tried" if some else "")
+        + (f"; {_names(some)} lose the first seed at some of the rates tried" if some else "")
         + "."
     ]  # fmt: skip
     if whole:
