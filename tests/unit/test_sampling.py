@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,6 +199,18 @@ def test_on_the_command_line(root, data, monkeypatch, capsys, tmp_path):
     assert code == 0
     assert output.startswith("w1 ")
     assert (tmp_path / "text.txt").read_text() == output
+
+
+def test_mido_is_needed_for_music_only(root, data):
+    script = (
+        "import sys; sys.modules['mido'] = None; from spectralgru.cli import main; "
+        "sys.argv = ['spectralgru', 'sample', '--data', sys.argv[1], '--run', sys.argv[2]]; main()"
+    )
+    for corpus, code, said in (("ptb", 0, ""), ("chorales", 1, "pip install mido")):
+        run = [sys.executable, "-c", script, str(data), str(run_of(root, corpus))]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
 
 
 def test_a_run_without_a_usable_model_is_refused(root, data, tmp_path):

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from spectralgru.corpora.dataset import Notes, Split, Words
-from spectralgru.errors import InputError
+from spectralgru.errors import InputError, RunError
 from spectralgru.sampling.continuation import continue_notes, continue_words
-from spectralgru.sampling.music import TIMINGS, Timing, to_midi
 from spectralgru.sampling.text import decode, encode
 from spectralgru.sampling.trained import Trained
+
+if TYPE_CHECKING:  # mido is needed for music only
+    from spectralgru.sampling.music import Timing
 
 NOTE_STEPS, TOKENS = 64, 60  # sampled unless told otherwise
 
@@ -24,10 +27,12 @@ class Tune:
     roll: npt.NDArray[np.uint8]  # [steps, notes]
     begins: int
     lowest: int  # MIDI number of column 0
-    timing: Timing
+    timing: "Timing"
 
     def midi(self) -> bytes:
         """The tune as a MIDI file."""
+        from spectralgru.sampling.music import to_midi
+
         return to_midi(self.roll, self.lowest, self.timing, self.name, self.begins)
 
 
@@ -79,7 +84,7 @@ def sample(
 def original(trained: Trained, split: Split, number: int, steps: int) -> Tune:
     """The first bars of a tune (counted from 0) of a split, at most half of it, and as it goes on for `steps` steps.
 
-    Raises InputError if the model is one of words, or there is no such tune.
+    Raises InputError if the model is one of words, or there is no such tune; RunError if mido is not installed.
     """
     corpus = trained.corpus
     if not isinstance(corpus, Notes):
@@ -87,6 +92,10 @@ def original(trained: Trained, split: Split, number: int, steps: int) -> Tune:
     count = len(corpus.lengths(split))
     if not 0 <= number < count:
         raise InputError(f"tune {number}: {corpus.name} has tunes 0 to {count - 1} in {split}")
+    try:
+        from spectralgru.sampling.music import TIMINGS
+    except ModuleNotFoundError:
+        raise RunError("tunes are written with mido, which is not installed; pip install mido") from None
     roll, timing = corpus.tunes(split)[number], TIMINGS[corpus.name]
     begins = max(1, min(timing.beginning, len(roll) // 2))
     return Tune(f"{corpus.name} {split} {number}", roll[: begins + steps], begins, corpus.lowest, timing)
