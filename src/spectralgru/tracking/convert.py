@@ -140,9 +140,13 @@ def setting_metrics(items: Sequence[RunFiles]) -> list[Point]:
             points.append((f"best_{name}", statistics.fmean(values), time, 0))
         if len(values) > 1:
             points.append((f"best_{name}_sd", statistics.stdev(values), time, 0))
-    for metric in MEAN_COLUMNS if good else ():
-        mean = pd.concat([item.history for item in good]).groupby("epoch")[metric].mean()
-        points += [(f"epoch/{metric}", value, time, int(epoch)) for epoch, value in mean.items()]
+    if good:
+        means = pd.concat([item.history for item in good]).groupby("epoch")[list(MEAN_COLUMNS)].mean()
+        points += [
+            (f"epoch/{name}", value, time, int(epoch))
+            for name in MEAN_COLUMNS
+            for epoch, value in means[name].items()
+        ]
     return points
 
 
