@@ -77,6 +77,8 @@ def test_what_is_said_is_what_the_runs_say(concluded: tuple[Params, Path, dict[s
     best = min((line for line in lines if line.mean("valid")), key=lambda line: line.mean("valid") or 0)
     said = " ".join(summary["answer"])
     assert f"({best.mean('valid'):.1f})" in said
+    clipped, constrained = ("n/a" if (v := line.mean("test")) is None else f"{v:.1f}" for line in lines[:2])
+    assert f"GRU {constrained} against {clipped}" in said
     assert "lose the first seed at some of the rates" in said
     assert "is the lowest or highest tried" in said
 

@@ -177,7 +177,7 @@ def sentences(field: Field, lines: Sequence[Line]) -> list[str]:
         )
     pairs = []
     for network, group in groupby(lines, key=lambda line: line.baseline.network):
-        means = {line.baseline.method: line.mean("test") for line in group}
+        means = {line.baseline.method: line.mean("test") for line in group if line.baseline.clip is None}
         texts = [
             "n/a" if (value := means[method]) is None else f"{value:.{digits}f}"
             for method in ("constraint", "clipping")
