@@ -145,7 +145,7 @@ def setting_metrics(items: Sequence[RunFiles]) -> list[Point]:
         points += [
             (f"epoch/{name}", value, time, int(epoch))
             for name in MEAN_COLUMNS
-            for epoch, value in means[name].items()
+            for epoch, value in zip(means.index, means[name], strict=True)
         ]
     return points
 
