@@ -26,6 +26,7 @@ def tiny_params(**changes: Any) -> Params:
         "data": {},
         "model": {"hidden_size": 12, "num_layers": 1, "input_scale": 1.0, "dropout": 0.3},
         "epochs": 2,
+        "schedule": {"kind": "decay", "patience": 2, "factor": 1.5},
         "rates": {"SGD": [0.3, WILD]},
         "delta": 0.5,
         "threshold": 5,

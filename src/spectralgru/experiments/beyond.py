@@ -18,7 +18,7 @@ from spectralgru.experiments.plain_job import Cell, Optimizer, PlainJob
 from spectralgru.files import sha256
 from spectralgru.params import Params
 from spectralgru.records import Method, Run, run_path
-from spectralgru.training.settings import DataSettings, ModelSettings, Replica
+from spectralgru.training.settings import DataSettings, ModelSettings, Replica, Schedule
 
 COST = "cost"
 CELLS: dict[Cell, str] = {"GRU": "GRU", "LSTM": "LSTM", "paper": "GRU of the paper"}
@@ -170,7 +170,9 @@ def job(params: Params, corpus: str, baseline: Baseline) -> PlainJob:
         scale=params.scale,
         data=DataSettings(**on.data.model_dump()),
         model=model if baseline.layers is None else replace(model, num_layers=baseline.layers),
-        training=replace(params.job(corpus, []).training, epochs=on.epochs),
+        training=replace(
+            params.job(corpus, []).training, epochs=on.epochs, schedule=Schedule(**on.schedule.model_dump())
+        ),
         replicas=(),
         cell=baseline.cell,
         optimizer=baseline.optimizer,

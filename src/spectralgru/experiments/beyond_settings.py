@@ -5,17 +5,18 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, PositiveInt
 
 from spectralgru.experiments.plain_job import Optimizer
-from spectralgru.schema import CorpusName, Data, Delta, Model, Positive, Seeds, Strict, distinct
+from spectralgru.schema import CorpusName, Data, Delta, Model, Positive, Schedule, Seeds, Strict, distinct
 
 Rates = Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]
 
 
 class BeyondOn(Strict):
-    """The baselines of one corpus; batches and schedule as in the corpus' settings."""
+    """The baselines of one corpus; batches as in the corpus' settings."""
 
     data: Data = Data()
     model: Model
     epochs: PositiveInt
+    schedule: Schedule
     rates: dict[Optimizer, Rates] = Field(
         description="initial learning rates; every baseline is tried at all of its optimiser's and shown at its best"
     )
