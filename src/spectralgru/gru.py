@@ -72,9 +72,13 @@ def gru_layer(
     before = reset == "before"
     if x.dim() == 4 and device == "cpu":
         # One after the other: each replica's weights stay in the cache, and its result does not depend on the others.
-        keeps = [None] * len(x) if keep is None else keep
-        each = zip(x, h0, weight_ih, weight_hh, keeps, strict=True)
-        output = torch.stack([_layer(*tensors, before) for tensors in each])
+        if len(x) == 1:  # views, where taking apart and together again would copy
+            alone = (None if t is None else t.squeeze(0) for t in (x, h0, weight_ih, weight_hh, keep))
+            output = _layer(*alone, before).unsqueeze(0)
+        else:
+            keeps = [None] * len(x) if keep is None else keep
+            each = zip(x, h0, weight_ih, weight_hh, keeps, strict=True)
+            output = torch.stack([_layer(*tensors, before) for tensors in each])
     else:
         output = _layer(x, h0, weight_ih, weight_hh, keep, before)
     return output, output.select(-3, -1)
