@@ -29,10 +29,10 @@ from spectralgru.training.settings import (
     TrainingSettings,
 )
 
-LANES, STEPS, ROUNDS = 20, 35, 4
+LANES, STEPS, ROUNDS = 20, 35, 3
 TASKS = {  # corpus: data, model, learning rate, threshold, epochs a job
-    "ptb": (DataSettings(14_000, 1_000, 1_000), ModelSettings(650, 1), 1.0, 10.0, 3),
-    "nottingham": (DataSettings(30, 4, 4), ModelSettings(200, 2), 0.1, 30.0, 4),
+    "ptb": (DataSettings(28_000, 1_000, 1_000), ModelSettings(650, 1), 1.0, 10.0, 4),
+    "nottingham": (DataSettings(100, 8, 8), ModelSettings(200, 2), 0.1, 30.0, 4),
 }
 VARIANTS = {  # corpus: name, runs in a job, processes
     "ptb": [("ours, 1 run", 1, 1)],
@@ -78,11 +78,11 @@ def run(device: str, data: Path = Path("data")) -> None:
     for name, (size, model, rate, threshold, epochs) in TASKS.items():
         corpus = part(load(data / f"prepared/{name}.npz"), size)
         count = float(training_stream(corpus, [0], 1, LANES, STEPS, torch.device("cpu")).counts.sum())
-        training = TrainingSettings(epochs, rate, Schedule("decay", epochs, 1.1))
+        training = TrainingSettings(epochs, rate, Schedule("decay", epochs, 1.1), trace_every=50)
         samples: dict[str, list[float]] = {"plain": []} | {variant: [] for variant, *_ in VARIANTS[name]}
         for _ in range(ROUNDS):
             torch.set_num_threads(cores)
-            samples["plain"] += [plain_rate(corpus, model, rate, threshold) for _ in range(2)]
+            samples["plain"] += [plain_rate(corpus, model, rate, threshold) for _ in range(3)]
             for variant, runs, processes in VARIANTS[name]:
                 replicas = tuple(Replica("clipping", threshold, seed, rate) for seed in range(runs))
                 job = Job(name, "benchmark", size, model, training, replicas)
@@ -109,4 +109,5 @@ def run(device: str, data: Path = Path("data")) -> None:
         axes.tick_params(axis="y", labelsize=7)
         axes.set_xlabel("tokens or frames a second over the plain loop's")
 
+    torch.set_num_threads(cores)
     write("end_to_end", "Training end to end against a plain PyTorch loop", rows, draw, device)

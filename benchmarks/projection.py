@@ -39,7 +39,10 @@ class Moving:
         update *= UPDATE / update.norm()
         self.weight += update - 0.01 * self.weight  # the decay keeps the rest of the spectrum where it is
         if self.naive:
-            u, s, vh = torch.linalg.svd(self.weight)
+            try:
+                u, s, vh = torch.linalg.svd(self.weight)
+            except torch.linalg.LinAlgError:  # float32 fails on some matrices with many values at the bound
+                u, s, vh = (t.float() for t in torch.linalg.svd(self.weight.double()))
             self.weight = (u * s.clamp_max(BOUND).unsqueeze(-2)) @ vh
         else:
             self.projection.project_(
