@@ -239,9 +239,7 @@ class Session:
             rows = self.trace.rows[i]
             if diverged is not None:
                 rows = [r for r in rows if r["step"] < diverged["step"] + self.trace.every]
-            self.writer.write(
-                progress, best, final, diverged, rows, spectrum, self._elapsed(), self.together
-            )
+            self.writer.write(progress, best, final, diverged, rows, spectrum, self._elapsed(), self.together)
 
     def _test_losses(self, indices: Sequence[int]) -> list[tuple[float, float]]:
         """Test loss with the best and with the final weights of these runs."""
