@@ -136,7 +136,7 @@ class Experiment:
             metrics.insert(self.client, made.info.run_id, points, convert.run_params(run))
         self._artifacts(made, [path for name in FILES if (path := item.directory / name).exists()])
         if run.data_sha256:
-            self.client.log_inputs(made.info.run_id, [inputs.dataset(run)])
+            inputs.log_dataset(self.client, made.info.run_id, run)
         self._finish(made, content, convert.ended(run) + shift, STATUS[run.status])
         return made
 

@@ -21,6 +21,17 @@ USAGE = {
 DIGEST_SIZE = 36  # all that MLflow keeps of a digest
 
 
+def log_dataset(client: Any, run_id: str, run: Run) -> None:
+    """Tell MLflow what a run was trained on."""
+    from mlflow.exceptions import MlflowException
+
+    used = [dataset(run)]
+    try:
+        client.log_inputs(run_id, used)
+    except MlflowException:  # it looks, then inserts: another process was faster, and now it is found
+        client.log_inputs(run_id, used)
+
+
 def dataset(run: Run) -> Any:
     """The prepared corpus as MLflow's `DatasetInput`: digest = first 36 digits of its SHA-256, source has all."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
