@@ -33,8 +33,9 @@ def peak(job, folder, data):
     folder.mkdir()
     (folder / "job.json").write_text(json.dumps(asdict(job)))
     code = (
-        "import resource, sys; from spectralgru.training.__main__ import main; code = main(sys.argv[1:]);"
-        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+        "import sys; from spectralgru.training.__main__ import main; code = main(sys.argv[1:]);"
+        "status = open('/proc/self/status').read().split();"  # getrusage would say what the parent had, if more
+        "print('peak', status[status.index('VmHWM:') + 1]); sys.exit(code)"
     )
     options = [
         "--data",
