@@ -76,8 +76,12 @@ def _settle_results(root: Path, expected: Mapping[str, Keys], newest: int, bench
     page = root / REPORT
     made_from = f'content="{report_made_from(root)}"'
     whole = all(good.values()) and page.exists() and made_from in _head(page)
-    sections = [*root.glob("experiments/*/summary.json"), samples / SUMMARY]
-    confirm([page], whole, max([date, *map(date_of, sections)]))
+    shown_in_page = [
+        *(root / n for n in WRITTEN),
+        samples / SUMMARY,
+        *root.glob("experiments/*/summary.json"),
+    ]
+    confirm([page], whole, max([date, *map(date_of, shown_in_page)]))
     for corpus, keys in expected.items():
         tracked = root / "tracking" / f"{corpus}.json"
         whole = all(good[path] for path in good if shown[path] == [corpus])
