@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -34,12 +34,12 @@ class MeteredEngine(Engine):
         """Time all steps from now on."""
         self.truncated = [TruncatedProjection(float(self.max_sv)) for _ in range(self.model.num_layers)]
 
-    def _project(self, factor: Tensor | None) -> Any:
+    def _project(self, factor: Tensor | None) -> Tensor:
         if not self.truncated or factor is None:
             return super()._project(factor)
         bound = self.max_sv
         weights = [self.model.recurrent(layer)[0].clone() for layer in range(self.model.num_layers)]
-        moved = [self._moved(layer, factor) for layer in range(len(weights))]
+        moved = [float(self._moved(layer, factor)) for layer in range(len(weights))]
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         threshold = torch.full_like(bound, float("inf"))
         self.spent["clipping"], _ = timed(lambda: clip_factor(gradient_norm(gradients), threshold))
@@ -49,11 +49,6 @@ class MeteredEngine(Engine):
         )
         self.spent["ours"], result = timed(lambda: super(MeteredEngine, self)._project(factor))
         return result
-
-    def _moved(self, layer: int, factor: Tensor) -> float:
-        gradient: Tensor = getattr(self.model.gru, f"weight_hh_l{layer}").grad
-        candidate = gradient[0, 2 * self.model.hidden_size :]
-        return float(factor * torch.linalg.matrix_norm(candidate))
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:

@@ -134,17 +134,18 @@ class Engine:
         self.saturated.zero_()
         for layer, projection in enumerate(self.projections):
             weight = self.model.recurrent(layer)
-            moved = None
-            if factor is not None:
-                gradient: Tensor = getattr(self.model.gru, f"weight_hh_l{layer}").grad
-                candidate = gradient[:, 2 * self.model.hidden_size :]
-                moved = factor * torch.linalg.matrix_norm(candidate)
-            report = projection.project_(weight, moved)
+            report = projection.project_(weight, None if factor is None else self._moved(layer, factor))
             largest = torch.maximum(largest, report.sigma_max.to(largest.dtype))
             self.saturated += report.saturated
             self.projected += report.projected
             self.skipped += ~report.projected & self.max_sv.isfinite()
         return largest
+
+    def _moved(self, layer: int, factor: Tensor) -> Tensor:
+        """How far (Frobenius) the step moved the matrices that are projected, [R]."""
+        gradient: Tensor = getattr(self.model.gru, f"weight_hh_l{layer}").grad
+        candidate = gradient[:, 2 * self.model.hidden_size :]
+        return factor * torch.linalg.matrix_norm(candidate)
 
     @torch.no_grad()
     def _settle(self) -> None:
@@ -249,21 +250,21 @@ class Engine:
         """Go on from `state_dict()` of an engine with the same replicas."""
         self.model.load_state_dict(state["model"])
         for projection, saved in zip(self.projections, state["projections"], strict=True):
-            projection.load_state_dict(_moved(saved, self.device))
+            projection.load_state_dict(_on(saved, self.device))
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
         if self.together is not None:
-            self.together.load_state_dict(_moved(state["together"], self.device))
+            self.together.load_state_dict(_on(state["together"], self.device))
         for name in ("rate", "projected", "skipped", "saturated", "sigma_max", "drawn"):
             setattr(self, name, state[name].to(self.device))
         self.state = state["state"].to(self.device)[:, :, self.part]
         self._restart()
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _on(value: Any, device: torch.device) -> Any:
     """`value` with the tensors in its dicts and lists on `device`."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):
-        return {key: _moved(item, device) for key, item in value.items()}
-    return [_moved(item, device) for item in value] if isinstance(value, list) else value
+        return {key: _on(item, device) for key, item in value.items()}
+    return [_on(item, device) for item in value] if isinstance(value, list) else value
