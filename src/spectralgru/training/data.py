@@ -26,3 +26,11 @@ def width(corpus: Corpus) -> int:
 def baseline_loss(corpus: Corpus, split: Split) -> float:
     """Loss of the predictor without memory: unigrams, or independent notes. A run no better has diverged."""
     return unigram_loss(corpus, split) if isinstance(corpus, Words) else independent_note_loss(corpus, split)
+
+
+def why_nothing_learnt(corpus: Corpus, valid_loss: float) -> str | None:
+    """Why a run that ends with this validation loss has diverged; None if it has not."""
+    baseline = baseline_loss(corpus, "valid")
+    if valid_loss >= baseline:
+        return f"final validation loss no better than {baseline:.4f}, the loss of the corpus' frequencies"
+    return None
