@@ -1,16 +1,27 @@
 """The Triton kernels without a GPU: their arithmetic in Triton's interpreter, and their compilation for an H100/H200.
 
-Each test is a process of its own, because Triton reads TRITON_INTERPRET when it is imported.
+Each test is a process of its own, because Triton reads TRITON_INTERPRET when it is imported. PyTorch for CPUs comes
+without Triton; the version that its CUDA build brings is then installed for the test alone.
 """
 
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+UV = Path(sys.executable).with_name("uv")
+CUDA_LOCK = Path(__file__).parents[2] / "envs" / "cuda.lock"
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="triton is there for Linux alone"),
+    pytest.mark.skipif(
+        find_spec("triton") is None and not UV.exists(), reason="neither triton nor uv, to install it"
+    ),
+]
 
 INTERPRETED = """
 import itertools, torch
@@ -80,21 +91,35 @@ build(pointwise.bernoulli, types, {"BLOCK": 256})
 """
 
 
-def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@pytest.fixture(scope="module")
+def folder():
+    """A folder for Triton: 700 MB, not to be kept as pytest keeps others."""
+    with TemporaryDirectory() as folder:
+        yield folder
 
 
-def test_kernels_equal_the_plain_sweeps_in_float64():
-    done = python(INTERPRETED, TRITON_INTERPRET="1")
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def python(folder):
+    """Run code in a Python that has Triton."""
+    environment = dict(os.environ)
+    if find_spec("triton") is None:
+        (version,) = (line for line in CUDA_LOCK.read_text().split() if line.startswith("triton=="))
+        command = [UV, "pip", "install", "--quiet", "--no-deps", "--target", folder, version]
+        subprocess.run(command, check=True, timeout=300)
+        environment["PYTHONPATH"] = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
+
+    def run(code: str, **more: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment | more, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run
 
 
-def test_kernels_compile_for_compute_capability_9(tmp_path):
-    done = python(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
-    assert done.returncode == 0, done.stderr
+def test_kernels_equal_the_plain_sweeps_in_float64(python):
+    python(INTERPRETED, TRITON_INTERPRET="1")
+
+
+def test_kernels_compile_for_compute_capability_9(python, tmp_path):
+    python(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
