@@ -6,13 +6,11 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from spectralgru.corpora.dataset import Corpus, load
+from spectralgru.corpora.dataset import Corpus
 from spectralgru.errors import InputError
 from spectralgru.models import ReplicatedModel
 from spectralgru.records import Run, read_run
-from spectralgru.training.data import part
-from spectralgru.training.saved import load_model
-from spectralgru.training.settings import DataSettings
+from spectralgru.training.saved import load_corpus, load_model
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,4 @@ def open_run(directory: Path, data: Path) -> Trained:
             raise InputError(
                 f"{directory}: {name} is not finite, the run's status is {run.status}; choose a run that finished"
             )
-    corpus = load(data / "prepared" / f"{run.corpus}.npz")
-    if corpus.sha256 != run.data_sha256:
-        raise InputError(
-            f"{directory}: trained on data {run.data_sha256[:12]}, but {data} holds {corpus.sha256[:12]}; "
-            "prepare the corpus again or name the right --data"
-        )
-    return Trained(run, model, part(corpus, DataSettings(**run.settings["data"])))
+    return Trained(run, model, load_corpus(run, directory, data))

@@ -10,15 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from spectralgru.corpora.dataset import Corpus, load
+from spectralgru.corpora.dataset import Corpus
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, write_json
 from spectralgru.records import Run
 from spectralgru.results.load import RunFiles
 from spectralgru.tracking import convert, predictor
 from spectralgru.tracking.experiment import Tracked
-from spectralgru.training.data import part
-from spectralgru.training.settings import DataSettings
+from spectralgru.training.saved import load_corpus
 
 ALIAS = "best"
 IDENTITY = "spectralgru.identity"  # tag of a version: which model of which run it is
@@ -57,7 +56,7 @@ def register_best(
     version = _version(client, name, identity)
     if version is None:
         try:
-            corpus = _corpus(best.run, data)
+            corpus = load_corpus(best.run, best.directory, data)
         except InputError as error:
             done.not_registered.append(f"{name}: {error}")
             return
@@ -65,15 +64,6 @@ def register_best(
         done.models.append(f"{name} {version.version}")
     if ALIAS not in version.aliases:
         client.set_registered_model_alias(name, ALIAS, str(version.version))
-
-
-def _corpus(run: Run, data: Path) -> Corpus:
-    corpus = load(data / "prepared" / f"{run.corpus}.npz")
-    if corpus.sha256 != run.data_sha256:
-        raise InputError(
-            f"the run used data {run.data_sha256[:12]}, {data} holds {corpus.sha256[:12]}; prepare the corpus again"
-        )
-    return part(corpus, DataSettings(**run.settings["data"]))
 
 
 def _version(client: Any, name: str, identity: str) -> Any:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from spectralgru.corpora.dataset import Split, load
+from spectralgru.corpora.dataset import Corpus, Split, load
 from spectralgru.errors import InputError
 from spectralgru.models import Kind, ReplicatedModel
 from spectralgru.records import Run, read_run
@@ -26,17 +26,24 @@ def load_model(directory: Path) -> tuple[Run, ReplicatedModel]:
     return run, model
 
 
-def evaluate_run(directory: Path, data: Path, split: Split) -> dict[str, float]:
-    """Loss and metric of a run's saved model on a split, computed again from the prepared corpus."""
-    run, model = load_model(directory)
+def load_corpus(run: Run, directory: Path, data: Path) -> Corpus:
+    """The part of the corpus in `data/prepared` that the run in `directory` was trained on.
+
+    Raises InputError if the corpus is missing, damaged or another.
+    """
     corpus = load(data / "prepared" / f"{run.corpus}.npz")
     if corpus.sha256 != run.data_sha256:
         raise InputError(
             f"{directory}: trained on data {run.data_sha256[:12]}, but {data} holds {corpus.sha256[:12]}; "
             "prepare the corpus again or name the right --data"
         )
-    training = run.settings["training"]
-    corpus = part(corpus, DataSettings(**run.settings["data"]))
+    return part(corpus, DataSettings(**run.settings["data"]))
+
+
+def evaluate_run(directory: Path, data: Path, split: Split) -> dict[str, float]:
+    """Loss and metric of a run's saved model on a split, computed again from the prepared corpus."""
+    run, model = load_model(directory)
+    corpus, training = load_corpus(run, directory, data), run.settings["training"]
     stream = evaluation_stream(corpus, split, training["batch_size"], training["bptt_steps"], model.device)
     loss = float(evaluate(model, stream)[0])
     return {"loss": loss, run.metric: metric(model.kind, loss)}
