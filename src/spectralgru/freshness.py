@@ -18,7 +18,8 @@ from spectralgru.params import Params
 from spectralgru.provenance import WRITTEN, artifacts, report_made_from, results_sha256
 from spectralgru.records import run_path
 from spectralgru.results.names import REPORT
-from spectralgru.sampling.freshness import SUMMARY, are_current
+from spectralgru.sampling.freshness import are_current
+from spectralgru.summary import SUMMARY
 
 OUTDATED = 1_000_000_000  # nanoseconds since 1970: older than anything (0 would mean "no date" to Snakemake)
 
@@ -79,7 +80,7 @@ def _settle_results(root: Path, expected: Mapping[str, Keys], newest: int, bench
     shown_in_page = [
         *(root / n for n in WRITTEN),
         samples / SUMMARY,
-        *root.glob("experiments/*/summary.json"),
+        *root.glob(f"experiments/*/{SUMMARY}"),
     ]
     confirm([page], whole, max([date, *map(date_of, shown_in_page)]))
     for corpus, keys in expected.items():

@@ -17,6 +17,7 @@ from spectralgru.records import read_run, run_path
 from spectralgru.resources import resource
 from spectralgru.results.names import CLAIMS, FIGURE_NAMES, table_names
 from spectralgru.results.paper import NAME
+from spectralgru.summary import SUMMARY
 
 Setting = tuple[str, float | None]  # method and its value
 Settings = Mapping[str, Sequence[Setting]]  # of each corpus
@@ -98,8 +99,8 @@ def report_made_from(root: Path) -> str:
     """Hash of what the report is made from: provenance (of tables, figures, claims, code) and finished experiments."""
     made = [
         root / WRITTEN[0],
-        *sorted(root.glob("experiments/*/summary.json")),
-        root / "samples" / "summary.json",
+        *sorted(root.glob(f"experiments/*/{SUMMARY}")),
+        root / "samples" / SUMMARY,
     ]
     lines = [f"{path.relative_to(root).as_posix()} {sha256(path)}" for path in made if path.exists()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

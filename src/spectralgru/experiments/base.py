@@ -19,6 +19,7 @@ from spectralgru.experiments.settings import NAMES, ExperimentName
 from spectralgru.files import sha256, write_json
 from spectralgru.params import Params
 from spectralgru.provenance import results_sha256
+from spectralgru.summary import is_current, write_summary
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,8 @@ def conclude(params: Params, name: ExperimentName, out: Path) -> dict[str, Any]:
     """Write tables and figures, and `summary.json` last; returns what it says. All parts must be there."""
     records = {part: read_record(part.record(out)) for part in chosen_parts(params, name)}
     answer = question(name).conclude(params, out)
-    shown = [*answer.tables, *answer.figures]
-    summary = asdict(answer) | {
-        "files": {file: sha256(out / file) for file in shown},
-        "made_of": made_of({part: record["key"] for part, record in records.items()}),
-    }
-    write_json(out / "summary.json", summary)
-    return summary
+    keys = {part: record["key"] for part, record in records.items()}
+    return write_summary(out, asdict(answer), [*answer.tables, *answer.figures], made_of(keys))
 
 
 def is_made(record: Path, key: str, out: Path) -> bool:
@@ -132,12 +128,7 @@ def is_made(record: Path, key: str, out: Path) -> bool:
 
 def is_concluded(out: Path, keys: Mapping[Part, str]) -> bool:
     """Whether the summary is one of exactly these parts, by the code of today, and its files are as it left them."""
-    try:
-        found = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-        whole = all(sha256(out / file) == digest for file, digest in found["files"].items())
-        return whole and found["made_of"] == made_of(keys)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False
+    return is_current(out, made_of(keys))
 
 
 def made_of(keys: Mapping[Part, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from spectralgru.experiments.base import available, is_concluded, is_made, question
 from spectralgru.freshness import confirm, date_of, read_json
 from spectralgru.params import Params
+from spectralgru.summary import SUMMARY
 
 
 def settle_experiments(params: Params, data: Path, root: Path) -> None:
@@ -18,4 +19,4 @@ def settle_experiments(params: Params, data: Path, root: Path) -> None:
             record = part.record(out)
             confirm([record], is_made(record, key, out), date_of(prepared))
             newest = max(newest, date_of(record))
-        confirm([out / "summary.json"], is_concluded(out, keys), newest)
+        confirm([out / SUMMARY], is_concluded(out, keys), newest)

@@ -4,23 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import style
 
 from spectralgru.corpora.dataset import EOS, Notes, Words
-from spectralgru.files import atomic_path, sha256, write_json, write_text
+from spectralgru.files import atomic_path, write_text
 from spectralgru.records import Run
 from spectralgru.results.load import RunFiles, Setting, load_runs
 from spectralgru.results.style import RC, save, title
-from spectralgru.sampling.freshness import METHODS, SUMMARY, made_of
+from spectralgru.sampling.freshness import METHODS, made_of
 from spectralgru.sampling.music import sounding
 from spectralgru.sampling.roll_figure import draw
 from spectralgru.sampling.sample import NOTE_STEPS, TOKENS, Tune, original, sample_text, sample_tune
 from spectralgru.sampling.text import decode
 from spectralgru.sampling.trained import Trained, open_run
+from spectralgru.summary import SUMMARY, write_summary
 
 # The same for every method, chosen before anything was heard or read.
 SEED, TEMPERATURE, TUNE = 0, 1.0, 0
@@ -64,17 +64,15 @@ def write_samples(
         missing = [method for method in METHODS if method not in chosen]
         made.answer += [f"{corpus}: no run of {method} finished, so none is sampled." for method in missing]
     made.answer.append("One sample shows what a model has learnt; it ranks no method, the tables do.")
-    summary: dict[str, Any] = {
+    said = {
         "title": "Continuations",
         "answer": made.answer,
         "tables": [],
         "figures": made.figures,
         "links": made.links,
         "texts": made.texts,
-        "files": {name: sha256(made.folder / name) for name in made.files},
-        "made_of": made_of(keys),
     }
-    write_json(made.folder / SUMMARY, summary)
+    write_summary(made.folder, said, made.files, made_of(keys))
     return [made.folder / name for name in (*made.files, SUMMARY)]
 
 

@@ -1,13 +1,12 @@
 """What samples are made of: the runs that are chosen from, and the code that samples."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from spectralgru.files import sha256
+from spectralgru.summary import is_current
 
-SUMMARY = "summary.json"  # in results/<scale>/samples
 METHODS = ("constraint", "clipping")  # whose best run is sampled from
 
 PACKAGE = Path(__file__).parents[1]
@@ -30,9 +29,4 @@ def made_of(keys: Mapping[str, str]) -> dict[str, str]:
 
 def are_current(folder: Path, keys: Mapping[str, str]) -> bool:
     """Whether the samples in `folder` are of these runs by the code of today, and its files as they were written."""
-    try:
-        found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        whole = all(sha256(folder / name) == digest for name, digest in found["files"].items())
-        return whole and found["made_of"] == made_of(keys)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False
+    return is_current(folder, made_of(keys))

@@ -10,6 +10,7 @@ from typing import Any
 
 from spectralgru.errors import InputError
 from spectralgru.results.names import CLAIMS
+from spectralgru.summary import SUMMARY
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def figure(root: Path, name: str, caption: str) -> Figure:
 
 def sections(root: Path) -> list[Section]:
     """Experiments and samples below `root` that are finished: those with a summary."""
-    found = [*sorted(root.glob("experiments/*/summary.json")), root / "samples" / "summary.json"]
+    found = [*sorted(root.glob(f"experiments/*/{SUMMARY}")), root / "samples" / SUMMARY]
     return [_section(root, path) for path in found if path.exists()]
 
 
