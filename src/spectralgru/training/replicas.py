@@ -145,7 +145,8 @@ class Engine:
         """How far (Frobenius) the step moved the matrices that are projected, [R]."""
         gradient: Tensor = getattr(self.model.gru, f"weight_hh_l{layer}").grad
         candidate = gradient[:, 2 * self.model.hidden_size :]
-        return factor * torch.linalg.matrix_norm(candidate)
+        moved: Tensor = factor * torch.linalg.matrix_norm(candidate)
+        return moved
 
     @torch.no_grad()
     def _settle(self) -> None:
