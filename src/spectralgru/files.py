@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,3 +52,10 @@ def sha256(path: Path | str) -> str:
     """SHA-256 of the file's content, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_all(folder: Path, patterns: Iterable[str]) -> str:
+    """SHA-256 of the names and contents of the files below `folder` that match one of the patterns."""
+    files = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    lines = [f"{path.relative_to(folder).as_posix()} {sha256(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

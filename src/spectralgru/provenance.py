@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spectralgru.errors import InputError
-from spectralgru.files import sha256, write_json, write_text
+from spectralgru.files import sha256, sha256_of_all, write_json, write_text
 from spectralgru.records import read_run, run_path
 from spectralgru.resources import resource
 from spectralgru.results.names import CLAIMS, FIGURE_NAMES, table_names
@@ -24,6 +24,7 @@ Settings = Mapping[str, Sequence[Setting]]  # of each corpus
 
 WRITTEN = ("provenance.json", "provenance.html", "ro-crate-metadata.json", "Snakefile", "params.yaml")
 CHECKOUT = Path(__file__).parents[2]
+CODE = ("**/*.py", "**/*.html", "**/*.css")  # below results/
 RUN_FILES = ("history.csv", "model.safetensors", "run.json", "steps.csv")
 RECORDED = (
     "status",
@@ -61,13 +62,9 @@ def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
 @cache
 def results_sha256() -> str:
     """Hash of what turns runs into tables, figures, claims and the report: code, template and the paper's numbers."""
-    results = Path(__file__).parent / "results"
-    files = {
-        path.relative_to(results).as_posix(): path for path in results.rglob("*.*") if path.suffix != ".pyc"
-    }
-    if (paper := resource(NAME)).exists():
-        files[NAME] = paper
-    return hashlib.sha256("\n".join(f"{n} {sha256(files[n])}" for n in sorted(files)).encode()).hexdigest()
+    code, paper = sha256_of_all(Path(__file__).parent / "results", CODE), resource(NAME)
+    numbers = sha256(paper) if paper.exists() else ""
+    return hashlib.sha256(f"{code} {numbers}".encode()).hexdigest()
 
 
 def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) -> dict[str, Any]:
@@ -97,13 +94,7 @@ def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) ->
 
 def report_made_from(root: Path) -> str:
     """Hash of what the report is made from: provenance (of tables, figures, claims, code) and finished experiments."""
-    made = [
-        root / WRITTEN[0],
-        *sorted(root.glob(f"experiments/*/{SUMMARY}")),
-        root / "samples" / SUMMARY,
-    ]
-    lines = [f"{path.relative_to(root).as_posix()} {sha256(path)}" for path in made if path.exists()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return sha256_of_all(root, (WRITTEN[0], f"experiments/*/{SUMMARY}", f"samples/{SUMMARY}"))
 
 
 def write_provenance(

@@ -4,11 +4,9 @@ A part leaves `parts/<corpus>/<name>.json` with the key (a hash) of what determi
 figures and, last, `summary.json`: what is asked, the answer in sentences made of the numbers, the names of the files.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -16,7 +14,7 @@ from typing import Any, Protocol, cast
 from spectralgru.corpora.dataset import load
 from spectralgru.errors import InputError
 from spectralgru.experiments.settings import NAMES, ExperimentName
-from spectralgru.files import sha256, write_json
+from spectralgru.files import sha256_of_all, write_json
 from spectralgru.params import Params
 from spectralgru.provenance import results_sha256
 from spectralgru.summary import is_current, write_summary
@@ -132,16 +130,9 @@ def is_concluded(out: Path, keys: Mapping[Part, str]) -> bool:
 
 
 def made_of(keys: Mapping[Part, str]) -> dict[str, str]:
-    """What a conclusion depends on: parts and code."""
+    """What a conclusion depends on: parts and code, that of the results' tables and figures included."""
     parts = {f"{part.corpus}/{part.name}": key for part, key in keys.items()}
-    return parts | {"code": _conclusions_sha256()}
-
-
-@cache
-def _conclusions_sha256() -> str:
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    lines = [results_sha256(), *(f"{path.name} {sha256(path)}" for path in files)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return parts | {"code": sha256_of_all(Path(__file__).parent, ["*.py"]), "results": results_sha256()}
 
 
 def read_record(path: Path) -> dict[str, Any]:

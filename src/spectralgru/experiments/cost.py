@@ -14,7 +14,7 @@ from typing import Any
 from spectralgru.errors import InputError
 from spectralgru.experiments.base import Answer, Means, Part
 from spectralgru.experiments.settings import CostOf
-from spectralgru.files import sha256
+from spectralgru.files import sha256_of_all
 from spectralgru.params import Params
 from spectralgru.training.settings import DataSettings, ModelSettings, Replica, code_sha256
 
@@ -32,7 +32,7 @@ def key(params: Params, part: Part, data_sha256: str) -> str:
     """Hash of settings, data, the trainer's code and this code; not of the machine, which the record names."""
     network = _networks(params)[part.corpus].model_dump(exclude={"deltas"})
     training = params.experiment(part.corpus).training.model_dump()
-    code = [code_sha256(), *(sha256(Path(__file__).with_name(name)) for name in CODE)]
+    code = [code_sha256(), sha256_of_all(Path(__file__).parent, CODE)]
     determined = [part.corpus, part.name, network, training, data_sha256, code]
     return hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()
 

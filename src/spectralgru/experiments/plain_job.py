@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from spectralgru.files import sha256
+from spectralgru.files import sha256_of_all
 from spectralgru.training.settings import Job, Replica
 
 Cell = Literal["GRU", "LSTM", "paper"]  # torch.nn's, or the paper's GRU
@@ -42,5 +42,4 @@ class PlainJob(Job):
 
 @cache
 def _code_sha256() -> str:
-    package = Path(__file__).parents[1]
-    return "".join(sha256(package / source) for source in SOURCES)
+    return sha256_of_all(Path(__file__).parents[1], SOURCES)

@@ -1,15 +1,13 @@
 """What samples are made of: the runs that are chosen from, and the code that samples."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from spectralgru.files import sha256
+from spectralgru.files import sha256_of_all
 from spectralgru.summary import is_current
 
 METHODS = ("constraint", "clipping")  # whose best run is sampled from
 
-PACKAGE = Path(__file__).parents[1]
 CODE = (
     "sampling/*.py",
     "corpora/midi.py",
@@ -22,9 +20,7 @@ CODE = (
 def made_of(keys: Mapping[str, str]) -> dict[str, str]:
     """What samples depend on, given the key of every run (by its directory, relative to `results/<scale>`)."""
     chosen = {path: key for path, key in keys.items() if Path(path).parent.name.startswith(METHODS)}
-    files = [path for pattern in CODE for path in sorted(PACKAGE.glob(pattern))]
-    lines = [f"{path.relative_to(PACKAGE).as_posix()} {sha256(path)}" for path in files]
-    return chosen | {"code": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+    return chosen | {"code": sha256_of_all(Path(__file__).parents[1], CODE)}
 
 
 def are_current(folder: Path, keys: Mapping[str, str]) -> bool:

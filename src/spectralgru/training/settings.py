@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from spectralgru.files import sha256
+from spectralgru.files import sha256_of_all
 from spectralgru.records import Method, setting_name
 
 SOURCES = (
@@ -124,7 +123,4 @@ def job_from_dict(value: dict[str, Any]) -> Job:
 @cache
 def code_sha256() -> str:
     """Hash of the source files that decide what a training computes (not of the tables, figures or workflow)."""
-    package = Path(__file__).parent.parent
-    files: Sequence[Path] = sorted(path for pattern in SOURCES for path in package.glob(pattern))
-    lines = [f"{path.relative_to(package).as_posix()} {sha256(path)}" for path in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return sha256_of_all(Path(__file__).parents[1], SOURCES)
