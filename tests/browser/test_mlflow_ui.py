@@ -1,7 +1,6 @@
 """The MLflow server on really trained runs, looked at with a real browser; screenshots are kept."""
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
+import chromium
 import pytest
 
 import tiny
@@ -17,21 +17,7 @@ from spectralgru.results.figures import write_figures
 from spectralgru.tracking import open_store, track, ui_address, ui_command
 from spectralgru.training.train import train
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Debian's chromium and chromium-driver"),
-]
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--window-size=1500,1700",
-)
+pytestmark = chromium.MARKS
 SETTINGS = [("constraint", 0.2), ("constraint", 1.8), ("none", None)]
 EPOCHS = 5
 MODE = "workflowType=machine_learning"
@@ -85,14 +71,7 @@ def address(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 @pytest.fixture(scope="module")
 def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver = chromium.start(tmp_path_factory.mktemp("profile"), "--window-size=1500,1700")
     driver.get(address)  # MLflow's chat opens itself beside every page, until closed
     driver.execute_script("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
     driver.execute_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")

@@ -4,32 +4,18 @@ import base64
 import json
 import os
 import re
-import shutil
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import chromium
 import pytest
 
 from results_records import make_experiment, make_results
 from spectralgru.results.report import write_report
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Debian's chromium and chromium-driver"),
-]
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--hide-scrollbars",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-)
+pytestmark = chromium.MARKS
+FLAGS = ("--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND")
 A4 = 680  # CSS pixels between the margins
 OVERFLOW = "const d = document.documentElement; return d.scrollWidth - d.clientWidth"
 # Elements that stick out of the page and of no box that scrolls.
@@ -66,15 +52,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    logs = {"performance": "ALL", "browser": "ALL"}
+    driver = chromium.start(tmp_path_factory.mktemp("profile"), *FLAGS, logs=logs)
     yield driver
     driver.quit()
 
