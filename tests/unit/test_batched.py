@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrices import updates
 
 from spectralgru.kernels import batched
 from spectralgru.kernels.batched import BatchedProjection
@@ -37,13 +38,6 @@ def check(before, after, projection, bounds=BOUNDS):
     clipped = projection.saturated > 0
     assert torch.equal(before[~clipped], after[~clipped])
     assert clipped[s[:, 0] > limit[:, 0] * (1 + 1e-6)].all()
-
-
-def updates(generator, n, rank, size):
-    """Low-rank changes like gradients', plus a little of everything."""
-    low = torch.randn(n, rank, generator=generator) @ torch.randn(rank, n, generator=generator)
-    full = torch.randn(n, n, generator=generator)
-    return size * (low / low.norm() + 0.1 * full / full.norm())
 
 
 @settings(max_examples=15, deadline=None)

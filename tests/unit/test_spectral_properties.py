@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrices import updates
 
 from spectralgru import projection
 from spectralgru.kernels import subspace
@@ -59,13 +60,6 @@ def check(before, after, report, bounds=BOUNDS):
     unchanged = ~report.projected
     assert torch.equal(before[unchanged], after[unchanged])
     assert (report.saturated > 0).equal(report.projected)
-
-
-def updates(generator, n, rank, size):
-    """Low-rank changes like gradients', plus a little of everything."""
-    low = torch.randn(n, rank, generator=generator) @ torch.randn(rank, n, generator=generator)
-    full = torch.randn(n, n, generator=generator)
-    return size * (low / low.norm() + 0.1 * full / full.norm())
 
 
 @settings(max_examples=25, deadline=None)
