@@ -209,7 +209,17 @@ def _explain(error: ValidationError) -> str:
     allowed = first["msg"].removeprefix("Value error, ")
     if isinstance(first["input"], dict):
         return f"{key}: {allowed}"
+    if isinstance(first["input"], str) and first["type"] == "float_type" and _is_number(first["input"]):
+        return f"{key} is {first['input']!r}, text to YAML; write the number without quotes and with a point: 1.0e-4"
     return f"{key} is {first['input']!r}: {allowed.replace('Input should', 'must')}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def json_schema() -> dict[str, Any]:

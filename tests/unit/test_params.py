@@ -56,6 +56,7 @@ RATES = "quick.experiments.learning_rate.corpora.ptb.rates"
         (DELTAS, [2.5], r"constraint\.0 is 2\.5: must be less than 2"),
         (DELTAS, [0], r"constraint\.0 is 0: must be greater than 0"),
         (DELTAS, ["x"], r"constraint\.0 is 'x': must be a valid number"),
+        (DELTAS, ["2e-1"], r"constraint\.0 is '2e-1', text to YAML; .* with a point: 1\.0e-4"),
         (DELTAS, [0.2, 0.2], r"constraint is \[0\.2, 0\.2\]: every entry may appear once"),
         ("quick.settings.ptb.methods.clipping", [-5], r"clipping\.0 is -5: must be greater than 0"),
         ("quick.settings.ptb.training.learning_rate", True, r"learning_rate is True: must be a valid number"),
