@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from spectralgru.corpora.dataset import load
 from spectralgru.errors import InputError
@@ -18,6 +18,8 @@ from spectralgru.files import sha256_of_all, write_json
 from spectralgru.params import Params
 from spectralgru.provenance import results_sha256
 from spectralgru.summary import is_current, write_summary
+
+On = TypeVar("On")  # settings of an experiment on one corpus
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ def chosen_parts(params: Params, name: ExperimentName) -> list[Part]:
             f"it has them for {', '.join(settings.corpora)}"
         )
     return parts
+
+
+def of_chosen_corpora(params: Params, corpora: Mapping[Any, On]) -> dict[str, On]:
+    """Of an experiment's settings by corpus, those of the corpora that params.yaml chooses."""
+    return {corpus: corpora[corpus] for corpus in params.chosen_corpora() if corpus in corpora}
 
 
 def make_part(params: Params, name: ExperimentName, part: Part, means: Means) -> dict[str, Any]:

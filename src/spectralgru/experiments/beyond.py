@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spectralgru.experiments.base import Answer, Means, Part
+from spectralgru.experiments.base import Answer, Means, Part, of_chosen_corpora
 from spectralgru.experiments.beyond_settings import Beyond, BeyondOn
 from spectralgru.experiments.plain_job import Cell, Optimizer, PlainJob
 from spectralgru.files import sha256
@@ -151,8 +151,7 @@ def conclude(params: Params, out: Path) -> Answer:
 def chosen(params: Params) -> dict[str, BeyondOn]:
     """The settings of the corpora that params.yaml chooses."""
     settings = params.section.experiments.beyond
-    corpora = settings.corpora if settings else {}
-    return {corpus: corpora[corpus] for corpus in params.chosen_corpora() if corpus in corpora}
+    return of_chosen_corpora(params, settings.corpora if settings else {})
 
 
 def _settings(params: Params) -> Beyond:

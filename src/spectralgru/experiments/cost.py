@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spectralgru.errors import InputError
-from spectralgru.experiments.base import Answer, Means, Part
+from spectralgru.experiments.base import Answer, Means, Part, of_chosen_corpora
 from spectralgru.experiments.settings import CostOf
 from spectralgru.files import sha256_of_all
 from spectralgru.params import Params
@@ -90,5 +90,4 @@ def _name(delta: float) -> str:
 
 def _networks(params: Params) -> dict[str, CostOf]:
     settings = params.section.experiments.cost
-    chosen = params.chosen_corpora() if settings else []
-    return {corpus: settings.corpora[corpus] for corpus in chosen if settings and corpus in settings.corpora}
+    return of_chosen_corpora(params, settings.corpora if settings else {})

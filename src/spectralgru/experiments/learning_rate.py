@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from spectralgru.experiments.base import Answer, Means, Part
+from spectralgru.experiments.base import Answer, Means, Part, of_chosen_corpora
 from spectralgru.experiments.settings import RateSweep
 from spectralgru.params import Params, in_order, make_job
 from spectralgru.records import run_path
@@ -60,8 +60,7 @@ def _name(rate: float) -> str:
 
 def _sweeps(params: Params) -> dict[str, RateSweep]:
     settings = params.section.experiments.learning_rate
-    chosen = params.chosen_corpora() if settings else []
-    return {corpus: settings.corpora[corpus] for corpus in chosen if settings and corpus in settings.corpora}
+    return of_chosen_corpora(params, settings.corpora if settings else {})
 
 
 def _job(params: Params, part: Part) -> Job:
