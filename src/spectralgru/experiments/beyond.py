@@ -120,13 +120,15 @@ def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
         return {"seconds": seconds_per_step(jobs, corpus, settings.timed_steps)}
     (baseline,) = (b for b in baselines(on) if b.name == part.name)
     made, first = job(params, part.corpus, baseline), _replicas(baseline, on, settings.seeds[:1])
-    runs = {r.learning_rate: train(made, r, corpus, _root(means.out, baseline, r)) for r in first}
+    runs = {
+        r.learning_rate: train(made, r, corpus, root_of(means.out, baseline, r.learning_rate)) for r in first
+    }
     rate = best_rate(runs)
-    directories = [(r, _root(Path(), baseline, r)) for r in first]
+    directories = [(r, root_of(Path(), baseline, r.learning_rate)) for r in first]
     for replica in _replicas(baseline, on, settings.seeds[1:]):
         if replica.learning_rate == rate:
-            train(made, replica, corpus, _root(means.out, baseline, replica))
-            directories.append((replica, _root(Path(), baseline, replica)))
+            train(made, replica, corpus, root_of(means.out, baseline, rate))
+            directories.append((replica, root_of(Path(), baseline, rate)))
     files = [run_path(root, part.corpus, r.method, r.value, r.seed) / "run.json" for r, root in directories]
     return {"files": [file.as_posix() for file in files], "rate": rate}
 
@@ -189,5 +191,6 @@ def _middle(baseline: Baseline, on: BeyondOn) -> Replica:
     return replicas[len(replicas) // 2]
 
 
-def _root(out: Path, baseline: Baseline, replica: Replica) -> Path:
-    return out / baseline.name / f"rate-{replica.learning_rate:g}"
+def root_of(out: Path, baseline: Baseline, rate: float) -> Path:
+    """Where the runs of a baseline at one rate are, in the experiment's folder `out`."""
+    return out / baseline.name / f"rate-{rate:g}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from spectralgru.experiments.base import Answer, Part, read_record
-from spectralgru.experiments.beyond import COST, Baseline
+from spectralgru.experiments.beyond import COST, Baseline, root_of
 from spectralgru.experiments.beyond_settings import BeyondOn
 from spectralgru.experiments.tables import write_table
 from spectralgru.records import Run, read_run, run_path
@@ -64,7 +64,7 @@ class Field:
 
     def _line(self, out: Path, baseline: Baseline, seconds: Sequence[float]) -> Line:
         def run(rate: float, seed: int) -> Run:
-            root = out / baseline.name / f"rate-{rate:g}"
+            root = root_of(out, baseline, rate)
             return read_run(run_path(root, self.corpus, baseline.method, baseline.value, seed))
 
         rate = read_record(Part(self.corpus, baseline.name).record(out))["rate"]
