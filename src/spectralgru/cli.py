@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -206,11 +207,7 @@ def samples(
     """Continue a tune or sentences with the best constrained and the best clipped run: MIDI, piano rolls, text."""
     from spectralgru.sampling.campaign import write_samples
 
-    chosen = _params(params, scale)
-    settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
-    root = Path("results") / chosen.scale
-    for path in write_samples(root, settings, chosen.section.seeds, chosen.scale, data):
-        typer.echo(path)
+    _results(partial(write_samples, data=data), params, scale, corpora)
 
 
 @app.command()
@@ -329,7 +326,7 @@ def _results(write: Any, params: Path, scale: str | None, corpora: list[str] | N
 
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(help="learning_rate or cost")],
+    name: Annotated[str, typer.Argument(help="learning_rate, cost or beyond")],
     part: Annotated[
         str | None, typer.Option(help="make this part alone, CORPUS/NAME; default: all, and the conclusion")
     ] = None,
