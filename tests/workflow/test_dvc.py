@@ -147,9 +147,8 @@ def test_training_depends_on_the_sources_of_a_runs_key():
     listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["train"]["deps"]
     sources = {f"src/spectralgru/{pattern.removesuffix('/*.py')}" for pattern in SOURCES}
     assert sorted(listed) == sorted(sources | {"data/prepared"})
-    for folder in (ROOT / "src/spectralgru").glob(
-        "training/*"
-    ):  # a folder's dep is all below it, the key is not
+    # DVC depends on all that is below a folder, the key of a run on its *.py alone.
+    for folder in (ROOT / "src/spectralgru").glob("training/*"):
         assert folder.name == "__pycache__" or folder.suffix == ".py"
 
 

@@ -95,9 +95,8 @@ class BatchedProjection:
     The guarantees are `SpectralProjection`'s. Matrices that are not finite are left alone.
     """
 
-    sigma_max: (
-        Tensor  # [N] after the last call, from below within 1 % where nothing was clipped; NaN: not finite
-    )
+    # [N] after the last call, from below within 1 % where nothing was clipped; NaN: not finite.
+    sigma_max: Tensor
     saturated: Tensor  # [N] int64, how many values were above the bound
     _proven: Tensor
 

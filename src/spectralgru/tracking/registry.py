@@ -120,9 +120,8 @@ def _save(folder: Path, data: Path, item: RunFiles, corpus: Corpus, model_id: st
     example = pd.DataFrame({column: [predictor.text_of(corpus, corpus.valid[:EXAMPLE_STEPS])]})
     predicted = predictor._load_pyfunc(str(data)).predict(example)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", ".*schema contains integer column", UserWarning
-        )  # counts are never missing
+        # Counts are never missing.
+        warnings.filterwarnings("ignore", ".*schema contains integer column", UserWarning)
         signature = infer_signature(example, predicted)
     mlflow.pyfunc.save_model(
         folder,

@@ -59,9 +59,8 @@ def track(
                 others = tuple(f"{other}-" for other in corpora if other != corpus)
                 mine = [path for path in map(Path, figures) if not path.name.startswith(others)]
                 experiment.track_figures(root.resolve() / "figures" / corpus, mine)
-                if not any(
-                    setting.under_way for setting in settings.values()
-                ):  # the best so far may not stay it
+                # While runs are under way the best so far may not stay it.
+                if not any(setting.under_way for setting in settings.values()):
                     finished = [item for setting in settings.values() for item in setting.finished]
                     register_best(client, experiment.id, finished, ids, data, done)
         except InputError:

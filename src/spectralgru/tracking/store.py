@@ -161,7 +161,6 @@ def _quicken(engine: Any) -> None:
 
 
 def _do_not_wait(database: Any, _record: Any) -> None:
-    if database.execute("PRAGMA journal_mode").fetchone() == (
-        "wal",
-    ):  # stays whole, in other modes it might not
+    # With a write-ahead log it stays whole, in other modes it might not.
+    if database.execute("PRAGMA journal_mode").fetchone() == ("wal",):
         database.execute("PRAGMA synchronous = NORMAL")

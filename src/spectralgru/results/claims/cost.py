@@ -10,9 +10,8 @@ from spectralgru.results.load import RunFiles
 from spectralgru.results.paper import PaperTable
 
 MARGIN = 0.05  # "no more" allows this much: timings on a machine in use tell no finer
-DISTURBED = (
-    0.15  # clipping costs the same at every threshold: settings further apart were timed under disturbance
-)
+# Clipping costs the same at every threshold: settings further apart than this were timed under disturbance.
+DISTURBED = 0.15
 
 
 def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
