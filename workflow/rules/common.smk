@@ -70,6 +70,7 @@ Everything is up to date at scale {SCALE}.
   tables   {ROOT}/tables/   (table1.md: words, table2.md: music; also csv, html, tex)
   figures  {ROOT}/figures/
   answers  {ROOT}/experiments/   (made with `snakemake --cores all learning_rate cost`)
+  samples  {ROOT}/samples/   (continued by the best runs: tunes to hear, sentences to read)
   report   make report      the page to open first: {ROOT}/report.html
   runs     make ui          every run in MLflow, http://127.0.0.1:5000
   paper    snakemake --cores all --config scale=paper      the paper's own settings (days on a CPU)
