@@ -35,7 +35,7 @@ reproduce: setup ## fetch, train, track, tables, figures: everything at the scal
 	snakemake --cores all
 
 test: setup ## all tests
-	pytest
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-container: setup ## the tests of the container image: minutes, root on Debian
 	pytest -m container tests/container
