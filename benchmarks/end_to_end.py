@@ -9,9 +9,10 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import torch
-from benchmarks.measuring import clocked, median, spread, write
+from benchmarks.measuring import clocked, spread, write
 
 from spectralgru.corpora.dataset import load
 from spectralgru.experiments import plain

@@ -5,8 +5,10 @@ is their rate over that of [700, H] @ [H, 3H] by this package's product, in the 
 those products by themselves, in their shapes and number: B rows at a time is all that a recurrence allows.
 """
 
+from statistics import median
+
 import torch
-from benchmarks.measuring import interleaved, median, spread, write
+from benchmarks.measuring import interleaved, spread, write
 from torch import Tensor
 
 from spectralgru.gru import gru_layer

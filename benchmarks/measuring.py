@@ -3,10 +3,10 @@
 import json
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -45,15 +45,10 @@ def finish() -> None:
         torch.cuda.synchronize()
 
 
-def median(values: Sequence[float]) -> float:
-    """Of the samples."""
-    return statistics.median(values)
-
-
 def spread(values: Sequence[float]) -> float:
     """Interquartile range over the median: what a comparison has to exceed."""
-    low, _, high = statistics.quantiles(values, n=4)
-    return (high - low) / statistics.median(values)
+    low, _, high = quantiles(values, n=4)
+    return (high - low) / median(values)
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:

@@ -5,9 +5,10 @@ projected after each: by `SpectralProjection` (which remembers), by its whole-ma
 """
 
 import itertools
+from statistics import median
 
 import torch
-from benchmarks.measuring import interleaved, median, spread, write
+from benchmarks.measuring import interleaved, spread, write
 
 from spectralgru.projection import SpectralProjection
 

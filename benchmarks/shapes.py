@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import torch
-from benchmarks.measuring import interleaved, median, spread, write
+from benchmarks.measuring import interleaved, spread, write
 from benchmarks.training_step import STEPS
 
 from spectralgru.corpora.dataset import load

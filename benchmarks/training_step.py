@@ -5,9 +5,10 @@ of the blocks' ratios. The first blocks are the start of a training, where at la
 """
 
 from pathlib import Path
+from statistics import median
 
 import torch
-from benchmarks.measuring import clocked, median, spread, write
+from benchmarks.measuring import clocked, spread, write
 
 from spectralgru.corpora.dataset import load
 from spectralgru.training.batches import training_stream
