@@ -12,6 +12,7 @@ from spectralgru.results.claims import write_claims
 from spectralgru.results.curves import write_curves
 from spectralgru.results.figures import write_figures
 from spectralgru.results.report import write_report
+from spectralgru.results.runs import write_runs
 from spectralgru.results.tables import write_tables
 
 REPOSITORY = Path(__file__).parents[1]
@@ -190,7 +191,7 @@ def make_results(
         raw = {"raw.txt": {"sha256": "cd" * 32, "source": "mirror"}}
         record = {"sha256": "ab" * 32, "recipe": 1, "raw": raw, "licence": "free", "counts": {}}
         write_json(data / "prepared" / f"{corpus}.json", record)
-    for write in (write_tables, write_curves, write_figures, write_claims):
+    for write in (write_tables, write_runs, write_curves, write_figures, write_claims):
         write(root, corpora, seeds, "quick")
     write_provenance(root, corpora, seeds, data, REPOSITORY / "params.yaml")
     write_report(root)

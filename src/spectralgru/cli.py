@@ -258,11 +258,13 @@ def track(
 
 @app.command()
 def tables(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: CorporaOption = None) -> None:
-    """Write the tables, ours beside the paper's, and the learning curves as a table."""
+    """Write the tables, ours beside the paper's, the list of runs and the learning curves."""
     from spectralgru.results.curves import write_curves
+    from spectralgru.results.runs import write_runs
     from spectralgru.results.tables import write_tables
 
     _results(write_tables, params, scale, corpora)
+    _results(write_runs, params, scale, corpora)
     _results(write_curves, params, scale, corpora)
 
 

@@ -51,7 +51,7 @@ def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
         for corpus, name in table_names(corpora).items()
         for suffix in ("csv", "md", "html", "tex")
     }
-    found |= {"tables/metrics.json": list(corpora), "tables/curves.csv": list(corpora)}
+    found |= {f"tables/{name}": list(corpora) for name in ("metrics.json", "runs.csv", "curves.csv")}
     found |= {name: list(corpora) for name in CLAIMS}
     for corpus in corpora:
         for name in FIGURE_NAMES:

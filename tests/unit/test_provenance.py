@@ -19,6 +19,7 @@ from spectralgru.results.curves import write_curves
 from spectralgru.results.figures import write_figures
 from spectralgru.results.names import REPORT
 from spectralgru.results.report import write_report
+from spectralgru.results.runs import write_runs
 from spectralgru.results.tables import write_tables
 from spectralgru.results.trace import explain, find, read_record
 from spectralgru.sampling.freshness import made_of
@@ -76,7 +77,7 @@ class Campaign:
         write_json(self.root / "runs" / corpus / name / "setting.json", {"runs": summary})
 
     def make(self):
-        for write in (write_tables, write_curves, write_figures, write_claims):
+        for write in (write_tables, write_runs, write_curves, write_figures, write_claims):
             write(self.root, self.settings, self.seeds, "quick")
         write_provenance(self.root, self.settings, self.seeds, self.data, REPOSITORY / "params.yaml")
         write_report(self.root)

@@ -10,6 +10,7 @@ from results_records import SETTINGS, make_campaign, make_run
 from spectralgru.errors import InputError
 from spectralgru.records import read_run
 from spectralgru.results.paper import load_paper
+from spectralgru.results.runs import write_runs
 from spectralgru.results.tables import COLUMNS, make_table, table_names, write_tables
 
 SEEDS = (0, 1, 2)
@@ -72,6 +73,20 @@ def test_one_successful_run_has_no_deviation_and_none_has_no_mean(tmp_path: Path
     assert table["mean"].notna().tolist() == [True, True, False, False]
     assert table["sd"].isna().all()
     assert table["success"].tolist() == [1, 1, 0, 0]
+
+
+def test_every_run_has_a_line_with_what_its_record_says(tmp_path: Path):
+    make_run(tmp_path, "ptb", "constraint", 0.2, 0, best=(100.0, 95.5))
+    lost = read_run(make_run(tmp_path, "ptb", "constraint", 0.2, 1, diverged_in=3))
+    (path,) = write_runs(tmp_path, {"ptb": [("constraint", 0.2)]}, (0, 1), "quick")
+    table = pd.read_csv(path, dtype={"key": str})
+    assert table["seed"].tolist() == [0, 1]
+    assert table["status"].tolist() == ["finished", "diverged"]
+    assert table.loc[0, ["valid", "test"]].tolist() == [100.0, 95.5]
+    assert table.loc[1, "reason"] == lost.diverged["reason"]
+    assert (table["sigma_max"] <= 1.8).all()
+    assert table.loc[1, "grad_norm_max"] == float("inf")
+    assert table["key"].tolist() == [read_run(p).key for p in sorted(tmp_path.glob("runs/*/*/seed-*"))]
 
 
 def test_written_tables_show_settings_in_order_marks_and_gaps(root: Path):

@@ -50,7 +50,7 @@ TABLES = expand(
     f"{ROOT}/tables/{{name}}.{{suffix}}",
     name=TABLE_NAMES.values(),
     suffix=["csv", "md", "html", "tex"],
-) + [f"{ROOT}/tables/metrics.json", f"{ROOT}/tables/curves.csv"]
+) + expand(f"{ROOT}/tables/{{name}}", name=["metrics.json", "runs.csv", "curves.csv"])
 FIGURES = expand(
     f"{ROOT}/figures/{{corpus}}-{{name}}.{{suffix}}",
     corpus=CORPORA,

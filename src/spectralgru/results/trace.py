@@ -97,7 +97,7 @@ def _cells(
     root: Path, corpus: str, path: str, settings: Sequence[Setting], seeds: Sequence[int], runs: Record
 ) -> Iterator[str]:
     csv = root / "tables" / f"{Path(path).stem}.csv"
-    table = pd.read_csv(csv) if csv.exists() and csv.name != "curves.csv" else None
+    table = pd.read_csv(csv) if csv.exists() and csv.name not in ("curves.csv", "runs.csv") else None
     for setting in settings:
         name = setting_name(*setting)
         mine = {p: runs[p] for seed in seeds if (p := run_path("", corpus, *setting, seed).as_posix())}

@@ -55,7 +55,7 @@ def write_report(root: Path) -> Path:
             root, ["provenance.html", "provenance.json", "ro-crate-metadata.json", "params.yaml"]
         ),
         claim_files=present(root, ["claims.json", "claims.md", "claims.html"]),
-        number_files=present(root, ["tables/metrics.json", "tables/curves.csv"]),
+        number_files=present(root, ["tables/metrics.json", "tables/runs.csv", "tables/curves.csv"]),
     )
     write_text(root / REPORT, page)
     return root / REPORT
