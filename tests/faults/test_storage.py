@@ -114,6 +114,5 @@ def test_a_deleted_run_is_trained_again_to_the_same_bits_and_no_other(folder: Pa
     assert kept.stat().st_mtime_ns == written
     after = tiny.outcome(folder / "results")
     changed = {name for name in before if after[name] != before[name]}
-    assert changed <= {
-        "runs/ptb/constraint-0.2/seed-0/run.json"
-    }  # it was alone this time: `replicas` says so
+    # It was alone this time: `replicas` says so.
+    assert changed <= {"runs/ptb/constraint-0.2/seed-0/run.json"}

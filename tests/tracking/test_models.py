@@ -186,7 +186,6 @@ def test_a_version_is_made_only_when_the_best_model_changes(trained, registered,
     others = [d for d in runs if d.parent != first.parent]
     assert "spectralgru-quick-ptb 2" in track(root, others, store, data=data).models
     assert client.get_model_version_by_alias("spectralgru-quick-ptb", "best").version == 2
-    assert (
-        track(root, runs, store, data=data).models == []
-    )  # the first one is best again: its version is there
+    # The first one is best again: its version is there.
+    assert track(root, runs, store, data=data).models == []
     assert client.get_model_version_by_alias("spectralgru-quick-ptb", "best").version == 1

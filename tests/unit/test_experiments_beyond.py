@@ -101,9 +101,8 @@ def test_keys_follow_the_settings() -> None:
     keys = {beyond.key(tiny_params(**change), part, "0") for change in changes}
     assert len(keys) == len(changes)
     assert beyond.key(tiny_params(), part, "1") not in keys
-    assert (
-        beyond.key(tiny_params(decays=[0.1]), part, "0") in keys
-    )  # another baseline: no concern of this one
+    # Another baseline is no concern of this one.
+    assert beyond.key(tiny_params(decays=[0.1]), part, "0") in keys
 
 
 @pytest.mark.parametrize(

@@ -167,9 +167,8 @@ def test_stability_at_the_origin():
     weight = torch.randn(5, 8, 8, dtype=torch.float64)
     h = torch.zeros(8, dtype=torch.float64)
 
-    def step(
-        h,
-    ):  # x = 0; gates see W = 0 because they enter the Jacobian at the origin only through their value
+    # x = 0; gates see W = 0 because they enter the Jacobian at the origin only through their value.
+    def step(h):
         return 0.5 * h + 0.5 * torch.tanh(weight[0] @ (0.5 * h))
 
     torch.testing.assert_close(torch.autograd.functional.jacobian(step, h), jacobian_at_origin(weight[0]))

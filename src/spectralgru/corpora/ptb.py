@@ -19,9 +19,8 @@ def from_package(root: Traversable, name: str) -> bytes:
     The module is parsed, not run. Raises ValueError if the text is not in it.
     """
     split = name.split(".")[1]
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # the texts have "\\/", which Python takes for a bad escape
+    # The texts have "\\/", which Python takes for a bad escape.
+    with warnings.catch_warnings(action="ignore"):
         module = ast.parse((root / "__init__.py").read_bytes())
     for statement in module.body:
         match statement:

@@ -180,9 +180,8 @@ def _shift_test(traces: list[Trace]) -> tuple[float, float]:
         excess = shifted - trace.above.mean() * trace.burst.sum()
         observed += float(excess[0])
         chance += excess[random.integers(0, len(excess), SHIFTS)]
-    more = (1 + int((chance >= observed - 1e-9).sum())) / (
-        SHIFTS + 1
-    )  # sums in another order differ by rounding
+    # Sums in another order differ by rounding.
+    more = (1 + int((chance >= observed - 1e-9).sum())) / (SHIFTS + 1)
     return observed, more
 
 
