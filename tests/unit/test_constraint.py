@@ -228,9 +228,8 @@ def _ddp_worker(rank, store, results):
 
 
 def test_under_ddp_all_ranks_keep_the_same_projected_weights(tmp_path):
-    torch.multiprocessing.start_processes(
-        _ddp_worker, (tmp_path / "store", tmp_path), nprocs=2, start_method="fork"
-    )
+    # Not forked: torch's threads, used before, would not be there.
+    torch.multiprocessing.spawn(_ddp_worker, (tmp_path / "store", tmp_path), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert largest(first["rnn.weight_hh_l0"][32:]) == pytest.approx(1.5, rel=2e-5)
