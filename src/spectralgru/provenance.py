@@ -15,7 +15,7 @@ from spectralgru.errors import InputError
 from spectralgru.files import sha256, sha256_of_all, write_json, write_text
 from spectralgru.records import read_run, run_path
 from spectralgru.resources import resource
-from spectralgru.results.names import CLAIMS, FIGURE_NAMES, table_names
+from spectralgru.results.names import CLAIMS, FIGURE_NAMES, NUMBERS, table_names
 from spectralgru.results.paper import NAME
 from spectralgru.summary import SUMMARY
 
@@ -51,7 +51,7 @@ def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
         for corpus, name in table_names(corpora).items()
         for suffix in ("csv", "md", "html", "tex")
     }
-    found |= {f"tables/{name}": list(corpora) for name in ("metrics.json", "runs.csv", "curves.csv")}
+    found |= {f"tables/{name}": list(corpora) for name in NUMBERS}
     found |= {name: list(corpora) for name in CLAIMS}
     for corpus in corpora:
         for name in FIGURE_NAMES:

@@ -15,7 +15,7 @@ from spectralgru.freshness import settle
 from spectralgru.params import parse_params
 from spectralgru.provenance import WRITTEN
 from spectralgru.records import setting_name
-from spectralgru.results.names import FIGURE_NAMES, table_names
+from spectralgru.results.names import FIGURE_NAMES, NUMBERS, table_names
 
 OVERRIDABLE = ("scale", "corpora", "experiments")
 
@@ -50,7 +50,7 @@ TABLES = expand(
     f"{ROOT}/tables/{{name}}.{{suffix}}",
     name=TABLE_NAMES.values(),
     suffix=["csv", "md", "html", "tex"],
-) + expand(f"{ROOT}/tables/{{name}}", name=["metrics.json", "runs.csv", "curves.csv"])
+) + expand(f"{ROOT}/tables/{{name}}", name=NUMBERS)
 FIGURES = expand(
     f"{ROOT}/figures/{{corpus}}-{{name}}.{{suffix}}",
     corpus=CORPORA,

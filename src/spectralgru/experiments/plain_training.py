@@ -17,7 +17,7 @@ from spectralgru.experiments.plain_job import PlainJob
 from spectralgru.records import Run, read_run
 from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
-from spectralgru.training.data import part, why_nothing_learnt
+from spectralgru.training.data import baseline_loss, part, why_nothing_learnt
 from spectralgru.training.evaluate import metric
 from spectralgru.training.progress import Progress
 from spectralgru.training.replicas import LONGEST_UPDATE
@@ -156,7 +156,9 @@ class _PlainRun:
 
     def _write(self, diverged: dict[str, Any] | None, best_state: dict[str, Any]) -> None:
         best, final = self.progress.best(), self.progress.final()
-        if diverged is None and (reason := why_nothing_learnt(self.corpus, final["valid_loss"])):
+        if diverged is None and (
+            reason := why_nothing_learnt(final["valid_loss"], baseline_loss(self.corpus, "valid"))
+        ):
             diverged = {"epoch": len(self.progress.history), "step": self.steps, "reason": reason}
         spectrum = _spectrum(self.model)
         if diverged is None:

@@ -26,6 +26,8 @@ FIGURE_CAPTIONS = {
 }
 FIGURE_NAMES = tuple(FIGURE_CAPTIONS)
 REPORT = "report.html"
+# In tables/, of all corpora together.
+NUMBERS = ("metrics.json", "runs.csv", "curves.csv")
 CLAIMS = ("claims.json", "claims.md", "claims.html")
 
 

@@ -14,7 +14,7 @@ from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256
 from spectralgru.records import run_path, setting_name
 from spectralgru.results.load import Setting, flatten
-from spectralgru.results.names import CLAIMS
+from spectralgru.results.names import CLAIMS, NUMBERS
 
 Record = Mapping[str, Any]  # content of provenance.json
 STYLE = """body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #111; background: #fff }
@@ -97,7 +97,7 @@ def _cells(
     root: Path, corpus: str, path: str, settings: Sequence[Setting], seeds: Sequence[int], runs: Record
 ) -> Iterator[str]:
     csv = root / "tables" / f"{Path(path).stem}.csv"
-    table = pd.read_csv(csv) if csv.exists() and csv.name not in ("curves.csv", "runs.csv") else None
+    table = pd.read_csv(csv) if csv.exists() and csv.name not in NUMBERS else None
     for setting in settings:
         name = setting_name(*setting)
         mine = {p: runs[p] for seed in seeds if (p := run_path("", corpus, *setting, seed).as_posix())}

@@ -28,9 +28,8 @@ def baseline_loss(corpus: Corpus, split: Split) -> float:
     return unigram_loss(corpus, split) if isinstance(corpus, Words) else independent_note_loss(corpus, split)
 
 
-def why_nothing_learnt(corpus: Corpus, valid_loss: float) -> str | None:
-    """Why a run that ends with this validation loss has diverged; None if it has not."""
-    baseline = baseline_loss(corpus, "valid")
+def why_nothing_learnt(valid_loss: float, baseline: float) -> str | None:
+    """Why a run that ends with this validation loss has diverged; None if it beats `baseline_loss`."""
     if valid_loss >= baseline:
         return f"final validation loss no better than {baseline:.4f}, the loss of the corpus' frequencies"
     return None

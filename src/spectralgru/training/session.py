@@ -12,7 +12,7 @@ from spectralgru.corpora.dataset import Corpus
 from spectralgru.models import ReplicatedModel
 from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
 from spectralgru.training.checkpoint import CheckpointStore
-from spectralgru.training.data import why_nothing_learnt, width
+from spectralgru.training.data import baseline_loss, why_nothing_learnt, width
 from spectralgru.training.distributed import Ranks
 from spectralgru.training.evaluate import evaluate, metric
 from spectralgru.training.progress import Progress
@@ -226,10 +226,11 @@ class Session:
         if not self.ranks.first:
             return
         spectra = self.engine.singular_values(list(ended))
+        baseline = baseline_loss(self.corpus, "valid")
         for (i, diverged), test, spectrum in zip(ended.items(), tests, spectra, strict=True):
             progress = self.progress[i]
             best, final = progress.best(), progress.final()
-            if diverged is None and (reason := why_nothing_learnt(self.corpus, final["valid_loss"])):
+            if diverged is None and (reason := why_nothing_learnt(final["valid_loss"], baseline)):
                 diverged = self._divergence(self.steps, reason)
             for figures, loss in ((best, test[0]), (final, test[1])):
                 if figures and diverged is None:

@@ -11,7 +11,7 @@ from spectralgru.files import write_text
 from spectralgru.provenance import report_made_from
 from spectralgru.records import read_run
 from spectralgru.results.claims.render import SIGNS, by_corpus, footnote, statement, test_line
-from spectralgru.results.names import FIGURE_CAPTIONS, REPORT, table_names
+from spectralgru.results.names import FIGURE_CAPTIONS, NUMBERS, REPORT, table_names
 from spectralgru.results.paper import load_paper
 from spectralgru.results.report.parts import figure, present, read_claims, sections, table
 from spectralgru.results.tables import describe
@@ -55,7 +55,7 @@ def write_report(root: Path) -> Path:
             root, ["provenance.html", "provenance.json", "ro-crate-metadata.json", "params.yaml"]
         ),
         claim_files=present(root, ["claims.json", "claims.md", "claims.html"]),
-        number_files=present(root, ["tables/metrics.json", "tables/runs.csv", "tables/curves.csv"]),
+        number_files=present(root, [f"tables/{name}" for name in NUMBERS]),
     )
     write_text(root / REPORT, page)
     return root / REPORT
