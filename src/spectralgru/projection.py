@@ -132,8 +132,8 @@ class SpectralProjection:
         left = self._batched.unproven()
         if len(left):
             self._batched.settle(weight, left)
-        saturated = self._batched.saturated
-        return ProjectionReport(self._batched.sigma_max, saturated, saturated > 0)
+        saturated = self._batched.saturated.clone()
+        return ProjectionReport(self._batched.sigma_max.clone(), saturated, saturated > 0)
 
     def _one(self, weight: Tensor, bound: float, memory: _Memory, norm: float, distance: float) -> _Outcome:
         if memory.basis is not None and memory.largest <= bound * (1 + TOLERANCE):

@@ -95,10 +95,10 @@ class BatchedProjection:
     The guarantees are `SpectralProjection`'s. Matrices that are not finite are left alone.
     """
 
-    # [N] after the last call, from below within 1 % where nothing was clipped; NaN: not finite.
-    sigma_max: Tensor
+    # Changed in place by every call: a CUDA graph goes on writing to the tensors that it was captured with.
+    sigma_max: Tensor  # [N], from below within 1 % where nothing was clipped; NaN: not finite
     saturated: Tensor  # [N] int64, how many values were above the bound
-    _proven: Tensor
+    _proven: Tensor  # [N] bool
 
     def __init__(self, max_sv: Tensor) -> None:
         """`max_sv` [N]: bounds, positive; infinity: only watched."""
@@ -112,6 +112,9 @@ class BatchedProjection:
         self.bounds: list[float] = self.max_sv.tolist()
         self._bounded = self.max_sv.isfinite().nonzero()[:, 0]
         self._limit = (self.max_sv * (1 - MARGIN)).square()
+        self.sigma_max = torch.zeros_like(self.max_sv)
+        self.saturated = torch.zeros_like(self.max_sv, dtype=torch.int64)
+        self._proven = torch.ones_like(self.max_sv, dtype=torch.bool)
 
     @torch.no_grad()
     def start(self, weight: Tensor) -> None:
@@ -133,14 +136,13 @@ class BatchedProjection:
         gram = image.mT @ image
         most = _norm(gram)
         self.edge.copy_(0.75 * _leading(gram, most))
-        self.sigma_max = (self.edge / 0.75).sqrt().masked_fill(~finite, torch.nan)
+        sigma_max = (self.edge / 0.75).sqrt().masked_fill(~finite, torch.nan)
 
         limit = self._limit.minimum(4 * most + SMALLEST)  # where this is below c^2, nothing is above either
         top, outer = _above(gram, most, limit), _above(gram, most, SPLIT * limit)
         scale = most.maximum(limit).sqrt()
         polar = _unitary(image / _each(scale), RANGE**-0.5)
         excess = (image - _each(limit.sqrt()) * polar) @ top
-        self.saturated = _count(top)
 
         coupling = w.mT @ image - basis @ gram
         eye = torch.eye(basis.shape[-1], dtype=w.dtype, device=w.device)
@@ -155,12 +157,13 @@ class BatchedProjection:
             coupled = _norm((coupling @ outer)[which]) / wanted
             proven[which] &= (others < 1) & (coupled.square() <= COUPLING * (1 - others))
             self.edge[which] = self.edge[which].fmin(others.clamp_max(SPLIT) * wanted)
-        self._proven = proven | ~finite | ~self.max_sv.isfinite()
-        change = self._proven & finite & (self.saturated > 0)
+        self._proven.copy_(proven | ~finite | ~self.max_sv.isfinite())
+        saturated = _count(top)
+        change = self._proven & finite & (saturated > 0)
         clipped = torch.baddbmm(w, excess, basis.mT, alpha=-1)
         weight.copy_(torch.where(_each(change), clipped, w))
-        self.saturated *= change
-        self.sigma_max = torch.where(change, self._limit.sqrt(), self.sigma_max)
+        self.saturated.copy_(saturated * change)
+        self.sigma_max.copy_(torch.where(change, self._limit.sqrt(), sigma_max))
 
     def unproven(self) -> Tensor:
         """Indices of the matrices that `start` could not clip. Waits for the device."""
