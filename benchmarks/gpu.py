@@ -97,7 +97,7 @@ def training(name: str, data: Path, per_setting: int, warm: int, repeats: int) -
     if name == "ptb":
         model, rate, threshold = ModelSettings(650), 1.0, 10.0
     else:
-        model, rate, threshold = ModelSettings(200, 2, init_scale=1e-4), 0.1, 30.0
+        model, rate, threshold = ModelSettings(200, 2), 0.1, 30.0
     settings: dict[str, tuple] = {"clipping": ("clipping", threshold)}
     settings |= {f"delta {d}": ("constraint", d) for d in DELTAS}
     device, functions, unproven = torch.device("cuda"), {}, {}
