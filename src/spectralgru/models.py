@@ -100,15 +100,13 @@ class ReplicatedModel(nn.Module):
 
         `targets`: ids [T, B] (words) or notes [R or 1, T, B, V]. The logits are consumed.
         """
+        counted = weights.expand(logits.shape[:-1]).flatten(1)
         if self.kind == "words":
-            flat = logits.flatten(1, 2)
-            counted = weights.flatten(1).expand(flat.shape[:2])
-            total: Tensor = _SummedCrossEntropy.apply(flat, targets.reshape(-1), counted)  # type: ignore[no-untyped-call]
+            wanted = targets.reshape(1, -1).expand_as(counted)
+            total: Tensor = _SummedCrossEntropy.apply(logits.flatten(1, 2), wanted, counted)  # type: ignore[no-untyped-call]
             return total
-        losses = nn.functional.binary_cross_entropy_with_logits(
-            logits, targets.expand_as(logits), reduction="none"
-        )
-        return (losses.sum(-1) * weights).sum((1, 2))
+        parts = _apart(logits.flatten(1, 2), targets.flatten(1, 2).expand(len(logits), -1, -1), counted)
+        return torch.cat([_summed_binary_cross_entropy(*part) for part in parts])
 
     def keep(self, replicas: Sequence[int]) -> None:
         """Drop all replicas but these."""
@@ -129,18 +127,36 @@ class ReplicatedModel(nn.Module):
                 parameter[replica] = torch.from_numpy(weights[name])
 
 
+def _apart(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors [R, ...] as [1, ...] on a CPU, as they are elsewhere.
+
+    On a CPU the last few elements of a tensor are rounded otherwise than the rest; a replica's bits must not depend
+    on where in a tensor it stands.
+    """
+    size = 1 if tensors[0].device.type == "cpu" else len(tensors[0])
+    return zip(*(torch.split(t, size) for t in tensors), strict=True)
+
+
+def _summed_binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (losses.sum(-1) * weights).sum(1)
+
+
 class _SummedCrossEntropy(torch.autograd.Function):
     """Softmax cross-entropy [R, N, V] -> [R] in the memory of the logits: they become probabilities, then gradients."""
 
     @staticmethod
     def forward(ctx, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        index = targets.view(1, -1, 1).expand(logits.shape[0], -1, 1)
-        largest = logits.amax(-1, keepdim=True)
-        picked = logits.gather(-1, index) - largest
-        exponentials = logits.sub_(largest).exp_()
-        total = exponentials.sum(-1, keepdim=True)
-        ctx.save_for_backward(exponentials, total, index, weights)
-        return ((total.log() - picked).squeeze(-1) * weights).sum(1)
+        index = targets.unsqueeze(-1)
+        losses, totals = [], []
+        for one, at, counted in _apart(logits, index, weights):
+            largest = one.amax(-1, keepdim=True)
+            picked = one.gather(-1, at) - largest
+            total = one.sub_(largest).exp_().sum(-1, keepdim=True)
+            losses.append(((total.log() - picked).squeeze(-1) * counted).sum(1))
+            totals.append(total)
+        ctx.save_for_backward(logits, torch.cat(totals), index, weights)
+        return torch.cat(losses)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -1,5 +1,6 @@
 """Clipping of the global gradient norm (Pascanu et al. 2013), one norm and one threshold a replica."""
 
+import functools
 from collections.abc import Iterable
 
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor
 
 def gradient_norm(gradients: Iterable[Tensor]) -> Tensor:
     """Euclidean norm [R] over all gradients [R, ...] of each replica."""
-    squares = [torch.linalg.vector_norm(g.flatten(1), dim=1).square() for g in gradients]
-    return torch.stack(squares).sum(0).sqrt()
+    squares = (torch.linalg.vector_norm(g.flatten(1), dim=1).square() for g in gradients)
+    # One after the other: the order in which `Tensor.sum` adds depends on R, and a replica's bits must not.
+    total: Tensor = functools.reduce(torch.add, squares)
+    return total.sqrt()
 
 
 def clip_factor(norm: Tensor, threshold: Tensor) -> Tensor:
