@@ -156,6 +156,19 @@ def test_a_diverging_run_is_recorded_and_the_others_go_on(
             assert found[name] == value
 
 
+def test_a_run_that_diverges_in_an_unfinished_interval_keeps_its_trace(data: Path, tmp_path: Path) -> None:
+    wild, tame = tiny.replica("none", None, 5, 1e30), tiny.replica("constraint", 0.2, 0, 0.3)
+    trained(tiny.job("ptb", (wild, tame), epochs=2, trace_every=30), data, tmp_path)
+    record = json.loads((tmp_path / "results/runs/ptb/none/seed-5/run.json").read_text())
+    assert record["diverged"]["step"] <= 20
+    (row,) = rows(tmp_path, "ptb", "none", 5, "steps")
+    assert (row["step"], row["epoch"]) == (20, 1)  # an epoch has 20 steps
+    assert not math.isfinite(row["grad_norm"])
+    assert math.isnan(row["sigma_max"])
+    assert math.isnan(row["spectral_radius"])
+    assert [row["step"] for row in rows(tmp_path, "ptb", "constraint-0.2", 0, "steps")] == [30, 40]
+
+
 def test_a_run_no_better_than_unigrams_has_diverged(data: Path, tmp_path: Path) -> None:
     (run,) = trained(tiny.job("ptb", (tiny.replica(rate=1e-6),), epochs=1), data, tmp_path)
     assert run.status == "diverged"

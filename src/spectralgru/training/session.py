@@ -138,6 +138,8 @@ class Session:
         steps = [int(step) for step in self.sums["diverged_at"].tolist()]
         if any(steps):
             ended = {i: self._divergence(step, NOT_FINITE) for i, step in enumerate(steps) if step}
+            if not self.trace.due(self.steps):  # their last interval ends with the epoch
+                self.trace.close(self.steps, self.epoch, self.engine.spectral_radius(), list(ended))
             self._write(ended)
             self._keep([i for i in range(len(steps)) if i not in ended])
 
