@@ -155,7 +155,6 @@ def test_smaller_delta(records: Records, tests: tuple[float, ...], verdict: str)
     ("name", "column", "bad"),
     [
         ("singular-values-within-bound", "sigma_max", 1.8001),
-        ("singular-values-within-bound", "sigma_max", np.nan),
         ("origin-stays-stable", "spectral_radius", 1.0),
     ],
 )
@@ -172,6 +171,42 @@ def test_every_record_counts(records: Records, name: str, column: str, bad: floa
         return steps
 
     records.edit(run_path(records.root, "ptb", "constraint", 0.2, 1), "steps.csv", spoil)
+    claim = records.claim(name)
+    assert (claim["verdict"], claim["evidence"]["statistic"]) == ("fails", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "bad"),
+    [
+        ("singular-values-within-bound", "sigma_max", 1.8001),
+        ("origin-stays-stable", "spectral_radius", 1.0),
+    ],
+)
+def test_a_record_that_is_not_finite_decides_nothing(records: Records, name: str, column: str, bad: float):
+    """A run that overflowed leaves NaN or infinity; that it did is for another claim."""
+    directory = records.run("constraint", 0.2, 0)
+
+    def overflow(steps: pd.DataFrame, first: int = 0) -> pd.DataFrame:
+        steps.loc[first:, column] = np.nan
+        steps.loc[first::2, column] = np.inf
+        return steps
+
+    records.edit(directory, "steps.csv", overflow)
+    assert records.claim(name)["verdict"] == "undecided"
+    records.run("constraint", 0.2, 0)
+    records.edit(directory, "steps.csv", lambda steps: overflow(steps, 234))
+    claim = records.claim(name)
+    evidence = claim["evidence"]
+    assert (claim["verdict"], evidence["statistic"], evidence["n"]) == ("holds", 0, 234)
+    assert "6 more, of runs that overflowed, are not finite" in evidence["summary"]
+    assert evidence["numbers"]["deltas"]["0.2"]["not_finite"] == 6
+    assert evidence["numbers"]["deltas"]["0.2"]["largest"] <= 1.8
+
+    def violate(steps: pd.DataFrame) -> pd.DataFrame:
+        steps.loc[17, column] = bad
+        return steps
+
+    records.edit(directory, "steps.csv", violate)
     claim = records.claim(name)
     assert (claim["verdict"], claim["evidence"]["statistic"]) == ("fails", 1)
 
