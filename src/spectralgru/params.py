@@ -9,6 +9,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -22,6 +23,7 @@ from spectralgru.training.settings import Schedule as ScheduleSettings
 
 Scale = Literal["quick", "paper"]
 Setting = tuple[Method, float | None]
+NOT_YAML = (yaml.YAMLError, ValueError)  # ValueError: not UTF-8, or a date that is none (2026-02-30)
 
 
 def _listed(value: object) -> object:
@@ -109,9 +111,9 @@ class Params(Strict):
         ]
 
     def job(self, corpus: str, settings: Sequence[Setting], seeds: Sequence[int] | None = None) -> Job:
-        """The runs of these settings, every seed, as one job."""
+        """The runs of these settings, every seed (those of the scale, or as given by hand), as one job."""
         experiment = self.experiment(corpus)
-        seeds = self.section.seeds if seeds is None else seeds
+        seeds = self.section.seeds if seeds is None else parse_seeds(seeds)
         return make_job(corpus, self.scale, experiment, settings, seeds)
 
 
@@ -147,7 +149,7 @@ def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); run in the project's folder or name the file"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NOT_YAML as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: must hold keys and values, found {type(values).__name__}")
@@ -181,6 +183,14 @@ def parse_setting(method: str, value: float | None) -> Setting:
     )
 
 
+def parse_seeds(seeds: Sequence[int]) -> list[int]:
+    """Validate seeds as given by hand."""
+    try:
+        return TypeAdapter(dict[str, Seeds]).validate_python({"--seeds": list(seeds)})["--seeds"]
+    except ValidationError as error:
+        raise InputError(_explain(error)) from None
+
+
 def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
     """Apply `key=value` changes (`training.epochs=2`) to the settings of one corpus and validate again."""
     values = params.model_dump(mode="json")
@@ -195,7 +205,10 @@ def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
             raise InputError(
                 f"--set {change}: must be key=value with a key of the settings, e.g. training.epochs=2"
             )
-        node[last] = yaml.safe_load(text)
+        try:
+            node[last] = yaml.safe_load(text)
+        except NOT_YAML as error:
+            raise InputError(f"--set {change}: not valid YAML: {' '.join(str(error).split())}") from None
     return parse_params(values, "--set")
 
 

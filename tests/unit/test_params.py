@@ -132,7 +132,7 @@ def test_a_missing_key_a_missing_file_and_broken_yaml(tmp_path):
         parse_params(values)
     with pytest.raises(InputError, match="cannot be read"):
         load_params(tmp_path / "params.yaml")
-    for content in (b"scale: [", b"- 1", b"\xff\xfe\x00"):
+    for content in (b"scale: [", b"- 1", b"\xff\xfe\x00", b"scale: 2026-02-30"):
         (tmp_path / "params.yaml").write_bytes(content)
         with pytest.raises(InputError, match=re.escape(str(tmp_path / "params.yaml"))):
             load_params(tmp_path / "params.yaml")
@@ -148,9 +148,26 @@ def test_changes_by_hand_are_validated_too():
         "ptb", [("none", None)], [7]
     )
     assert (job.training.epochs, job.model.hidden_size, job.replicas[0].seed) == (2, 16, 7)
-    for change in ("training.epochs=0", "training.epoch=2", "nonsense", "a.b.c=1"):
-        with pytest.raises(InputError, match="--set"):
+    changes = ["training.epochs=0", "training.epoch=2", "nonsense", "a.b.c=1"]
+    for change in [*changes, "training.epochs=[1", "training.epochs=2026-02-30"]:
+        with pytest.raises(InputError, match="--set") as caught:
             with_changes(params, "ptb", [change])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ([0, 0], r"--seeds is \[0, 0\]: every entry may appear once"),
+        ([3, -1], r"--seeds\.1 is -1: must be greater than or equal to 0"),
+        ([10**23], r"--seeds\.0 is 10+: must be less than 2147483648"),
+    ],
+)
+def test_seeds_by_hand_are_validated_as_those_of_the_file(seeds, message):
+    with pytest.raises(InputError, match=message):
+        parse_params(VALUES).job("ptb", [("none", None)], seeds)
+    with pytest.raises(InputError, match=message.replace("--seeds", r"quick\.seeds")):
+        parse_params(changed("quick.seeds", seeds))
 
 
 def test_settings_by_hand():
