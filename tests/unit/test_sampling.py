@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 import tiny
 from spectralgru import cli
@@ -183,7 +184,11 @@ def test_bad_input_is_one_clear_line(root, data, monkeypatch, capsys, tmp_path, 
 
 def command(monkeypatch, capsys, root, data, corpus, *options) -> tuple[int, str, str]:
     run = str(run_of(root, corpus))
-    monkeypatch.setattr("sys.argv", ["spectralgru", "sample", "--run", run, "--data", str(data), *options])
+    return called(monkeypatch, capsys, "sample", "--run", run, "--data", str(data), *options)
+
+
+def called(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["spectralgru", *arguments])
     with pytest.raises(SystemExit) as left:
         cli.main()
     printed = capsys.readouterr()
@@ -213,15 +218,40 @@ def test_mido_is_needed_for_music_only(root, data):
         assert said in done.stderr
 
 
-def test_a_run_without_a_usable_model_is_refused(root, data, tmp_path):
+def damage(weights: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
+    if what == "hidden":  # of more hidden units
+        return weights | {"gru.weight_hh_l0": np.zeros((39, 13), np.float32)}
+    if what == "words":  # of a smaller vocabulary
+        return {name: w[:-1] if name.startswith(("input.", "output.")) else w for name, w in weights.items()}
+    return {name: w for name, w in weights.items() if name != "gru.weight_ih_l0"}
+
+
+@pytest.mark.parametrize("what", ["missing", "not one", "truncated", "folder", "hidden", "words", "key"])
+@pytest.mark.parametrize("verb", ["evaluate", "sample"])
+def test_an_unusable_model_is_one_clear_line(root, data, monkeypatch, capsys, tmp_path, what, verb):
+    good, file = run_of(root, "ptb"), tmp_path / "model.safetensors"
+    shutil.copy(good / "run.json", tmp_path)
+    if what == "folder":
+        file.mkdir()
+    elif what == "not one":
+        file.write_bytes(b"not one")
+    elif what == "truncated":
+        file.write_bytes((good / file.name).read_bytes()[:-100])
+    elif what != "missing":
+        write_safetensors(file, damage(load_file(good / file.name), what))
+    arguments = [verb, *(["--run"] if verb == "sample" else []), str(tmp_path), "--data", str(data)]
+    code, output, error = called(monkeypatch, capsys, *arguments)
+    assert code == 2
+    said = "a model of 17 words, but ptb has 18" if what == "words" else "no model of this run can be read"
+    assert f"{file}: {said}" in error
+    assert error.count("\n") == 1
+    assert not output
+
+
+def test_a_run_that_does_not_fit_is_refused(root, data, tmp_path):
     directory = tmp_path / "seed-0"
     directory.mkdir()
     (directory / "run.json").write_bytes((run_of(root, "ptb") / "run.json").read_bytes())
-    with pytest.raises(InputError, match=r"model\.safetensors: no model of this run can be read"):
-        open_run(directory, data)
-    (directory / "model.safetensors").write_bytes(b"not one")
-    with pytest.raises(InputError, match="no model of this run can be read"):
-        open_run(directory, data)
     weights = open_run(run_of(root, "ptb"), data).model.weights_of(0)
     weights["gru.weight_hh_l0"][3, 4] = np.nan
     write_safetensors(directory / "model.safetensors", weights)

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from spectralgru.corpora.dataset import Corpus
 from spectralgru.errors import InputError
 from spectralgru.models import ReplicatedModel
-from spectralgru.records import Run, read_run
-from spectralgru.training.saved import load_corpus, load_model
+from spectralgru.records import Run
+from spectralgru.training.saved import load_trained
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,10 @@ def open_run(directory: Path, data: Path) -> Trained:
     Raises InputError if one of them is missing or damaged, if they do not belong together, or if the weights are not
     finite.
     """
-    run = read_run(directory)
-    try:
-        model = load_model(directory)[1]
-    except (OSError, SafetensorError, LookupError, RuntimeError, ValueError) as error:
-        file = directory / "model.safetensors"
-        raise InputError(
-            f"{file}: no model of this run can be read from it ({error!r}); train the run again"
-        ) from None
+    run, model, corpus = load_trained(directory, data)
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise InputError(
                 f"{directory}: {name} is not finite, the run's status is {run.status}; choose a run that finished"
             )
-    return Trained(run, model, load_corpus(run, directory, data))
+    return Trained(run, model, corpus)
