@@ -18,6 +18,15 @@ from spectralgru.files import atomic_path, write_json, write_text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
+
+def _known(device: str | None) -> str | None:
+    if device is not None:
+        from spectralgru.training.train import device_named
+
+        device_named(device)  # now, not in every process that is started
+    return device
+
+
 CorpusOption = Annotated[
     str, typer.Option("--corpus", help="ptb, nottingham, chorales, jsb_chorales, musedata, piano_midi")
 ]
@@ -29,7 +38,15 @@ ScaleOption = Annotated[
 CorporaOption = Annotated[
     list[str] | None, typer.Option("--corpus", help="default: what params.yaml says; repeatable")
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="folder of results; default results/<scale>")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        envvar="SPECTRALGRU_DEVICE",
+        callback=_known,
+        help="cpu, cuda or cuda:N; default: cuda with --gpus, else cpu",
+    ),
+]
 
 DATA, PARAMS = Path("data"), Path("params.yaml")
 
@@ -86,12 +103,7 @@ def train(
     processes: Annotated[
         int, typer.Option(min=1, help="processes that share the training; at least one a GPU")
     ] = 1,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            envvar="SPECTRALGRU_DEVICE", help="cpu, cuda or cuda:N; default: cuda with --gpus, else cpu"
-        ),
-    ] = None,
+    device: DeviceOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of all processes; default: what torch chooses")
     ] = None,
@@ -340,9 +352,7 @@ def experiment(
     data: DataOption = DATA,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs to lock for a training")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="processes that share a training")] = 1,
-    device: Annotated[
-        str | None, typer.Option(envvar="SPECTRALGRU_DEVICE", help="default: cuda with --gpus, else cpu")
-    ] = None,
+    device: DeviceOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; default: what torch chooses")
     ] = None,

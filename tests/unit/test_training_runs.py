@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import tiny
+from spectralgru import cli
 from spectralgru.corpora.baselines import unigram_loss
 from spectralgru.corpora.dataset import load
+from spectralgru.errors import InputError
 from spectralgru.training.__main__ import main
 from spectralgru.training.settings import Job
 from spectralgru.training.train import train
@@ -197,6 +199,30 @@ def test_the_trainer_needs_torch_and_numpy_alone(data: Path, tmp_path: Path) -> 
     assert "constraint-0.2 seed 0: finished" in finished.stdout
     refused = tiny.run([tiny.PYTHON, "-c", "import yaml"], env=environment)
     assert refused.returncode != 0
+
+
+@pytest.mark.parametrize("device", ["bogus", "cuda:-1", "meta"])
+def test_an_unknown_device_is_one_clear_line(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    device: str,
+) -> None:
+    with pytest.raises(InputError, match=f"device {device}: unknown; use cpu, cuda or cuda:N"):
+        trained(JOBS["ptb"], data, tmp_path, device=device)
+    params = Path(__file__).parents[2] / "params.yaml"
+    for command in ("train --corpus ptb --method none", "experiment learning_rate"):
+        options = (
+            f"{command} --processes 2 --device {device} --params {params} --out {tmp_path} --data {data}"
+        )
+        monkeypatch.setattr("sys.argv", ["spectralgru", *options.split()])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"device {device}: unknown" in line
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

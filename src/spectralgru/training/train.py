@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -39,9 +39,9 @@ def train(
     `prepared`: the corpus' .npz. `root`: run directories go below it. `together`: how many runs at a time (None: all).
     A run whose record has the same key (settings, data, code) is left as it is; a killed job goes on from its
     checkpoint to the same bits (on a CPU). Raises Preempted after SIGTERM, RunError when something cannot be written,
-    InputError when the runs need more memory than is free; finished runs stay as they are.
+    InputError for a device that is none or when the runs need more memory than is free; finished runs stay as they are.
     """
-    device = torch.device(device)
+    device = device_named(device)
     try:
         corpus = load(prepared)
         keys = {replica: job.key(replica, corpus.sha256) for replica in job.replicas}
@@ -58,6 +58,15 @@ def train(
             f"{place}: cannot be written ({error.strerror}); finished runs and the last checkpoint are as they "
             "were. Set it right and run the same command again: it goes on from there"
         ) from error
+
+
+def device_named(name: torch.device | str) -> torch.device:
+    """The device to train on. Raises InputError if it is neither a CPU nor a CUDA device."""
+    with suppress(RuntimeError):
+        device = torch.device(name)
+        if device.type in ("cpu", "cuda"):
+            return device
+    raise InputError(f"device {name}: unknown; use cpu, cuda or cuda:N")
 
 
 def _train(
