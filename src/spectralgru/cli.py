@@ -14,7 +14,7 @@ import typer
 
 from spectralgru.corpora.dataset import Split
 from spectralgru.errors import InputError, RunError
-from spectralgru.files import atomic_path, write_json, write_text
+from spectralgru.files import atomic_path, write_json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -201,12 +201,21 @@ def sample(
     if isinstance(made, Text):
         typer.echo(str(made))
         if out is not None:
-            write_text(out, f"{made}\n")
+            _write_out(out, f"{made}\n".encode())
     else:
-        with atomic_path(path := out or Path("sample.mid")) as temporary:
-            temporary.write_bytes(made.midi())
+        _write_out(path := out or Path("sample.mid"), made.midi())
         begins, end = made.begins, len(made.roll)
         typer.echo(f"{path}: {made.name}: {begins} steps of the tune, {end - begins} sampled")
+
+
+def _write_out(path: Path, content: bytes) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); name another file with --out"
+        ) from None
 
 
 @app.command()

@@ -206,6 +206,21 @@ def test_on_the_command_line(root, data, monkeypatch, capsys, tmp_path):
     assert (tmp_path / "text.txt").read_text() == output
 
 
+@pytest.mark.parametrize("corpus", ["ptb", "chorales"])
+@pytest.mark.parametrize("out", ["folder", "file/below", "/proc/none"])
+def test_a_place_that_cannot_be_written_is_one_clear_line(
+    root, data, monkeypatch, capsys, tmp_path, corpus, out
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("kept")
+    code, _, error = command(monkeypatch, capsys, root, data, corpus, "--steps", "2", "--out", out)
+    assert code == 2
+    assert f"{out}: cannot be written" in error
+    assert error.count("\n") == 1
+    assert {path.name for path in tmp_path.rglob("*")} == {"folder", "file"}
+
+
 def test_mido_is_needed_for_music_only(root, data):
     script = (
         "import sys; sys.modules['mido'] = None; from spectralgru.cli import main; "
