@@ -39,11 +39,12 @@ def gru_layer(
         weight_ih: [3H, I], rows r, z, n as in `torch.nn.GRU`.
         weight_hh: [3H, H], rows r, z, n.
         starts: bool [T, B] or [R, T, B]; where true, the state is set to zero before that step, so that
-            several sequences can follow one another in one stream.
+            several sequences can follow one another in one stream. (A state that is not finite becomes NaN.)
         reset: the reset gate acts "before" the recurrent product (the paper) or "after" it (PyTorch, cuDNN).
 
     Returns:
-        All states [T, B, H] or [R, T, B, H] and the last one [B, H] or [R, B, H].
+        All states [T, B, H] or [R, T, B, H] and the last one [B, H] or [R, B, H]. The backward sweep reads them:
+        where gradients are wanted, change a copy of them in place, as `GRU` returns one, not them.
 
     Raises:
         InputError: shapes that do not fit each other, or an unknown `reset`.
@@ -239,6 +240,8 @@ class GRU(nn.Module):
             h = None if h0 is None else h0.select(len(lead), k)
             x, h_n = gru_layer(x, h, *self.layer_weights(k), starts, self.reset)
             last.append(h_n)
+        if x.requires_grad:
+            x = x.clone()  # may be changed in place; the states, which the backward sweep reads, may not
         return x, torch.stack(last, len(lead))
 
     def extra_repr(self) -> str:

@@ -142,6 +142,34 @@ def test_bfloat16_autocast(reset):
     torch.testing.assert_close(output.float(), gru(x)[0], atol=0.02, rtol=0.05)
 
 
+@pytest.mark.parametrize("reset", ["before", "after"])
+@pytest.mark.parametrize("replicas", [None, 1, 2])
+def test_the_output_may_be_changed_in_place(reset, replicas):
+    gru = GRU(4, 5, num_layers=2, reset=reset, replicas=replicas).double()
+    x = torch.randn(*([] if replicas is None else [replicas]), 3, 2, 4, dtype=torch.float64)
+    output, h_n = gru(x)
+    want = torch.autograd.grad((2 * output).relu().sum() + h_n.exp().sum(), list(gru.parameters()))
+    output, h_n = gru(x)
+    output.mul_(2).relu_()
+    h_n.exp_()
+    got = torch.autograd.grad(output.sum() + h_n.sum(), list(gru.parameters()))
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("replicas", [None, 1])
+def test_states_changed_behind_the_backward_sweep_are_an_error_not_another_gradient(replicas):
+    x, _, w_ih, w_hh, _ = inputs(replicas, 3, 2, 4, 5)
+    states, last = gru_layer(x, None, w_ih, w_hh)
+    loss = states.sum()
+    for changed in (states, last):
+        with pytest.raises(RuntimeError, match="is being modified inplace"):
+            changed.mul_(2)
+    states.detach().mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_no_gradient_work_for_inputs_that_need_none():
     gru, x = GRU(4, 5), torch.randn(3, 2, 4)
     gru.weight_ih_l0.requires_grad_(False)
