@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from spectralgru.errors import InputError
 from spectralgru.gru import GRU
@@ -23,27 +24,51 @@ _MODULES = (GRU, nn.GRU, nn.GRUCell, nn.LSTM, nn.LSTMCell)
 
 @dataclass
 class _Block:
-    """The candidate's rows of one recurrent weight, and what bounds them."""
+    """The candidate's rows of one recurrent weight, and what bounds them.
 
-    weight: nn.Parameter  # [3H or 4H, H], with our GRU's replicas [R, 3H, H]; the candidate is rows 2H to 3H
-    biases: tuple[Tensor, ...]  # [3H] or [4H] each: of the input and of the recurrent product
-    is_lstm: bool
+    Weight and biases are looked up whenever they are used, for both may be replaced: by
+    `load_state_dict(assign=True)`, by assignment.
+    """
+
+    where: str  # the module's name, for people
+    module: nn.Module
+    suffix: str  # of the names of its weight and biases: "", "_l0", "_l0_reverse"
+    shape: torch.Size  # of the weight: [3H or 4H, H], with our GRU's replicas [R, 3H, H]
     projection: SpectralProjection
     last: Tensor  # [R, H, H], candidate after the last projection
 
-    def candidate(self) -> Tensor:
-        """[R, H, H], a view."""
-        hidden = self.weight.shape[-1]
-        rows = self.weight.detach()[..., 2 * hidden : 3 * hidden, :]
-        return rows if rows.dim() == 3 else rows.unsqueeze(0)
+    def weight(self) -> nn.Parameter:
+        """The weight as it is now."""
+        weight = _weight(self.where, self.module, self.suffix)
+        if weight.shape != self.shape:
+            raise InputError(
+                f"{self.where}: weight_hh{self.suffix} has shape {list(weight.shape)}, and had {list(self.shape)} when"
+                " it was first constrained; make a new SpectralConstraint"
+            )
+        return weight
+
+    def project_(self, bound: float) -> ProjectionReport:
+        """Bring the candidate's singular values down to `bound`."""
+        candidate = _candidate(self.weight())
+        # Subtracted in the wider type of the two, so that a conversion's rounding is part of the move.
+        moved = torch.linalg.vector_norm(
+            candidate - self.last.to(candidate.device), dim=(1, 2), dtype=torch.float64
+        )
+        self.projection.max_sv = [bound] * len(candidate)
+        report = self.projection.project_(candidate, moved)
+        self.last = self.last.to(candidate).copy_(candidate)
+        return report
 
     def stability_limit(self) -> float:
         """The origin is stable when sigma_1 of the candidate is below this; 2 without biases."""
-        if not self.biases:
+        names = [f"{kind}{self.suffix}" for kind in ("bias_ih", "bias_hh")]
+        biases = [b for b in (_parameter(self.where, self.module, name) for name in names) if b is not None]
+        if not biases:
             return 2.0
-        total = torch.stack([bias.detach().double() for bias in self.biases]).sum(0)
-        gates = torch.sigmoid(total).chunk(4 if self.is_lstm else 3)
-        if self.is_lstm:
+        total = torch.stack([bias.detach().double() for bias in biases]).sum(0)
+        is_lstm = isinstance(self.module, nn.LSTM | nn.LSTMCell)
+        gates = torch.sigmoid(total).chunk(4 if is_lstm else 3)
+        if is_lstm:
             i, f, _, o = gates
             return 1 / float((i / (1 - f)).max() * o.max())
         return 1 / float(gates[0].max())
@@ -56,6 +81,10 @@ class SpectralConstraint:
     (1 - delta / 2) times its stability limit, which is 2 - delta for a network without biases (Kanai et al., 2017).
     Handles spectralgru.GRU (with replicas, too), torch.nn.GRU, GRUCell, LSTM and LSTMCell, any number of layers, both
     directions. Under DistributedDataParallel every rank projects the same weights to the same result.
+
+    The limit follows the biases, and a weight shared by several modules obeys the lowest of their limits. Parameters
+    may be replaced by others of their shape, moved or converted at any time; a replaced module needs a new constraint.
+    Reparametrised or pruned recurrent weights and biases are refused.
     """
 
     def __init__(self, module: nn.Module, delta: float = 0.2, method: Method = "auto") -> None:
@@ -67,45 +96,39 @@ class SpectralConstraint:
             method: see `clip_singular_values`.
 
         Raises:
-            InputError: delta out of range, nothing recurrent found, or an LSTM with projections.
+            InputError: delta out of range, nothing recurrent found, a reparametrised or pruned recurrent weight or
+                bias, or an LSTM with projections.
         """
         if not 0 < delta < 2:
             raise InputError(f"delta={delta}: must be above 0 and below 2")
         self.delta = delta
         self._blocks: dict[str, _Block] = {}
-        seen: set[int] = set()
         for prefix, part in module.named_modules():
-            if not isinstance(part, _MODULES):
-                continue
-            if getattr(part, "proj_size", 0):
-                raise InputError(
-                    f"{prefix or 'module'}: LSTM with proj_size={part.proj_size} is not supported; use 0"
-                )
-            for name, weight, biases in _recurrent_weights(part):
-                if id(weight) not in seen:
-                    seen.add(id(weight))
-                    full = f"{prefix}.{name}" if prefix else name
-                    self._blocks[full] = _make_block(
-                        weight, biases, isinstance(part, nn.LSTM | nn.LSTMCell), method
-                    )
+            if isinstance(part, _MODULES):
+                for block in _blocks(prefix or type(part).__name__, part, method):
+                    name = f"weight_hh{block.suffix}"
+                    self._blocks[f"{prefix}.{name}" if prefix else name] = block
         if not self._blocks:
             names = ", ".join(f"{m.__module__.split('.')[0]}.{m.__name__}" for m in _MODULES)
             raise InputError(f"{type(module).__name__}: contains none of {names}")
         self.project_()
 
-    @torch.no_grad()
     def project_(self) -> dict[str, ProjectionReport]:
-        """Project every block now, in place; what was found, by the weight's name in the module."""
-        reports = {}
+        """Project every block now, in place; what was found, by the weight's name in the module.
+
+        A shared weight is reported once, by its first name. An error is raised before anything is changed.
+
+        Raises:
+            InputError: a weight has another shape, or it or a bias was reparametrised, since construction.
+        """
+        shared: dict[int, list[str]] = {}
         for name, block in self._blocks.items():
-            candidate = block.candidate()
-            block.last = block.last.to(candidate.device)
-            moved = torch.linalg.vector_norm(candidate - block.last, dim=(1, 2), dtype=torch.float64)
-            bound = (1 - self.delta / 2) * block.stability_limit()
-            block.projection.max_sv = [bound] * len(candidate)
-            reports[name] = block.projection.project_(candidate, moved)
-            block.last.copy_(candidate)
-        return reports
+            shared.setdefault(id(block.weight()), []).append(name)
+        limits = {}
+        for names in shared.values():
+            each = [self._blocks[name].stability_limit() for name in names]
+            limits[names[0]] = min(each)
+        return {n: self._blocks[n].project_((1 - self.delta / 2) * limit) for n, limit in limits.items()}
 
     def attach(self, optimizer: torch.optim.Optimizer) -> torch.utils.hooks.RemovableHandle:
         """Project after every `optimizer.step()` that is carried out; the handle's `remove()` ends it."""
@@ -130,19 +153,50 @@ class SpectralConstraint:
             block.last = state[name]["last"].clone()
 
 
-def _recurrent_weights(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, tuple[Tensor, ...]]]:
-    """Name, weight and biases of each recurrent weight of a module (`weight_hh`, `weight_hh_l0_reverse`, ...)."""
-    parameters = dict(module.named_parameters(recurse=False))
-    for name, weight in parameters.items():
-        if name.startswith("weight_hh"):
-            suffix = name.removeprefix("weight_hh")
-            biases = (parameters.get(f"bias_ih{suffix}"), parameters.get(f"bias_hh{suffix}"))
-            yield name, weight, tuple(b for b in biases if b is not None)
+def _blocks(where: str, module: nn.Module, method: Method) -> Iterator[_Block]:
+    """One for each layer and direction of a recurrent module."""
+    if proj_size := getattr(module, "proj_size", 0):
+        raise InputError(f"{where}: LSTM with proj_size={proj_size} is not supported; use 0")
+    suffixes = [""]
+    if isinstance(module, GRU | nn.RNNBase):
+        directions = ["", "_reverse"] if getattr(module, "bidirectional", False) else [""]
+        suffixes = [f"_l{layer}{d}" for layer in range(module.num_layers) for d in directions]
+    for suffix in suffixes:
+        weight = _weight(where, module, suffix)
+        candidate = _candidate(weight)
+        projection = SpectralProjection(torch.ones(len(candidate)), method)
+        yield _Block(where, module, suffix, weight.shape, projection, candidate.clone())
+    names = {f"weight_hh{suffix}" for suffix in suffixes}
+    for name, _ in module.named_parameters(recurse=False):
+        if name.startswith("weight_hh") and name not in names:
+            raise _refusal(where, name)
 
 
-def _make_block(weight: nn.Parameter, biases: tuple[Tensor, ...], is_lstm: bool, method: Method) -> _Block:
-    replicas = weight.shape[0] if weight.dim() == 3 else 1
-    projection = SpectralProjection(torch.ones(replicas), method)
-    block = _Block(weight, biases, is_lstm, projection, torch.empty(0))
-    block.last = block.candidate().clone()
-    return block
+def _weight(where: str, module: nn.Module, suffix: str) -> nn.Parameter:
+    weight = _parameter(where, module, f"weight_hh{suffix}")
+    if weight is None:
+        raise _refusal(where, f"weight_hh{suffix}")
+    return weight
+
+
+def _parameter(where: str, module: nn.Module, name: str) -> nn.Parameter | None:
+    """The parameter of that name, None where there is none."""
+    found = getattr(module, name, None)
+    if found is None or (isinstance(found, nn.Parameter) and not is_parametrized(module, name)):
+        return found
+    raise _refusal(where, name)
+
+
+def _refusal(where: str, name: str) -> InputError:
+    return InputError(
+        f"{where}: {name} is not one of the layer's own parameters (weight norm, spectral norm, pruning?); the"
+        " constraint projects and reads those: undo it first (torch.nn.utils.parametrize.remove_parametrizations,"
+        " remove_weight_norm, prune.remove)"
+    )
+
+
+def _candidate(weight: Tensor) -> Tensor:
+    """[R, H, H], a view without gradient: rows 2H to 3H."""
+    hidden = weight.shape[-1]
+    rows = weight.detach()[..., 2 * hidden : 3 * hidden, :]
+    return rows if rows.dim() == 3 else rows.unsqueeze(0)

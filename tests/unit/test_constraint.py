@@ -1,10 +1,12 @@
 """SpectralConstraint on PyTorch's modules, and the stability it stands for, measured with autograd."""
 
 import copy
+import pickle
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
 from spectralgru.constraint import SpectralConstraint
 from spectralgru.errors import InputError
@@ -216,7 +218,8 @@ def _ddp_worker(rank, store, results):
     torch.manual_seed(0)
     model = nn.parallel.DistributedDataParallel(Model())
     opt = torch.optim.SGD(model.parameters(), lr=3.0)
-    SpectralConstraint(model, delta=0.5).attach(opt)
+    constraint = SpectralConstraint(model, delta=0.5)
+    constraint.attach(opt)
     torch.manual_seed(10 + rank)
     for _ in range(6):
         opt.zero_grad()
@@ -233,6 +236,155 @@ def test_under_ddp_all_ranks_keep_the_same_projected_weights(tmp_path):
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert largest(first["rnn.weight_hh_l0"][32:]) == pytest.approx(1.5, rel=2e-5)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_copy_of_model_and_constraint_is_of_its_own(duplicate):
+    model = Model()
+    pair = (model, SpectralConstraint(model, delta=0.5))
+    other, constraint = duplicate(pair)
+    enlarge(model)
+    enlarge(other)
+    constraint.project_()
+    assert largest(candidates(other)[0]) <= 1.5 * (1 + 1e-6) < largest(candidates(model)[0])
+
+
+def test_one_optimizer_on_several_constrained_modules():
+    models = [Model(), Model()]
+    opt = torch.optim.SGD([p for m in models for p in m.parameters()], lr=1.0)
+    for model, delta in zip(models, (0.5, 1.0), strict=True):
+        SpectralConstraint(model, delta).attach(opt)
+        enlarge(model)
+    sum(model(torch.randn(5, 2, 4)).sum() for model in models).backward()
+    opt.step()
+    for model, bound in zip(models, (1.5, 1.0), strict=True):
+        assert largest(candidates(model)[0]) == pytest.approx(bound, rel=1e-5)
+
+
+REPARAMETRISED = {
+    "weight_norm": (lambda m: weight_norm(m, "weight_hh_l1"), "weight_hh_l1"),
+    "weight_norm of the whole": (lambda m: weight_norm(m, "weight_hh_l1", dim=None), "weight_hh_l1"),
+    "parametrised": (lambda m: parametrizations.weight_norm(m, "weight_hh_l1"), "weight_hh_l1"),
+    # Its result is the parameter itself.
+    "identity": (
+        lambda m: parametrize.register_parametrization(m, "weight_hh_l1", nn.Identity()),
+        "weight_hh_l1",
+    ),
+    "pruned": (lambda m: prune.l1_unstructured(m, "weight_hh_l1", 0.5), "weight_hh_l1"),
+    "pruned bias": (lambda m: prune.l1_unstructured(m, "bias_hh_l0", 0.5), "bias_hh_l0"),
+    "parametrised bias": (lambda m: parametrizations.weight_norm(m, "bias_ih_l1"), "bias_ih_l1"),
+    "not the layer's": (
+        lambda m: m.register_parameter("weight_hh_scale", nn.Parameter(torch.ones(1))),
+        "weight_hh_scale",
+    ),
+    "deleted": (lambda m: delattr(m, "weight_hh_l1"), "weight_hh_l1"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`")
+@pytest.mark.parametrize("name", REPARAMETRISED)
+def test_what_is_not_the_layers_own_parameter_is_refused(name):
+    change, parameter = REPARAMETRISED[name]
+    model = nn.ModuleDict({"rnn": nn.GRU(4, 8, num_layers=2)})
+    later = copy.deepcopy(model)
+    change(model["rnn"])
+    with pytest.raises(InputError, match=rf"rnn: {parameter} .*undo it"):
+        SpectralConstraint(model)
+    if parameter == "weight_hh_scale":
+        return
+    constraint = SpectralConstraint(later)
+    change(later["rnn"])
+    enlarge(later)
+    before = copy.deepcopy(later.state_dict())
+    with pytest.raises(InputError, match=rf"rnn: {parameter} .*undo it"):
+        constraint.project_()
+    assert all(torch.equal(value, before[key]) for key, value in later.state_dict().items())
+
+
+def test_the_inputs_weights_may_be_reparametrised():
+    gru = nn.GRU(4, 8)
+    parametrizations.weight_norm(gru, "weight_ih_l0")
+    enlarge(gru)
+    (report,) = SpectralConstraint(gru).project_().values()
+    assert largest(gru.weight_hh_l0.detach()[16:]) == pytest.approx(report.sigma_max.item(), rel=1e-5)
+    assert report.sigma_max < 2
+
+
+def assign(module, state):
+    module.load_state_dict(state, assign=True)
+
+
+def replace(module, state):
+    for name, value in state.items():
+        setattr(module, name, nn.Parameter(value))
+
+
+@pytest.mark.parametrize("way", [assign, replace])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_parameters_put_in_place_of_others_are_the_ones_that_count(way, dtype):
+    gru = nn.GRU(4, 16)
+    constraint = SpectralConstraint(gru, delta=0.2)
+    constraint.project_()  # nothing to do: the spectrum is known to lie below the bound
+    other = nn.GRU(4, 16, dtype=dtype)
+    enlarge(other, 50)
+    way(gru, other.state_dict())
+    constraint.project_()
+    limit = 1 / torch.sigmoid((gru.bias_ih_l0 + gru.bias_hh_l0).detach().double()[:16]).max().item()
+    assert limit < 1.2  # with the biases that were replaced about 1.8
+    assert largest(gru.weight_hh_l0.detach()[32:]) == pytest.approx(0.9 * limit, rel=2e-5)
+
+
+def test_a_weight_of_another_shape_is_refused():
+    cell = nn.GRUCell(2, 4)
+    constraint = SpectralConstraint(cell)
+    cell.weight_hh = nn.Parameter(torch.zeros(15, 5))
+    with pytest.raises(InputError, match=r"GRUCell: weight_hh has shape \[15, 5\], and had \[12, 4\]"):
+        constraint.project_()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_holds_after_a_conversion(dtype):
+    gru = nn.GRU(4, 16, bias=False)
+    enlarge(gru)
+    constraint = SpectralConstraint(gru, delta=0.2)
+    gru.to(dtype)
+    for _ in range(3):
+        with torch.no_grad():
+            gru.weight_hh_l0 += 0.5 * torch.randn_like(gru.weight_hh_l0)
+        constraint.project_()
+        assert largest(gru.weight_hh_l0.detach()[32:]) <= 1.8 * (
+            1 + (1e-6 if dtype == torch.float64 else 1e-2)
+        )
+    assert constraint.state_dict()["weight_hh_l0"]["last"].dtype == dtype
+
+
+def tied_cells():
+    cells = nn.ModuleList([nn.GRUCell(2, 8), nn.GRUCell(2, 8)])
+    cells[1].weight_hh = cells[0].weight_hh
+    enlarge(cells)
+    return cells
+
+
+@pytest.mark.parametrize("open_one", [0, 1])
+def test_a_shared_weight_obeys_the_lowest_limit(open_one):
+    cells = tied_cells()
+    with torch.no_grad():
+        cells[open_one].bias_ih[:8] = 100.0  # limit 1
+        cells[1 - open_one].bias_ih[:8] = -100.0  # hardly any
+    reports = SpectralConstraint(cells, delta=0.2).project_()
+    assert list(reports) == ["0.weight_hh"]
+    assert largest(cells[0].weight_hh.detach()[16:]) == pytest.approx(0.9, rel=2e-5)
+    assert reports["0.weight_hh"].sigma_max.item() == pytest.approx(0.9, rel=2e-5)
+
+
+def test_a_weight_that_is_no_longer_shared_is_constrained_too():
+    cells = tied_cells()
+    constraint = SpectralConstraint(cells)
+    state = {key: 8 * value for key, value in cells.state_dict().items()}
+    cells.load_state_dict(state, assign=True)
+    assert cells[0].weight_hh is not cells[1].weight_hh
+    assert list(constraint.project_()) == ["0.weight_hh", "1.weight_hh"]
+    assert max(map(largest, candidates(cells))) < 2
 
 
 @pytest.mark.parametrize(
