@@ -8,18 +8,24 @@ Which bound makes the origin stable, with and without biases, is derived in docs
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isnan, nan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 from torch.nn.utils.parametrize import is_parametrized
 
-from spectralgru.errors import InputError
+from spectralgru.errors import InputError, RunError
 from spectralgru.gru import GRU
 from spectralgru.kernels.clip import Method
 from spectralgru.projection import ProjectionReport, SpectralProjection
 
 _MODULES = (GRU, nn.GRU, nn.GRUCell, nn.LSTM, nn.LSTMCell)
+# A limit below this, which only an LSTM's can be, is an error: W_hg h, with the state in [-1, 1], would be lost in half
+# precision's rounding, and the projection, which never lets W_hg grow again, would delete the recurrence instead of
+# stabilising it. With the other gates half open it is a forget bias of 8.
+_SMALLEST_LIMIT = 1e-3
 
 
 @dataclass
@@ -48,8 +54,11 @@ class _Block:
         return weight
 
     def project_(self, bound: float) -> ProjectionReport:
-        """Bring the candidate's singular values down to `bound`."""
+        """Bring the candidate's singular values down to `bound`; NaN: leave it alone."""
         candidate = _candidate(self.weight())
+        if isnan(bound):
+            nothing = torch.zeros(len(candidate), dtype=torch.int64, device=candidate.device)
+            return ProjectionReport(nothing + nan, nothing, nothing > 0)
         # Subtracted in the wider type of the two, so that a conversion's rounding is part of the move.
         moved = torch.linalg.vector_norm(
             candidate - self.last.to(candidate.device), dim=(1, 2), dtype=torch.float64
@@ -60,18 +69,31 @@ class _Block:
         return report
 
     def stability_limit(self) -> float:
-        """The origin is stable when sigma_1 of the candidate is below this; 2 without biases."""
+        """The origin is stable when sigma_1 of the candidate is below this; 2 without biases; NaN: biases not finite.
+
+        Raises:
+            RunError: the limit is too small to leave a recurrence.
+        """
         names = [f"{kind}{self.suffix}" for kind in ("bias_ih", "bias_hh")]
         biases = [b for b in (_parameter(self.where, self.module, name) for name in names) if b is not None]
         if not biases:
             return 2.0
         total = torch.stack([bias.detach().double() for bias in biases]).sum(0)
-        is_lstm = isinstance(self.module, nn.LSTM | nn.LSTMCell)
-        gates = torch.sigmoid(total).chunk(4 if is_lstm else 3)
-        if is_lstm:
-            i, f, _, o = gates
-            return 1 / float((i / (1 - f)).max() * o.max())
-        return 1 / float(gates[0].max())
+        # As logarithms, gates close to 0 and to 1 are exact: 1 - f = sigmoid(-b_f).
+        if isinstance(self.module, nn.LSTM | nn.LSTMCell):
+            i, f, _, o = total.chunk(4)
+            logarithm = -(logsigmoid(i) - logsigmoid(-f)).max() - logsigmoid(o).max()
+        else:
+            logarithm = -logsigmoid(total.chunk(3)[0]).max()
+        limit = float(logarithm.exp().where(total.isfinite().all(), nan))
+        if limit < _SMALLEST_LIMIT:
+            raise RunError(
+                f"{self.where}: {' + '.join(names)}, up to {float(f.max()):.4g} at the forget gate, limit sigma_1 of"
+                f" the candidate of weight_hh{self.suffix} to {limit:.2g}; below {_SMALLEST_LIMIT:g} projecting would"
+                " delete its recurrence: lower the forget gate's bias (rows H to 2H; during training the learning rate)"
+                " or leave this module out"
+            )
+        return limit
 
 
 class SpectralConstraint:
@@ -84,7 +106,8 @@ class SpectralConstraint:
 
     The limit follows the biases, and a weight shared by several modules obeys the lowest of their limits. Parameters
     may be replaced by others of their shape, moved or converted at any time; a replaced module needs a new constraint.
-    Reparametrised or pruned recurrent weights and biases are refused.
+    Reparametrised or pruned recurrent weights and biases are refused. Where a weight or its biases are not finite the
+    weight is left alone and sigma_max reported as NaN.
     """
 
     def __init__(self, module: nn.Module, delta: float = 0.2, method: Method = "auto") -> None:
@@ -97,7 +120,7 @@ class SpectralConstraint:
 
         Raises:
             InputError: delta out of range, nothing recurrent found, a reparametrised or pruned recurrent weight or
-                bias, or an LSTM with projections.
+                bias, an LSTM with projections or with biases that leave no room for a recurrence.
         """
         if not 0 < delta < 2:
             raise InputError(f"delta={delta}: must be above 0 and below 2")
@@ -111,7 +134,10 @@ class SpectralConstraint:
         if not self._blocks:
             names = ", ".join(f"{m.__module__.split('.')[0]}.{m.__name__}" for m in _MODULES)
             raise InputError(f"{type(module).__name__}: contains none of {names}")
-        self.project_()
+        try:
+            self.project_()
+        except RunError as error:
+            raise InputError(str(error)) from error
 
     def project_(self) -> dict[str, ProjectionReport]:
         """Project every block now, in place; what was found, by the weight's name in the module.
@@ -120,6 +146,7 @@ class SpectralConstraint:
 
         Raises:
             InputError: a weight has another shape, or it or a bias was reparametrised, since construction.
+            RunError: the biases of an LSTM have come to leave no room for a recurrence.
         """
         shared: dict[int, list[str]] = {}
         for name, block in self._blocks.items():
@@ -127,7 +154,7 @@ class SpectralConstraint:
         limits = {}
         for names in shared.values():
             each = [self._blocks[name].stability_limit() for name in names]
-            limits[names[0]] = min(each)
+            limits[names[0]] = nan if any(map(isnan, each)) else min(each)
         return {n: self._blocks[n].project_((1 - self.delta / 2) * limit) for n, limit in limits.items()}
 
     def attach(self, optimizer: torch.optim.Optimizer) -> torch.utils.hooks.RemovableHandle:

@@ -1,6 +1,7 @@
 """SpectralConstraint on PyTorch's modules, and the stability it stands for, measured with autograd."""
 
 import copy
+import math
 import pickle
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
 from spectralgru.constraint import SpectralConstraint
-from spectralgru.errors import InputError
+from spectralgru.errors import InputError, RunError
 from spectralgru.gru import GRU
 from spectralgru.spectral import clip_singular_values
 
@@ -385,6 +386,84 @@ def test_a_weight_that_is_no_longer_shared_is_constrained_too():
     assert cells[0].weight_hh is not cells[1].weight_hh
     assert list(constraint.project_()) == ["0.weight_hh", "1.weight_hh"]
     assert max(map(largest, candidates(cells))) < 2
+
+
+def lstm_with(forget, other=0.0):
+    lstm = nn.LSTM(3, 8)
+    with torch.no_grad():
+        lstm.bias_ih_l0.zero_()
+        lstm.bias_hh_l0.zero_()
+        lstm.bias_ih_l0[:8] = other
+        lstm.bias_ih_l0[8:16] = forget
+    return lstm
+
+
+@pytest.mark.parametrize(
+    ("forget", "other", "limit"),
+    [
+        (7.0, 0.0, 4 / (1 + math.exp(7))),
+        (40.0, -40.0, 2.0),  # i = 1 - f, which 1 - sigmoid(40) is not in float64
+        (-40.0, -1000.0, math.inf),
+    ],
+)
+def test_the_limit_is_accurate_where_gates_saturate(forget, other, limit):
+    lstm = lstm_with(forget, other)
+    enlarge(lstm)
+    with torch.no_grad():
+        lstm.bias_ih_l0 /= 8
+        lstm.bias_ih_l0[:8] = other
+    before = largest(lstm.weight_hh_l0.detach()[16:24])
+    SpectralConstraint(lstm, delta=0.2)
+    assert largest(lstm.weight_hh_l0.detach()[16:24]) == pytest.approx(min(before, 0.9 * limit), rel=2e-5)
+
+
+def test_a_closed_reset_gate_leaves_the_candidate_free():
+    cell = nn.GRUCell(2, 8)
+    enlarge(cell)
+    with torch.no_grad():
+        cell.bias_ih[:8] = -1000.0
+    before = cell.weight_hh.detach().clone()
+    SpectralConstraint(cell)
+    assert torch.equal(cell.weight_hh, before)
+
+
+@pytest.mark.parametrize("forget", [10.0, 40.0, 1000.0])
+def test_biases_that_would_delete_an_lstms_recurrence_are_an_error(forget):
+    message = (
+        rf"rnn: bias_ih_l0 \+ bias_hh_l0, up to {forget:g} at the forget gate, .*lower the forget gate's bias"
+    )
+    with pytest.raises(InputError, match=message):
+        SpectralConstraint(nn.ModuleDict({"rnn": lstm_with(forget)}))
+    model = nn.ModuleDict({"first": nn.GRU(3, 8), "rnn": lstm_with(1.0)})
+    constraint = SpectralConstraint(model)
+    enlarge(model["first"])
+    with torch.no_grad():
+        model["rnn"].bias_ih_l0[8:16] = forget
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RunError, match=message):
+        constraint.project_()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_bias_that_is_not_finite_is_reported_and_its_weight_left_alone(kind, value):
+    model = nn.ModuleDict({"bad": kind(3, 8), "good": kind(3, 8)})
+    constraint = SpectralConstraint(model)
+    enlarge(model)
+    healthy = model["bad"].bias_ih_l0.detach().clone()
+    before = model["bad"].weight_hh_l0.detach().clone()
+    with torch.no_grad():
+        model["bad"].bias_ih_l0[:] = value
+    reports = constraint.project_()
+    assert reports["bad.weight_hh_l0"].sigma_max.isnan().all()
+    assert not reports["bad.weight_hh_l0"].projected.any()
+    assert torch.equal(model["bad"].weight_hh_l0, before)
+    assert reports["good.weight_hh_l0"].projected.all()
+    with torch.no_grad():
+        model["bad"].bias_ih_l0.copy_(healthy)
+    assert constraint.project_()["bad.weight_hh_l0"].projected.all()
+    assert largest(model["bad"].weight_hh_l0.detach()[16:24]) < 2
 
 
 @pytest.mark.parametrize(
