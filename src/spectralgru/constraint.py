@@ -22,6 +22,7 @@ from spectralgru.kernels.clip import Method
 from spectralgru.projection import ProjectionReport, SpectralProjection
 
 _MODULES = (GRU, nn.GRU, nn.GRUCell, nn.LSTM, nn.LSTMCell)
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 # A limit below this, which only an LSTM's can be, is an error: W_hg h, with the state in [-1, 1], would be lost in half
 # precision's rounding, and the projection, which never lets W_hg grow again, would delete the recurrence instead of
 # stabilising it. With the other gates half open it is a forget bias of 8.
@@ -126,7 +127,7 @@ class SpectralConstraint:
             raise InputError(f"delta={delta}: must be above 0 and below 2")
         self.delta = delta
         self._blocks: dict[str, _Block] = {}
-        for prefix, part in module.named_modules():
+        for prefix, part in _named_modules(module):
             if isinstance(part, _MODULES):
                 for block in _blocks(prefix or type(part).__name__, part, method):
                     name = f"weight_hh{block.suffix}"
@@ -176,8 +177,26 @@ class SpectralConstraint:
         if state.keys() != self._blocks.keys():
             raise InputError(f"state for {sorted(state)} does not fit a module with {sorted(self._blocks)}")
         for name, block in self._blocks.items():
+            if (found := state[name]["last"].shape) != block.last.shape:
+                raise InputError(
+                    f"{name}: the state is of a candidate of shape {list(found)}, the module's is"
+                    f" {list(block.last.shape)}; load the state of a network of this size"
+                )
+        for name, block in self._blocks.items():
             block.projection.load_state_dict(state[name]["projection"])
             block.last = state[name]["last"].clone()
+
+
+def _named_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """`root.named_modules()` without the levels of DDP and torch.compile: a state fits with and without them."""
+    names = {"": ""}
+    modules = dict(root.named_modules())
+    for path, module in modules.items():
+        if path:
+            parent, _, leaf = path.rpartition(".")
+            inside = leaf == "_orig_mod" or isinstance(modules[parent], _WRAPPERS)
+            names[path] = names[parent] if inside else f"{names[parent]}.{leaf}".removeprefix(".")
+        yield names[path], module
 
 
 def _blocks(where: str, module: nn.Module, method: Method) -> Iterator[_Block]:

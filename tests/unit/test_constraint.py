@@ -227,6 +227,7 @@ def _ddp_worker(rank, store, results):
         x = torch.randn(10, 8, 4)
         (model(x) - x.sum((0, 2))[:, None]).square().mean().backward()
         opt.step()
+    SpectralConstraint(model.module, delta=0.5).load_state_dict(constraint.state_dict())  # the names fit
     torch.save(model.module.state_dict(), f"{results}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -237,6 +238,35 @@ def test_under_ddp_all_ranks_keep_the_same_projected_weights(tmp_path):
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert largest(first["rnn.weight_hh_l0"][32:]) == pytest.approx(1.5, rel=2e-5)
+
+
+@pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel])
+def test_a_state_fits_with_and_without_a_wrapper(wrap):
+    class Outer(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.module = inner  # no wrapper, though it is called like one
+
+    model = Outer(Model())
+    plain, whole = SpectralConstraint(model), SpectralConstraint(wrap(model))
+    part = SpectralConstraint(Outer(wrap(Model())))
+    assert list(plain.state_dict()) == ["module.rnn.weight_hh_l0"]
+    for constraint in (whole, part):
+        constraint.load_state_dict(plain.state_dict())
+        plain.load_state_dict(constraint.state_dict())
+
+
+def test_a_state_of_another_size_is_refused_and_nothing_loaded():
+    def two(second):
+        return SpectralConstraint(nn.ModuleList([nn.GRU(2, 8), nn.GRU(2, second)]))
+
+    constraint = two(8)
+    before = constraint.state_dict()
+    with pytest.raises(InputError, match=r"1\.weight_hh_l0: .*\[1, 6, 6\], the module's is \[1, 8, 8\]"):
+        constraint.load_state_dict(two(6).state_dict())
+    assert all(
+        torch.equal(block["last"], before[name]["last"]) for name, block in constraint.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
