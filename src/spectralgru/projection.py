@@ -11,10 +11,11 @@ from torch import Tensor
 
 from spectralgru.errors import InputError
 from spectralgru.kernels.batched import BatchedProjection
-from spectralgru.kernels.clip import FLOAT32_RANGE, FLOAT64_RANGE, METHODS, Method, clip
-from spectralgru.kernels.subspace import Above, clip_few, track
+from spectralgru.kernels.clip import FLOAT32_RANGE, FLOAT64_RANGE, METHODS, Clipped, Method, clip
+from spectralgru.kernels.subspace import AGAIN, Above, clip_few, track
 
-# The clip aims this far (relative) inside the bound; no singular value may be further outside than TOLERANCE.
+# The clip aims this far (relative) inside the bound, or as far as the type of the matrix can tell; no singular value
+# may be further outside than TOLERANCE.
 MARGIN, TOLERANCE = 5e-6, 5e-7
 # Vectors of the tracked subspace beyond the values above the bound, at least, and what their number is a multiple of
 # (17 rows cost as much as 32); the share of values above the bound (of n) from which on the whole decomposition is
@@ -30,9 +31,7 @@ SMALL_STEP = 0.02
 class ProjectionReport:
     """What one call of `SpectralProjection.project_` found and did, per replica."""
 
-    sigma_max: (
-        Tensor  # [R] sigma_1 after the call, to 0.2 % where nothing was clipped; NaN: matrix not finite
-    )
+    sigma_max: Tensor  # [R] sigma_1 after the call; from below, within 2 %, where nothing was clipped; NaN: not finite
     saturated: Tensor  # [R] int64, how many singular values were above the bound and are now at it
     projected: Tensor  # [R] bool, whether the matrix was changed
 
@@ -41,7 +40,9 @@ class ProjectionReport:
 class _Memory:
     """What is known of one matrix between calls."""
 
-    basis: Tensor | None = None  # [k, n], leading right singular vectors, approximately
+    basis: Tensor | None = (
+        None  # [k, n], leading right singular vectors, approximately, the first of them last
+    )
     edge: float = 0.0  # where the spectrum of W^T W outside the basis ends, roughly
     known: Above | None = None  # at most `number` singular values are above `level`
     largest: float = float("inf")  # no singular value is above this
@@ -66,7 +67,8 @@ class _Outcome:
 class SpectralProjection:
     """Keeps R matrices, one a replica, below their bounds, step after step.
 
-    After every call sigma_1 <= max_sv (1 + 1e-6), and the matrix is within 1e-5 (relative, Frobenius) of P_delta.
+    After every call sigma_1 <= max_sv (1 + 1e-6), and the matrix is within 1e-5 (relative, Frobenius) of P_delta; of
+    float16 and bfloat16 matrices, which are clipped that much lower, within their resolution.
     """
 
     def __init__(self, max_sv: Tensor, method: Method = "auto") -> None:
@@ -101,21 +103,27 @@ class SpectralProjection:
         count = len(self.max_sv)
         norms = torch.linalg.vector_norm(weight, dim=(1, 2), dtype=_at_least_float32(weight)).tolist()
         moved = [float("inf")] * count if update_norm is None else update_norm.tolist()
+        margin = max(MARGIN, torch.finfo(weight.dtype).eps)
         outcomes = []
         for matrix, bound, memory, norm, distance in zip(
             weight, self.max_sv, self._memories, norms, moved, strict=True
         ):
             matrix = matrix.to(_at_least_float32(matrix))
+            if memory.basis is not None:
+                memory.basis = memory.basis.to(matrix)  # the module's type or device may have been changed
             if norm < float("inf") or bool(matrix.isfinite().all()):
                 # Rounding of the update itself, beyond what `update_norm` can say.
                 memory.move(distance * (1 + 1e-5) + 1e-7 * norm)
-                outcomes.append(self._one(matrix, bound, memory, norm, distance))
+                target = bound * (1 - margin)
+                outcomes.append(self._one(matrix, bound, target, memory, norm, distance))
             else:
                 memory.known, memory.largest = None, float("inf")
                 outcomes.append(_Outcome())
-        for matrix, outcome in zip(weight, outcomes, strict=True):
+        for matrix, outcome, memory in zip(weight, outcomes, self._memories, strict=True):
             if outcome.weight is not None:
                 matrix.copy_(outcome.weight)
+                if matrix.dtype != outcome.weight.dtype:
+                    memory.move(float(torch.linalg.matrix_norm(matrix.to(outcome.weight) - outcome.weight)))
         return ProjectionReport(
             torch.tensor([o.sigma_max for o in outcomes], dtype=torch.float64, device=weight.device),
             torch.tensor([o.saturated for o in outcomes], device=weight.device),
@@ -135,11 +143,12 @@ class SpectralProjection:
         saturated = self._batched.saturated.clone()
         return ProjectionReport(self._batched.sigma_max.clone(), saturated, saturated > 0)
 
-    def _one(self, weight: Tensor, bound: float, memory: _Memory, norm: float, distance: float) -> _Outcome:
+    def _one(
+        self, weight: Tensor, bound: float, target: float, memory: _Memory, norm: float, distance: float
+    ) -> _Outcome:
         if memory.basis is not None and memory.largest <= bound * (1 + TOLERANCE):
             sigma, memory.basis = track(weight, memory.basis)
             return _Outcome(sigma)
-        target = bound * (1 - MARGIN)
         few_before = memory.basis is not None and memory.saturated <= MANY * len(weight)
         memory.pause -= 1
         if self.method == "auto" and few_before and memory.pause < 0 and norm < FLOAT64_RANGE * target:
@@ -159,29 +168,22 @@ class SpectralProjection:
         return self._whole(weight, target, memory, norm)
 
     def _whole(self, weight: Tensor, target: float, memory: _Memory, norm: float) -> _Outcome:
-        """By a decomposition of the whole matrix; in float64 where float32 would not do."""
+        """By a decomposition of the whole matrix; in float64 where float32, clipping twice, would not do."""
         limit = torch.full((1,), target, dtype=torch.float64, device=weight.device)
-        result = None
         if self.method != "svd" and weight.dtype == torch.float32 and norm < FLOAT64_RANGE * target:
             result = clip(weight[None], limit.float(), "eigh")
-            if not result.sigma[0, 0] <= FLOAT32_RANGE * target < float("inf"):
-                result = None
-        if result is None:
-            result = clip(weight[None].double(), limit, self.method)
-        sigma = result.sigma[0].tolist()
-        saturated = sum(s > target for s in sigma)
-        watched = saturated if saturated <= MANY * len(sigma) else 0
-        columns = min(WIDTH * ceil((watched + GUARDS) / WIDTH), len(sigma))
-        memory.basis = result.vectors[0, :, :columns].mT.to(weight.dtype).contiguous()
-        clipped = [min(s, target) for s in sigma]
-        memory.edge = clipped[columns - 1] ** 2
-        gaps = [a - b for a, b in pairwise(clipped[: columns + 1])]
-        split = 1 + max(range(len(gaps)), key=gaps.__getitem__) if gaps else 0
-        # Rounding of the Gram matrix hides singular values far below the largest.
-        hidden = 1e-5 * clipped[0] ** 2
-        memory.known = Above(split, (clipped[split] ** 2 + hidden) ** 0.5) if split else None
-        memory.largest, memory.saturated = clipped[0] * (1 + TOLERANCE), saturated
-        return _Outcome(clipped[0], saturated, result.weight[0] if saturated else None)
+            largest = float(result.sigma[0, 0])
+            if largest <= FLOAT32_RANGE * target:
+                outcome = _learn(result, target, memory)
+                if largest <= AGAIN * target or outcome.weight is None:
+                    return outcome
+                assert memory.basis is not None
+                few = clip_few(outcome.weight, target, memory.basis, memory.known, norm, 0.0)
+                if few is not None:
+                    memory.basis, memory.known, memory.largest = few.basis, few.known, few.largest
+                    again = outcome.weight if few.weight is None else few.weight
+                    return _Outcome(target, outcome.saturated, again)
+        return _learn(clip(weight[None].double(), limit, self.method), target, memory)
 
     def select(self, indices: Tensor | Sequence[int]) -> None:
         """Keep only the replicas `indices`, in that order."""
@@ -222,6 +224,24 @@ class SpectralProjection:
             )
             for m in state["memories"]
         ]
+
+
+def _learn(result: Clipped, target: float, memory: _Memory) -> _Outcome:
+    """What a whole decomposition says, for the next calls and for this one."""
+    sigma = result.sigma[0].tolist()
+    saturated = sum(s > target for s in sigma)
+    watched = saturated if saturated <= MANY * len(sigma) else 0
+    columns = min(WIDTH * ceil((watched + GUARDS) / WIDTH), len(sigma))
+    clipped = [min(s, target) for s in sigma]
+    memory.basis = result.vectors[0, :, :columns].flip(-1).mT.contiguous()
+    memory.edge = clipped[columns - 1] ** 2
+    gaps = [a - b for a, b in pairwise(clipped[: columns + 1])]
+    split = 1 + max(range(len(gaps)), key=gaps.__getitem__) if gaps else 0
+    # Rounding of the Gram matrix hides singular values far below the largest.
+    hidden = 1e-5 * clipped[0] ** 2
+    memory.known = Above(split, (clipped[split] ** 2 + hidden) ** 0.5) if split else None
+    memory.largest, memory.saturated = clipped[0] * (1 + TOLERANCE), saturated
+    return _Outcome(clipped[0], saturated, result.weight[0] if saturated else None)
 
 
 def _at_least_float32(tensor: Tensor) -> torch.dtype:

@@ -33,7 +33,8 @@ def jacobian_at_origin(weight: Tensor) -> Tensor:
 
 
 def spectral_radius(matrix: Tensor) -> Tensor:
-    """Largest absolute eigenvalue |lambda_1| of [..., n, n], shape [...]; NaN where not finite."""
+    """Largest absolute eigenvalue |lambda_1| of [..., n, n], shape [...], at least float32; NaN where not finite."""
+    matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     finite = matrix.isfinite().all(-1).all(-1)
     radius = torch.linalg.eigvals(torch.where(finite[..., None, None], matrix, 0)).abs().amax(-1)
     return torch.where(finite, radius, torch.nan)
@@ -47,19 +48,25 @@ def is_stable(weight: Tensor) -> Tensor:
 def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Method = "auto") -> Tensor:
     """Frobenius-nearest matrix whose singular values are all at most `max_sv`.
 
-    Computed in float64 whatever the type of `weight`.
+    Computed in float64 and rounded to the type of `weight`, which in float16 and bfloat16 may carry a value past the
+    bound by as much as that rounds.
 
     Args:
-        weight: [..., n, m].
+        weight: [..., n, m], floating point.
         max_sv: the bound, positive; a number or a tensor [...]; infinity leaves a matrix as it is.
         method: "svd", the definition; "eigh", from the eigenvectors of the Gram matrix, several times as
-            fast; "auto", "eigh" wherever it is exact.
+            fast, exact up to singular values of 1000 times the bound; "auto", "eigh" wherever it is exact.
 
     Raises:
-        InputError: a bound that is not positive, an entry that is not finite, an unknown method.
+        InputError: not a floating-point matrix, a bound that is not positive, an entry that is not finite, an unknown
+            method.
     """
     if method not in METHODS:
         raise InputError(f"method={method!r}: unknown; use one of {', '.join(METHODS)}")
+    if not weight.is_floating_point() or weight.dim() < 2 or not weight.numel():
+        raise InputError(
+            f"the weight is {weight.dtype} {list(weight.shape)}; expected floating point [..., n, m]"
+        )
     if not weight.isfinite().all():
         raise InputError(
             f"the weight {list(weight.shape)} has entries that are not finite; training has diverged"
@@ -69,5 +76,7 @@ def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Method 
         raise InputError(f"max_sv={max_sv}: must be positive")
     with torch.no_grad():
         flat = weight.double().reshape(-1, *weight.shape[-2:])
-        clipped = clip(flat, bound.reshape(-1), method).weight
-    return clipped.view_as(weight).to(weight.dtype)
+        # A power of two for each, so that squares neither overflow nor vanish.
+        scale = torch.exp2(torch.frexp(flat.abs().amax((1, 2))).exponent.clamp(-1000, 1000).double())
+        clipped = clip(flat / scale[:, None, None], bound.reshape(-1) / scale, method).weight
+    return (clipped * scale[:, None, None]).view_as(weight).to(weight.dtype)

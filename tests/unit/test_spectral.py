@@ -178,3 +178,95 @@ def test_stability_at_the_origin():
     assert is_stable(clip_singular_values(weight, 1.99)).all()
     assert not is_stable(2.1 * torch.eye(3))
     assert spectral_radius(torch.full((2, 2), torch.nan)).isnan()
+
+
+def check(before, after, bound):
+    """What every call of `project_` guarantees."""
+    want = oracle(before, bound)
+    assert (after - want).norm() <= 1e-5 * want.norm()
+    assert torch.linalg.svdvals(after.double())[0] <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("n", [50, 200, 650])
+@pytest.mark.parametrize("times", [1.9, 2.5, 3.9, 4.1])
+def test_all_values_far_above_the_bound(n, times):
+    weight = times * 1.8 * torch.linalg.qr(torch.randn(1, n, n)).Q
+    before = weight.clone()
+    SpectralProjection(torch.tensor([1.8])).project_(weight)
+    check(before[0], weight[0], 1.8)
+
+
+@pytest.mark.parametrize("n", [2, 17, 200])
+@pytest.mark.parametrize("times", [2.5, 3.9, 10, 100, 500])
+def test_one_value_far_above_the_bound(n, times):
+    for seed in range(10):
+        torch.manual_seed(seed)
+        weight = 0.85 * torch.randn(1, n, n) / n**0.5
+        projection = SpectralProjection(torch.tensor([1.8]))
+        projection.project_(weight)
+        before = weight.clone()
+        if seed % 2:
+            weight[0, seed % n, -1] += times * 1.8
+        else:
+            u, v = (torch.nn.functional.normalize(torch.randn(n), dim=0) for _ in range(2))
+            weight += times * 1.8 * torch.outer(u, v)
+        moved, before = (weight - before).double().flatten(1).norm(dim=1), weight.clone()
+        projection.project_(weight, moved)
+        check(before[0], weight[0], 1.8)
+
+
+def test_a_large_value_in_a_direction_never_seen_is_noticed():
+    weight = torch.diag(torch.linspace(1.2, 0.1, 40))[None]
+    projection = SpectralProjection(torch.tensor([torch.inf]))
+    projection.project_(weight)
+    weight[0, 39, 38] = 50
+    assert projection.project_(weight).sigma_max.item() == pytest.approx(50, rel=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_of_half_precision_stays_inside_the_bound(dtype):
+    weight = (20 * torch.randn(1, 64, 64) / 8).to(dtype)
+    projection = SpectralProjection(torch.tensor([1.998]))
+    for _ in range(4):
+        report = projection.project_(weight)
+        sigma = torch.linalg.svdvals(weight[0].double())[0].item()
+        assert 1.95 < sigma <= 1.998
+        assert report.sigma_max.item() == pytest.approx(sigma, rel=1e-2)
+        weight += (0.01 * torch.randn(1, 64, 64)).to(dtype)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_type_of_the_matrices_may_change(method):
+    weight = 0.95 * torch.randn(1, 64, 64) / 8
+    projection = SpectralProjection(torch.tensor([1.8]), method)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float32):
+        weight = (weight + 0.01 * torch.randn(1, 64, 64)).to(dtype)
+        before = weight.clone()
+        projection.project_(weight)
+        if dtype != torch.bfloat16:
+            check(before[0], weight[0], 1.8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("scale", "bound"), [(1e160, 1e160), (1e-200, 1e-200), (1e-310, 1e-310)])
+def test_clip_at_the_ends_of_float64(method, scale, bound):
+    weight = torch.randn(12, 12, dtype=torch.float64)
+    got = clip_singular_values(scale * weight, bound, method) / scale
+    torch.testing.assert_close(got, oracle(weight, bound / scale), rtol=1e-9, atol=1e-9)
+
+
+def test_clip_takes_wide_matrices_far_above_the_bound():
+    weight = 1e5 * torch.randn(3, 5, 40)
+    got = clip_singular_values(weight, 1.8)
+    assert (got - oracle(weight, 1.8)).norm() <= 1e-5 * got.norm()
+
+
+@pytest.mark.parametrize("weight", [torch.ones(3, 3, dtype=torch.int64), torch.ones(3), torch.ones(0, 3, 3)])
+def test_clip_refuses_what_is_no_matrix(weight):
+    with pytest.raises(InputError, match="expected floating point"):
+        clip_singular_values(weight, 1.0)
+
+
+def test_stability_in_half_precision():
+    assert is_stable(torch.eye(3, dtype=torch.bfloat16))
+    assert not is_stable(3 * torch.eye(3, dtype=torch.float16))

@@ -26,11 +26,10 @@ def clip(weight: Tensor, bound: Tensor, method: Method) -> Clipped:
     if method == "svd":
         return _svd(weight, bound)
     if weight.shape[1] < weight.shape[2]:
-        tall = _eigh(weight.mT, bound)
-        # Left singular vectors of the transposed matrix; callers that want vectors pass square matrices.
-        result = Clipped(tall.weight.mT, tall.sigma, tall.vectors)
-    else:
-        result = _eigh(weight, bound)
+        tall = clip(weight.mT, bound, method)
+        # Left singular vectors of this matrix; callers that want vectors pass square matrices.
+        return Clipped(tall.weight.mT, tall.sigma, tall.vectors)
+    result = _eigh(weight, bound)
     rough = result.sigma[:, 0] > FLOAT64_RANGE * bound
     if method == "auto" and rough.any():
         exact = _svd(weight[rough], bound[rough])

@@ -35,6 +35,9 @@ NARROWEST = 1e-4
 DEGREES, STRONGEST = (4, 6, 8, 8), 1e8
 # Relative residual at which the watched leading pair counts as found, and the sweeps it may take in one call.
 TRACKING, TRACKING_SWEEPS = 2e-3, 16
+# sigma_1 / c: beyond AGAIN, float32 rounding leaves more above the bound than is allowed, so that the result is clipped
+# once more; beyond FURTHEST, it spoils the result itself.
+AGAIN, FURTHEST = 2.0, 16.0
 
 
 def chebyshev(product: Callable[[Tensor], Tensor], basis: Tensor, edge: float, degree: int) -> Tensor:
@@ -63,7 +66,7 @@ class Few(NamedTuple):
 
     weight: Tensor | None  # the clipped matrix, None where nothing was above the bound
     saturated: int  # how many were above the bound
-    basis: Tensor  # [k, n], for the next call
+    basis: Tensor  # [k, n], for the next call, leading vectors last
     edge: float  # of the spectrum of A outside the basis, roughly
     known: Above  # of the clipped matrix
     largest: float  # no singular value of the clipped matrix is above this
@@ -85,10 +88,13 @@ def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
-    """Estimate of the largest singular value, from below, and a better basis for the next call.
+    """Estimate of the largest singular value, from below, and a better basis [k, n] for the next call, leading last.
 
-    Subspace iteration until the residual of the leading pair is TRACKING; the error goes with its square.
+    Subspace iteration until the residual of the leading pair is TRACKING; the error goes with its square. The longest
+    row of the matrix takes the place of the last of the basis, which a new large value may be orthogonal to.
     """
+    longest = torch.linalg.vector_norm(weight, dim=1).argmax()
+    basis = orthonormal(torch.cat([weight[longest][None], basis[1:]]))
     for _ in range(TRACKING_SWEEPS):
         image = matmul(matmul(basis, weight.mT), weight)
         pairs = ritz(image, basis)
@@ -97,7 +103,7 @@ def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
         values, rotation = pairs
         top, leading = values[-1], rotation[-1:]
         residual = torch.linalg.vector_norm(leading @ image - (leading * top) @ basis)
-        basis = orthonormal(image)
+        basis = orthonormal(rotation @ image)
         if residual <= TRACKING * top:
             break
     return max(top.item(), 0.0) ** 0.5, basis
@@ -135,6 +141,8 @@ def clip_few(
         basis = rotation @ basis
         coupling = (rotation @ image - values[:, None] * basis).square_().sum(1).flip(0).double().cumsum(0)
         theta, errors = values.flip(0).tolist(), [0.0, *coupling.tolist()]
+        if theta[0] > FURTHEST**2 * squared and weight.dtype == torch.float32:
+            return None
         edge = max(min(theta[-1], squared), 1e-12 * squared)
         saturated = sum(t > squared for t in theta)
         if saturated == len(theta):
@@ -151,6 +159,12 @@ def clip_few(
     if saturated:
         top, sigma = basis[-saturated:], values[-saturated:, None].sqrt()
         clipped = torch.addmm(weight, (matmul(top, weight.mT) * (1 - bound / sigma)).mT, top, alpha=-1)
+        if theta[0] > AGAIN**2 * squared and weight.dtype == torch.float32:
+            rounding = 1e-6 * theta[0] ** 0.5
+            again = clip_few(clipped, bound, basis, Above(proven.number, proven.level + rounding), norm, 0.0)
+            return again and again._replace(
+                weight=clipped if again.weight is None else again.weight, saturated=saturated
+            )
     largest = (
         bound * (1 + COUPLING) if saturated else (max(theta[0], proven.level**2) + errors[-1] ** 0.5) ** 0.5
     )
