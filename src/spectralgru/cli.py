@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 def _known(device: str | None) -> str | None:
     if device is not None:
-        from spectralgru.training.train import device_named
+        from spectralgru.training.distributed import device_named
 
         device_named(device)  # now, not in every process that is started
     return device

@@ -10,7 +10,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -130,15 +130,24 @@ def _sum_each(
 ALONE = Ranks()
 
 
+def device_named(name: torch.device | str) -> torch.device:
+    """The device to train on. Raises InputError if it is neither a CPU nor a CUDA device."""
+    with suppress(RuntimeError):
+        device = torch.device(name)
+        if device.type in ("cpu", "cuda"):
+            return device
+    raise InputError(f"device {name}: unknown; use cpu, cuda or cuda:N")
+
+
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     """The ranks that torchrun started (or one), and this rank's device."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield ALONE, torch.device(device)
+        yield ALONE, device_named(device)
         return
     die_with_parent()
-    chosen = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
+    chosen = device_named(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"

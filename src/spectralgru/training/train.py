@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from spectralgru.files import write_json
 from spectralgru.records import Run, read_run, run_path
 from spectralgru.training.checkpoint import CheckpointStore
 from spectralgru.training.data import part, width
-from spectralgru.training.distributed import ALONE, Ranks
+from spectralgru.training.distributed import ALONE, Ranks, device_named
 from spectralgru.training.memory import check_memory
 from spectralgru.training.session import Session
 from spectralgru.training.settings import Job, Replica
@@ -58,15 +58,6 @@ def train(
             f"{place}: cannot be written ({error.strerror}); finished runs and the last checkpoint are as they "
             "were. Set it right and run the same command again: it goes on from there"
         ) from error
-
-
-def device_named(name: torch.device | str) -> torch.device:
-    """The device to train on. Raises InputError if it is neither a CPU nor a CUDA device."""
-    with suppress(RuntimeError):
-        device = torch.device(name)
-        if device.type in ("cpu", "cuda"):
-            return device
-    raise InputError(f"device {name}: unknown; use cpu, cuda or cuda:N")
 
 
 def _train(
