@@ -82,14 +82,15 @@ def _settle_results(root: Path, expected: Mapping[str, Keys], newest: int, bench
         samples / SUMMARY,
         *root.glob(f"experiments/*/{SUMMARY}"),
     ]
-    confirm([page], whole, max([date, *map(date_of, shown_in_page)]))
+    latest = max([date, *map(date_of, shown_in_page)])
+    confirm([page], whole, latest)
     for corpus, keys in expected.items():
         tracked = root / "tracking" / f"{corpus}.json"
         whole = all(good[path] for path in good if shown[path] == [corpus])
         confirm([tracked], whole and read_json(tracked).get("runs") == keys, date)
     if all(good.values()):
         measured = [*benchmarks.glob(f"*/{root.name}.tsv"), *benchmarks.glob(f"*/{root.name}/*.tsv")]
-        confirm(measured, True, date)
+        confirm(measured, True, latest)
 
 
 def _intact(

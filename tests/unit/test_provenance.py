@@ -10,7 +10,7 @@ import yaml
 
 from results_records import make_experiment, make_run
 from spectralgru.errors import InputError, RunError
-from spectralgru.files import sha256, write_json
+from spectralgru.files import sha256, write_json, write_text
 from spectralgru.freshness import OUTDATED, date_of, run_keys, settle
 from spectralgru.params import parse_params
 from spectralgru.provenance import WRITTEN, artifacts, write_provenance
@@ -23,6 +23,7 @@ from spectralgru.results.runs import write_runs
 from spectralgru.results.tables import write_tables
 from spectralgru.results.trace import explain, find, read_record
 from spectralgru.sampling.freshness import made_of
+from spectralgru.summary import write_summary
 
 REPOSITORY = Path(__file__).parents[2]
 CORPORA = ("ptb", "chorales")
@@ -60,6 +61,11 @@ class Campaign:
                 self.sum_up(corpus, setting)
             tracked = {path: key for path, key in keys.items() if f"/{corpus}/" in path}
             write_json(self.root / "tracking" / f"{corpus}.json", {"runs": tracked})
+        said = {"title": "Continuations", "answer": [], "tables": [], "figures": []}
+        write_text(self.root / "samples/ptb.txt", "text")
+        write_summary(self.root / "samples", said, ["ptb.txt"], made_of(keys))
+        for name in ("tables", "claims", "provenance", "samples", "report"):
+            write_text(self.logs / "benchmarks" / name / "quick.tsv", "s\n1\n")
         self.make()
         return self
 
@@ -84,7 +90,9 @@ class Campaign:
 
     def shuffle(self, seed=0):
         """Dates as a clone and `dvc pull` leave them: in any order."""
-        files = sorted(p for p in (*self.root.rglob("*"), *self.data.rglob("*")) if p.is_file())
+        files = sorted(
+            p for part in (self.root, self.data, self.logs) for p in part.rglob("*") if p.is_file()
+        )
         generator = random.Random(seed)
         generator.shuffle(files)
         begin = generator.choice([1_600_000_000 * 10**9, time.time_ns()])  # before the code, or after it
@@ -102,7 +110,7 @@ class Campaign:
         return {name.removeprefix("runs/").removesuffix("/setting.json") for name in found}
 
     def rules(self):
-        """What is made from what, as the workflow says; paths relative to `root`."""
+        """What is made from what, as the workflow says (benchmarks are outputs, too); paths relative to `root`."""
         settings = [
             path.relative_to(self.root).as_posix() for path in self.root.glob("runs/*/*/setting.json")
         ]
@@ -113,7 +121,10 @@ class Campaign:
             drawn = [path for path in artifacts(CORPORA) if path.startswith(f"figures/{corpus}-")]
             trained = [path for path in settings if path.startswith(f"runs/{corpus}/")]
             made |= dict.fromkeys(drawn, trained) | {f"tracking/{corpus}.json": [*trained, *drawn]}
-        return made | {REPORT: [*WRITTEN, "samples/summary.json"]}
+        made |= {"samples/summary.json": settings, REPORT: [*WRITTEN, "samples/summary.json"]}
+        beside = {"tables": "tables/table1.csv", "claims": "claims.json", "provenance": WRITTEN[0]}
+        beside |= {"samples": "samples/summary.json", "report": REPORT}
+        return made | {f"../../logs/benchmarks/{n}/quick.tsv": made[output] for n, output in beside.items()}
 
 
 @pytest.fixture(scope="module")
@@ -287,18 +298,13 @@ def test_samples_follow_the_runs_and_the_report_follows_them(campaign):
         return found == sorted(found)
 
     summary = campaign.root / "samples" / "summary.json"
-    summary.parent.mkdir()
-    (summary.parent / "ptb.txt").write_text("text")
-    keys = {k: v for corpus in CORPORA for k, v in run_keys(campaign.params, corpus, "ab" * 32).items()}
-    record = {"title": "", "answer": [], "tables": [], "figures": [], "made_of": made_of(keys)}
-    write_json(summary, record | {"files": {"ptb.txt": sha256(summary.parent / "ptb.txt")}})
-    write_report(campaign.root)
     assert in_order()
     (summary.parent / "ptb.txt").write_text("changed")
     assert dates()[1] == OUTDATED
     (summary.parent / "ptb.txt").write_text("text")
     assert in_order()
-    write_json(summary, json.loads(summary.read_text()) | {"made_of": made_of(keys) | {"code": "older"}})
+    record = json.loads(summary.read_text())
+    write_json(summary, record | {"made_of": record["made_of"] | {"code": "older"}})
     assert dates()[1] == OUTDATED
 
 
