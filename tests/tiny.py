@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from spectralgru.files import sha256, write_json
+from spectralgru.kernels.batched import BatchedProjection
+from spectralgru.training.replicas import Engine
 from spectralgru.training.settings import (
     DataSettings,
     Job,
@@ -63,6 +65,25 @@ def replica(
     method: str = "constraint", value: float | None = 0.2, seed: int = 0, rate: float = 1.0
 ) -> Replica:
     return Replica(method, value, seed, rate)
+
+
+EVERY_METHOD = (
+    replica("constraint", 0.2, 0, 0.3),
+    replica("clipping", 0.5, 1, 0.3),
+    replica("none", None, 2, 0.1),
+    replica("constraint", 1.4, 3, 0.3),
+)
+
+
+def batched(engine: Engine) -> Engine:
+    """Turn an engine on a CPU to the projection that it chooses on a GPU."""
+    engine.together = BatchedProjection(engine.max_sv.repeat(engine.model.num_layers))
+    engine.projections = []
+    engine.projected.zero_()
+    engine.skipped.zero_()
+    engine._project(None)
+    engine._settle()
+    return engine
 
 
 def job(corpus: str = "ptb", replicas: tuple[Replica, ...] | None = None, **training: object) -> Job:

@@ -24,12 +24,7 @@ captured = pytest.mark.skipif(not fused.AVAILABLE, reason="triton is not install
 
 GPU = torch.device("cuda")
 LANES, STEPS, COUNT = 6, 10, 8
-REPLICAS = (
-    tiny.replica("constraint", 0.2, 0, 0.3),
-    tiny.replica("clipping", 0.5, 1, 0.3),
-    tiny.replica("none", None, 2, 0.1),
-    tiny.replica("constraint", 1.4, 3, 0.3),
-)
+REPLICAS = tiny.EVERY_METHOD
 
 
 @pytest.fixture(params=[("ptb", 1), ("chorales", 2)], ids=["words", "notes"])

@@ -5,7 +5,6 @@ import torch
 
 import tiny
 from spectralgru.corpora.dataset import load
-from spectralgru.kernels.batched import BatchedProjection
 from spectralgru.training.batches import training_stream
 from spectralgru.training.replicas import Engine
 from spectralgru.training.settings import ModelSettings
@@ -19,24 +18,13 @@ REPLICAS = (
 )
 
 
-def batched(engine: Engine) -> Engine:
-    """Turn to what `Engine.__init__` chooses on a GPU."""
-    engine.together = BatchedProjection(engine.max_sv.repeat(engine.model.num_layers))
-    engine.projections = []
-    engine.projected.zero_()
-    engine.skipped.zero_()
-    engine._project(None)
-    engine._settle()
-    return engine
-
-
 @pytest.mark.parametrize(("name", "layers"), [("ptb", 1), ("chorales", 2)])
 def test_batched_projection_trains_the_same(name, layers, tmp_path):
     tiny.write_corpora(tmp_path)
     corpus = load(tmp_path / "prepared" / f"{name}.npz")
     settings = ModelSettings(40, layers, input_scale=0.5, dropout=0.3)
     plain, other = (Engine(corpus, settings, REPLICAS, 6, CPU) for _ in range(2))
-    batched(other)
+    tiny.batched(other)
     stream = training_stream(corpus, [r.seed for r in REPLICAS], 1, 6, 10, CPU)
 
     def compare(steps: range) -> None:
@@ -52,7 +40,7 @@ def test_batched_projection_trains_the_same(name, layers, tmp_path):
     compare(range(4))
     assert other.projected.gt(0).tolist() == [bool(p) for p in plain.projected]
     assert (other.projected + other.skipped).tolist() == (plain.projected + plain.skipped).tolist()
-    restored = batched(Engine(corpus, settings, REPLICAS, 6, CPU))
+    restored = tiny.batched(Engine(corpus, settings, REPLICAS, 6, CPU))
     restored.load_state_dict(other.state_dict())
     again = [engine.step(stream.chunk(4)) for engine in (other, restored)]
     assert torch.equal(again[0][0], again[1][0])

@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 import tiny
 from spectralgru.corpora.dataset import load
-from spectralgru.kernels.batched import BatchedProjection
 from spectralgru.training.batches import training_stream
 from spectralgru.training.graph import WARM_UP, CapturedStep
 from spectralgru.training.replicas import Engine
@@ -22,12 +21,7 @@ from spectralgru.training.settings import ModelSettings
 
 CPU = torch.device("cpu")
 LANES, STEPS = 6, 10
-REPLICAS = (
-    tiny.replica("constraint", 0.2, 0, 0.3),
-    tiny.replica("clipping", 0.5, 1, 0.3),
-    tiny.replica("none", None, 2, 0.1),
-    tiny.replica("constraint", 1.4, 3, 0.3),
-)
+REPLICAS = tiny.EVERY_METHOD
 
 
 class Graph(TorchDispatchMode):
@@ -77,9 +71,7 @@ def cuda(monkeypatch):
 
 def engine(corpus, layers, capture):
     made = Engine(corpus, ModelSettings(40, layers, input_scale=0.5, dropout=0.0), REPLICAS, LANES, CPU)
-    made.together, made.projections = BatchedProjection(made.max_sv.repeat(layers)), []
-    made._project(None)
-    made._settle()
+    tiny.batched(made)
     made.fused = capture
     made._restart()
     return made

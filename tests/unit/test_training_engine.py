@@ -15,12 +15,7 @@ from spectralgru.training.settings import ModelSettings, Replica
 
 CPU = torch.device("cpu")
 LANES, STEPS = 6, 10
-REPLICAS = (
-    tiny.replica("constraint", 0.2, 0, 0.3),
-    tiny.replica("clipping", 0.5, 1, 0.3),
-    tiny.replica("none", None, 2, 0.1),
-    tiny.replica("constraint", 1.4, 3, 0.3),
-)
+REPLICAS = tiny.EVERY_METHOD
 
 
 @pytest.fixture(scope="module")
