@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from spectralgru.errors import InputError, RunError
-from spectralgru.kernels import fused, sweeps
+from spectralgru.kernels import fused, native, sweeps
 
 Reset = Literal["before", "after"]
 
@@ -90,6 +90,11 @@ def _layer(*arguments: Any) -> Tensor:
     return output
 
 
+def _sweeps(x: Tensor) -> Any:
+    """The module whose `forward` and `backward` suit the tensors of a layer best."""
+    return next((module for module in (fused, native) if module.usable(x)), sweeps)
+
+
 def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
         raise InputError(f"{name} has shape {list(tensor.shape)}; expected {list(shape)}")
@@ -136,8 +141,7 @@ class _Layer(torch.autograd.Function):
         keep: Tensor | None,
         before: bool,
     ) -> Tensor:
-        forward = fused.forward if fused.usable(x) else sweeps.forward
-        trace = forward(x, h0, weight_ih, weight_hh, keep, before)
+        trace: sweeps.Trace = _sweeps(x).forward(x, h0, weight_ih, weight_hh, keep, before)
         ctx.save_for_backward(x, weight_ih, weight_hh, keep, *trace)
         ctx.before = before
         return trace.states.narrow(-3, 1, x.shape[-3])
@@ -147,8 +151,9 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_ih, weight_hh, keep, *trace = ctx.saved_tensors
         needs_x = ctx.needs_input_grad[0]
-        backward = fused.backward if fused.usable(x) else sweeps.backward
-        gradients = backward(grad, x, weight_ih, weight_hh, keep, sweeps.Trace(*trace), ctx.before, needs_x)
+        gradients = _sweeps(x).backward(
+            grad, x, weight_ih, weight_hh, keep, sweeps.Trace(*trace), ctx.before, needs_x
+        )
         return *gradients, None, None
 
 

@@ -83,7 +83,7 @@ class Oracle:
         keep, h = 1 - self.settings.dropout, self.settings.hidden_size
         shape = (self.settings.num_layers + 1, STEPS, LANES, h)
         masks = (
-            torch.empty(shape).bernoulli_(keep, generator=self.generator).double() / keep
+            (torch.empty(shape).uniform_(generator=self.generator) < keep).double() / keep
             if keep < 1
             else None
         )

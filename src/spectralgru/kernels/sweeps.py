@@ -119,6 +119,23 @@ def backward(
         dh = add_gates(drz, past)
         if kept is not None:
             dh = torch.addcmul(g, dh, kept)
+    return weight_gradients(x, weight_ih, previous, recurrent, d_gates, d_n, d_q, dh, before, needs_x)
+
+
+def weight_gradients(
+    x: Tensor,
+    weight_ih: Tensor,
+    previous: Tensor,
+    recurrent: Tensor,
+    d_gates: Tensor,
+    d_n: Tensor,
+    d_q: Tensor,
+    dh: Tensor,
+    before: bool,
+    needs_x: bool,
+) -> Gradients:
+    """All gradients, from those of the arguments of sigm (`d_gates`), tanh (`d_n`) and W_hn h (`d_q`) in every step."""
+    hidden = d_n.shape[-1]
     flat_x, flat_gates, flat_n = x.flatten(-3, -2), d_gates.flatten(-3, -2), d_n.flatten(-3, -2)
     grad_x = None
     if needs_x:

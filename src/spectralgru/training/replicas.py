@@ -186,7 +186,8 @@ class Engine:
             return list(masks[:, :, :, self.part].unbind(1))
         masks = self.state.new_empty(len(self.replicas), layers, steps, lanes, self.model.hidden_size)
         for mask, generator in zip(masks, self.generators, strict=True):
-            mask.bernoulli_(keep, generator=generator)
+            # Five times as fast as `bernoulli_`.
+            torch.lt(mask.uniform_(generator=generator), keep, out=mask)
         masks /= keep
         return list(masks[:, :, :, self.part].unbind(1))
 

@@ -15,6 +15,7 @@ SOURCES = (
     "projection.py",
     "spectral.py",
     "models.py",
+    "kernels/*.cpp",
     "kernels/*.py",
     "corpora/baselines.py",
     "corpora/dataset.py",

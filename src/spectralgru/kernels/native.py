@@ -1,0 +1,148 @@
+"""The sweeps of one network on a CPU in float32, in C++: compiled for this processor when first needed.
+
+Half of a GRU step at H = 200 is spent between operations, not in them. Where there is no C++ compiler, `sweeps` does
+the same work.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from threading import Thread
+
+import torch
+from torch import Tensor
+
+from spectralgru.kernels.products import matmul
+from spectralgru.kernels.sweeps import Gradients, Trace, weight_gradients
+
+SOURCE = Path(__file__).with_name("sweeps.cpp")
+OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exceptions", "-shared", "-fPIC"]
+# A thread with fewer lanes would read the weights for too few products.
+LANES_A_THREAD = 8
+
+
+def usable(x: Tensor) -> bool:
+    """Whether `forward` and `backward` take x: float32 on a CPU, without an axis of replicas."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3 and library() is not None
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled sweeps, kept in the user's cache; None without a compiler (`CXX`, else c++) that makes them."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        return None
+    try:
+        compiled = _cache() / f"{_fingerprint(compiler)}.so"
+        if not compiled.exists():
+            _compile(compiler, compiled)
+        return ctypes.CDLL(str(compiled))
+    except (OSError, RuntimeError, subprocess.CalledProcessError):  # RuntimeError: a user without a home
+        return None
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "spectralgru"
+
+
+def _fingerprint(compiler: str) -> str:
+    """Of all that decides the machine code: homes are shared by machines with other processors."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
+    processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    parts = [SOURCE.read_bytes(), version, " ".join([*OPTIONS, *processor, platform.machine()]).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+def _compile(compiler: str, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to.parent) as folder:
+        made = Path(folder) / to.name
+        subprocess.run([compiler, *OPTIONS, str(SOURCE), "-o", str(made)], capture_output=True, check=True)
+        made.replace(to)
+
+
+def forward(
+    x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
+) -> Trace:
+    """As `sweeps.forward`, for tensors [T, B, H]."""
+    steps, batch, _ = x.shape
+    hidden = h0.shape[-1]
+    flat = x.flatten(0, 1)
+    gates = matmul(flat, weight_ih[: 2 * hidden].mT).view(steps, batch, 2 * hidden)
+    candidates = matmul(flat, weight_ih[2 * hidden :].mT).view(steps, batch, hidden)
+    states = x.new_empty(steps + 1, batch, hidden)
+    states[0] = h0
+    recurrent, held = torch.empty_like(candidates), x.new_empty(batch, hidden)
+    packed = [_packed(weight_hh[: 2 * hidden].mT), _packed(weight_hh[2 * hidden :].mT)]
+    _sweep("forward", before, packed, keep, gates, candidates, states, recurrent, held)
+    return Trace(states, gates, candidates, recurrent)
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    keep: Tensor | None,
+    trace: Trace,
+    before: bool,
+    needs_x: bool,
+) -> Gradients:
+    """As `sweeps.backward`, for tensors [T, B, H]."""
+    states, gates, candidates, recurrent = trace
+    hidden = candidates.shape[-1]
+    previous = states[:-1] if keep is None else states[:-1] * keep
+    d_gates, d_n, d_q = (torch.empty_like(t) for t in (gates, candidates, candidates))
+    dh = torch.empty_like(states[0])
+    packed = [_packed(weight_hh[: 2 * hidden]), _packed(weight_hh[2 * hidden :])]
+    tensors = (grad.contiguous(), previous, gates, candidates, recurrent, d_gates, d_n, d_q, dh)
+    _sweep("backward", before, packed, keep, *tensors)
+    return weight_gradients(x, weight_ih, previous, recurrent, d_gates, d_n, d_q, dh, before, needs_x)
+
+
+def _packed(b: Tensor) -> Tensor:
+    """b [K, N] as the products read it: panels of columns, one after the other."""
+    loaded = library()
+    assert loaded is not None
+    (depth, width), panel = b.shape, loaded.panel_width()
+    packed = b.new_empty(-(-width // panel) * panel * depth)
+    numbers = (ctypes.c_long(n) for n in (depth, width, *b.stride()))
+    loaded.pack(_pointer(b), *numbers, _pointer(packed))
+    return packed
+
+
+def _sweep(name: str, before: bool, packed: list[Tensor], keep: Tensor | None, *tensors: Tensor) -> None:
+    """Call `name` of the library for all lanes, shared out to as many threads as PyTorch may use."""
+    steps, batch = tensors[0].shape[:2]
+    hidden = tensors[1].shape[-1]
+    if keep is not None:
+        keep = keep.contiguous()
+    pointers = [_pointer(t) for t in (*packed, keep, *tensors)]
+    parts = max(1, min(torch.get_num_threads(), batch // LANES_A_THREAD))
+    bounds = [batch * part // parts for part in range(parts + 1)]
+
+    def lanes(start: int, stop: int) -> None:
+        numbers = (ctypes.c_long(n) for n in (steps, batch, hidden, start, stop))
+        getattr(library(), name)(*numbers, ctypes.c_int(before), *pointers)
+
+    own, *shares = pairwise(bounds)
+    others = [Thread(target=lanes, args=share) for share in shares]
+    for thread in others:
+        thread.start()
+    lanes(*own)
+    for thread in others:
+        thread.join()
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

@@ -1,0 +1,174 @@
+"""The sweeps in C++ against the others in float64, and how they are compiled."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spectralgru.kernels import native, sweeps
+
+needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def tensors(steps, batch, width, hidden, restarts, seed=0):
+    torch.manual_seed(seed)
+    return {
+        "x": torch.randn(steps, batch, width),
+        "h0": torch.randn(batch, hidden),
+        "weight_ih": torch.randn(3 * hidden, width) / width**0.5,
+        "weight_hh": torch.randn(3 * hidden, hidden) / hidden**0.5,
+        "keep": torch.rand(steps, batch, 1) < 0.8 if restarts else None,
+    }
+
+
+def sweep(module, given, grad, before):
+    trace = module.forward(**given, before=before)
+    inputs = {name: tensor for name, tensor in given.items() if name != "h0"}
+    gradients = module.backward(grad, **inputs, trace=trace, before=before, needs_x=True)
+    return [*trace, *gradients]
+
+
+def in_float64(given):
+    return {name: t if t is None or name == "keep" else t.double() for name, t in given.items()}
+
+
+@needs_compiler
+@settings(deadline=None)
+@given(
+    steps=st.integers(1, 6),
+    batch=st.integers(1, 40),
+    width=st.integers(1, 20),
+    hidden=st.integers(1, 70),
+    restarts=st.booleans(),
+    before=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_any_shape_is_what_float64_says(steps, batch, width, hidden, restarts, before, seed):
+    given = tensors(steps, batch, width, hidden, restarts, seed)
+    grad = torch.randn(steps, batch, hidden)
+    want = sweep(sweeps, in_float64(given), grad.double(), before)
+    for got, wanted in zip(sweep(native, given, grad, before), want, strict=True):
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("before", [True, False])
+def test_small_and_large_arguments_keep_their_accuracy(before):
+    given = tensors(4, 6, 1, 64, restarts=False)
+    given["x"] = torch.logspace(-12, 4, 24).view(4, 6, 1) * torch.tensor([1.0, -1.0]).repeat(12).view(4, 6, 1)
+    given["weight_ih"].fill_(1.0)
+    given["h0"].zero_()
+    given["weight_hh"].zero_()
+    # Nothing reaches a step from the one before but the state.
+    got = native.forward(**given, before=before)
+    want = sweeps.forward(**in_float64(given), before=before)
+    torch.testing.assert_close(got.candidates.double(), want.candidates, rtol=1e-6, atol=0)
+    torch.testing.assert_close(got.gates.double(), want.gates, rtol=1e-6, atol=1e-37)
+
+
+@needs_compiler
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_in_its_lane_and_is_not_hidden(bad):
+    given = tensors(5, 20, 3, 33, restarts=False)
+    clean = native.forward(**given, before=True).states
+    given["x"][2, 7, 0] = bad
+    given["weight_ih"][0, 0] = 1.0  # not zero: inf * 0 is NaN
+    states, wanted = (module.forward(**given, before=True).states for module in (native, sweeps))
+    assert torch.equal(states.isfinite(), wanted.isfinite())
+    others = [lane for lane in range(20) if lane != 7]
+    assert torch.equal(states.isfinite()[:, others], clean.isfinite()[:, others])
+    given["h0"][3, 5] = bad
+    given["keep"] = torch.zeros(5, 20, 1, dtype=torch.bool)
+    assert native.forward(**given, before=True).states[1, 3].isnan().any()
+
+
+@needs_compiler
+@pytest.mark.parametrize("before", [True, False])
+def test_threads_change_no_bit(before):
+    given, grad = tensors(7, 33, 5, 50, restarts=True), torch.randn(7, 33, 50)
+    alone = sweep(native, given, grad, before)[:4]
+    try:
+        torch.set_num_threads(3)
+        shared = sweep(native, given, grad, before)[:4]
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+PROGRAM = """
+import torch
+from spectralgru import GRU
+from spectralgru.kernels import native
+torch.manual_seed(0)
+GRU(3, 4)(torch.randn(5, 2, 3))[0].sum().backward()
+print("native" if native.library() else "torch")
+"""
+
+
+def start(cache: Path, compiler: str = "c++") -> subprocess.Popen:
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "CXX": compiler}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def which(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return output.strip()
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_working_compiler_the_layer_still_works(tmp_path, compiler):
+    assert which(start(tmp_path, compiler)) == "torch"
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@needs_compiler
+def test_without_a_writable_cache_the_layer_still_works(tmp_path):
+    (tmp_path / "spectralgru").write_text("not a folder")
+    assert which(start(tmp_path)) == "torch"
+
+
+@needs_compiler
+def test_it_is_compiled_once_by_processes_that_start_together_and_never_again(tmp_path):
+    counted = script(tmp_path / "compiler", f'echo "$*" >> {tmp_path}/calls; exec c++ "$@"')
+    assert {which(p) for p in [start(tmp_path, counted) for _ in range(3)]} == {"native"}
+    (compiled,) = (tmp_path / "spectralgru").iterdir()
+    written = compiled.stat().st_mtime_ns
+    assert which(start(tmp_path, counted)) == "native"
+    assert compiled.stat().st_mtime_ns == written
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "--version"
+
+
+@needs_compiler
+def test_a_process_killed_while_compiling_leaves_nothing_that_is_loaded(tmp_path):
+    slow = script(
+        tmp_path / "slow", 'case "$*" in --version) echo same;; *) touch "$5.begun"; sleep 60;; esac'
+    )
+    process = start(tmp_path, slow)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("spectralgru/*/")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list((tmp_path / "spectralgru").glob("*.so"))
+    assert which(start(tmp_path)) == "native"
