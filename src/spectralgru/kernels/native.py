@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -36,7 +37,7 @@ def usable(x: Tensor) -> bool:
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled sweeps, kept in the user's cache; None without a compiler (`CXX`, else c++) that makes them."""
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    compiler = _compiler()
     if compiler is None:
         return None
     try:
@@ -48,6 +49,23 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def compiler_version() -> str:
+    """Of the compiler that made the sweeps; "none" where they are PyTorch's, whose last digits are others."""
+    compiler = _compiler()
+    if compiler is None or library() is None:
+        return "none"
+    found = re.search(r"\d+(\.\d+)+", _about(compiler).decode())
+    return found.group() if found else "unknown"
+
+
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX", "c++"))
+
+
+def _about(compiler: str) -> bytes:
+    return subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+
+
 def _cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "spectralgru"
@@ -55,11 +73,14 @@ def _cache() -> Path:
 
 def _fingerprint(compiler: str) -> str:
     """Of all that decides the machine code: homes are shared by machines with other processors."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
     processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
-    parts = [SOURCE.read_bytes(), version, " ".join([*OPTIONS, *processor, platform.machine()]).encode()]
+    parts = [
+        SOURCE.read_bytes(),
+        _about(compiler),
+        " ".join([*OPTIONS, *processor, platform.machine()]).encode(),
+    ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 
 
