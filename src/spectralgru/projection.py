@@ -40,9 +40,8 @@ class ProjectionReport:
 class _Memory:
     """What is known of one matrix between calls."""
 
-    basis: Tensor | None = (
-        None  # [k, n], leading right singular vectors, approximately, the first of them last
-    )
+    # [k, n], leading right singular vectors, approximately, the first of them last.
+    basis: Tensor | None = None
     edge: float = 0.0  # where the spectrum of W^T W outside the basis ends, roughly
     known: Above | None = None  # at most `number` singular values are above `level`
     largest: float = float("inf")  # no singular value is above this

@@ -211,3 +211,14 @@ def test_dropout_acts_between_layers_while_training():
 def test_wrong_use_names_the_thing_and_the_value(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("reset", ["before", "after"])
+def test_torch_compile_takes_the_whole_stack(reset):
+    net, x = GRU(6, 10, 2, reset=reset), torch.randn(5, 3, 6)
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    gradients = []
+    for run in (net, compiled):
+        output, _ = run(x)
+        gradients.append([output, *torch.autograd.grad(output.square().sum(), list(net.parameters()))])
+    torch.testing.assert_close(*gradients)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -238,3 +239,19 @@ def test_a_bad_job_file_is_one_clear_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert str(file) in line
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"), [([0, 1, 0], "none seed 0 stands twice"), ([-1], "at least 0")]
+)
+def test_a_job_file_whose_seeds_are_wrong_is_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seeds: list[int], message: str
+) -> None:
+    job = asdict(tiny.job(replicas=tuple(tiny.replica("none", None, seed, 0.3) for seed in seeds)))
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(job))
+    assert main([str(file), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(file) in line
+    assert message in line
+    assert not (tmp_path / "out").exists()

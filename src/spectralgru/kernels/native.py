@@ -31,7 +31,12 @@ LANES_A_THREAD = 8
 
 def usable(x: Tensor) -> bool:
     """Whether `forward` and `backward` take x: float32 on a CPU, without an axis of replicas."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3 and library() is not None
+    return x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3 and _available()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _available() -> bool:
+    return library() is not None
 
 
 @cache
@@ -103,9 +108,8 @@ def forward(
     candidates = matmul(flat, weight_ih[2 * hidden :].mT).view(steps, batch, hidden)
     states = x.new_empty(steps + 1, batch, hidden)
     states[0] = h0
-    recurrent, held = torch.empty_like(candidates), x.new_empty(batch, hidden)
-    packed = [_packed(weight_hh[: 2 * hidden].mT), _packed(weight_hh[2 * hidden :].mT)]
-    _sweep("forward", before, packed, keep, gates, candidates, states, recurrent, held)
+    recurrent = torch.empty_like(candidates)
+    sweep_forward(weight_hh, keep, gates, candidates, states, recurrent, before)
     return Trace(states, gates, candidates, recurrent)
 
 
@@ -121,14 +125,54 @@ def backward(
 ) -> Gradients:
     """As `sweeps.backward`, for tensors [T, B, H]."""
     states, gates, candidates, recurrent = trace
-    hidden = candidates.shape[-1]
     previous = states[:-1] if keep is None else states[:-1] * keep
     d_gates, d_n, d_q = (torch.empty_like(t) for t in (gates, candidates, candidates))
     dh = torch.empty_like(states[0])
-    packed = [_packed(weight_hh[: 2 * hidden]), _packed(weight_hh[2 * hidden :])]
-    tensors = (grad.contiguous(), previous, gates, candidates, recurrent, d_gates, d_n, d_q, dh)
-    _sweep("backward", before, packed, keep, *tensors)
+    given = (grad.contiguous(), previous, gates, candidates, recurrent)
+    sweep_backward(weight_hh, keep, *given, d_gates, d_n, d_q, dh, before)
     return weight_gradients(x, weight_ih, previous, recurrent, d_gates, d_n, d_q, dh, before, needs_x)
+
+
+# Operators of PyTorch's, so that whatever traces or records operations sees them.
+@torch.library.custom_op(
+    "spectralgru::sweep_forward", mutates_args=("gates", "candidates", "states", "recurrent")
+)
+def sweep_forward(
+    weight_hh: Tensor,
+    keep: Tensor | None,
+    gates: Tensor,
+    candidates: Tensor,
+    states: Tensor,
+    recurrent: Tensor,
+    before: bool,
+) -> None:
+    """`forward` of sweeps.cpp, all tensors but `weight_hh` contiguous."""
+    hidden = weight_hh.shape[-1]
+    packed = [_packed(weight_hh[: 2 * hidden].mT), _packed(weight_hh[2 * hidden :].mT)]
+    held = torch.empty_like(states[0])
+    _sweep("forward", before, packed, keep, gates, candidates, states, recurrent, held)
+
+
+@torch.library.custom_op("spectralgru::sweep_backward", mutates_args=("d_gates", "d_n", "d_q", "dh"))
+def sweep_backward(
+    weight_hh: Tensor,
+    keep: Tensor | None,
+    grad: Tensor,
+    previous: Tensor,
+    gates: Tensor,
+    candidates: Tensor,
+    recurrent: Tensor,
+    d_gates: Tensor,
+    d_n: Tensor,
+    d_q: Tensor,
+    dh: Tensor,
+    before: bool,
+) -> None:
+    """`backward` of sweeps.cpp, all tensors but `weight_hh` contiguous."""
+    hidden = weight_hh.shape[-1]
+    packed = [_packed(weight_hh[: 2 * hidden]), _packed(weight_hh[2 * hidden :])]
+    tensors = (grad, previous, gates, candidates, recurrent, d_gates, d_n, d_q, dh)
+    _sweep("backward", before, packed, keep, *tensors)
 
 
 def _packed(b: Tensor) -> Tensor:

@@ -62,13 +62,22 @@ def _say(line: str) -> None:
 def read_job(path: Path) -> Job:
     """Read a job file. Raises InputError if there is none or it is not one."""
     try:
-        return job_from_dict(json.loads(path.read_text(encoding="utf-8")))
+        job = job_from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); make it with `spectralgru job`"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a job ({error!r}); make it with `spectralgru job`") from None
+    seen = set()
+    for replica in job.replicas:
+        run = f"{replica.setting} seed {replica.seed}"
+        if run in seen:
+            raise InputError(f"{path}: {run} stands twice among the replicas; leave one of them")
+        if replica.seed < 0:
+            raise InputError(f"{path}: {run}: seeds must be at least 0")
+        seen.add(run)
+    return job
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from spectralgru.kernels import native
 
 def versions() -> dict[str, str]:
     """Versions of what computes a run."""
-    found = {"python": platform.python_version(), "c++": native.compiler_version()}
+    found = {"python": platform.python_version(), "compiler": native.compiler_version()}
     for package in ("spectralgru", "torch", "numpy"):
         try:
             found[package] = metadata.version(package)
