@@ -1,4 +1,4 @@
-"""Gated recurrent units that cannot explode (Kanai, Fujiwara, Iwamura, NIPS 2017)."""
+"""Gated recurrent units whose fixed point stays stable (Kanai, Fujiwara, Iwamura, NIPS 2017)."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

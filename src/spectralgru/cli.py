@@ -53,7 +53,7 @@ DATA, PARAMS = Path("data"), Path("params.yaml")
 
 @app.callback()
 def _options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
-    """Train gated recurrent units that cannot explode, and reproduce the paper that showed how."""
+    """Train gated recurrent units whose fixed point stays stable, and reproduce the paper that proposed them."""
 
 
 def _params(path: Path, scale: str | None, changes: dict[str, Any] | None = None) -> Any:
