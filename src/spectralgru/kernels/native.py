@@ -16,6 +16,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,13 +31,12 @@ LANES_A_THREAD = 8
 
 
 def usable(x: Tensor) -> bool:
-    """Whether `forward` and `backward` take x: float32 on a CPU, without an axis of replicas."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3 and _available()
+    """Whether `forward` and `backward` take x: float32 on a CPU, without an axis of replicas.
 
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _available() -> bool:
-    return library() is not None
+    Not under `torch.compile`, which makes its own of operations that it knows.
+    """
+    mine = x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3
+    return mine and not torch.compiler.is_compiling() and library() is not None
 
 
 @cache
@@ -109,7 +109,7 @@ def forward(
     states = x.new_empty(steps + 1, batch, hidden)
     states[0] = h0
     recurrent = torch.empty_like(candidates)
-    sweep_forward(weight_hh, keep, gates, candidates, states, recurrent, before)
+    torch.ops.spectralgru.sweep_forward(weight_hh, keep, gates, candidates, states, recurrent, before=before)
     return Trace(states, gates, candidates, recurrent)
 
 
@@ -129,50 +129,34 @@ def backward(
     d_gates, d_n, d_q = (torch.empty_like(t) for t in (gates, candidates, candidates))
     dh = torch.empty_like(states[0])
     given = (grad.contiguous(), previous, gates, candidates, recurrent)
-    sweep_backward(weight_hh, keep, *given, d_gates, d_n, d_q, dh, before)
+    torch.ops.spectralgru.sweep_backward(weight_hh, keep, *given, d_gates, d_n, d_q, dh, before=before)
     return weight_gradients(x, weight_ih, previous, recurrent, d_gates, d_n, d_q, dh, before, needs_x)
 
 
-# Operators of PyTorch's, so that whatever traces or records operations sees them.
-@torch.library.custom_op(
-    "spectralgru::sweep_forward", mutates_args=("gates", "candidates", "states", "recurrent")
-)
-def sweep_forward(
-    weight_hh: Tensor,
-    keep: Tensor | None,
-    gates: Tensor,
-    candidates: Tensor,
-    states: Tensor,
-    recurrent: Tensor,
-    before: bool,
-) -> None:
-    """`forward` of sweeps.cpp, all tensors but `weight_hh` contiguous."""
+def _sweep_forward(weight_hh: Tensor, keep: Tensor | None, *tensors: Tensor, before: bool) -> None:
     hidden = weight_hh.shape[-1]
     packed = [_packed(weight_hh[: 2 * hidden].mT), _packed(weight_hh[2 * hidden :].mT)]
-    held = torch.empty_like(states[0])
-    _sweep("forward", before, packed, keep, gates, candidates, states, recurrent, held)
+    _sweep("forward", before, packed, keep, *tensors, torch.empty_like(tensors[2][0]))
 
 
-@torch.library.custom_op("spectralgru::sweep_backward", mutates_args=("d_gates", "d_n", "d_q", "dh"))
-def sweep_backward(
-    weight_hh: Tensor,
-    keep: Tensor | None,
-    grad: Tensor,
-    previous: Tensor,
-    gates: Tensor,
-    candidates: Tensor,
-    recurrent: Tensor,
-    d_gates: Tensor,
-    d_n: Tensor,
-    d_q: Tensor,
-    dh: Tensor,
-    before: bool,
-) -> None:
-    """`backward` of sweeps.cpp, all tensors but `weight_hh` contiguous."""
+def _sweep_backward(weight_hh: Tensor, keep: Tensor | None, *tensors: Tensor, before: bool) -> None:
     hidden = weight_hh.shape[-1]
     packed = [_packed(weight_hh[: 2 * hidden]), _packed(weight_hh[2 * hidden :])]
-    tensors = (grad, previous, gates, candidates, recurrent, d_gates, d_n, d_q, dh)
     _sweep("backward", before, packed, keep, *tensors)
+
+
+# Operators of PyTorch's, so that whatever records operations sees them. All tensors but `weight_hh` are contiguous.
+_OPERATORS: Any = torch.library.Library("spectralgru", "DEF")  # type: ignore[no-untyped-call]
+_OPERATORS.define(
+    "sweep_forward(Tensor weight_hh, Tensor? keep, Tensor(a!) gates, Tensor(b!) candidates, Tensor(c!) states, "
+    "Tensor(d!) recurrent, *, bool before) -> ()"
+)
+_OPERATORS.define(
+    "sweep_backward(Tensor weight_hh, Tensor? keep, Tensor grad, Tensor previous, Tensor gates, Tensor candidates, "
+    "Tensor recurrent, Tensor(a!) d_gates, Tensor(b!) d_n, Tensor(c!) d_q, Tensor(d!) dh, *, bool before) -> ()"
+)
+_OPERATORS.impl("sweep_forward", _sweep_forward, "CPU")
+_OPERATORS.impl("sweep_backward", _sweep_backward, "CPU")
 
 
 def _packed(b: Tensor) -> Tensor:
