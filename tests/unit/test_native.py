@@ -96,7 +96,8 @@ def test_what_is_not_finite_stays_in_its_lane_and_is_not_hidden(bad):
 
 @needs_compiler
 @pytest.mark.parametrize("before", [True, False])
-def test_threads_change_no_bit(before):
+def test_threads_change_no_bit(before, monkeypatch):
+    monkeypatch.setattr(native, "MULTIPLICATIONS_A_THREAD", 1)
     given, grad = tensors(7, 33, 5, 50, restarts=True), torch.randn(7, 33, 50)
     alone = sweep(native, given, grad, before)[:4]
     try:

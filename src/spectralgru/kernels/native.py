@@ -26,8 +26,8 @@ from spectralgru.kernels.sweeps import Gradients, Trace, weight_gradients
 
 SOURCE = Path(__file__).with_name("sweeps.cpp")
 OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exceptions", "-shared", "-fPIC"]
-# A thread with fewer lanes would read the weights for too few products.
-LANES_A_THREAD = 8
+# With less to do in a step, a second thread loses to PyTorch's own threads, which spin while they wait.
+MULTIPLICATIONS_A_THREAD = 4_000_000
 
 
 def usable(x: Tensor) -> bool:
@@ -177,7 +177,8 @@ def _sweep(name: str, before: bool, packed: list[Tensor], keep: Tensor | None, *
     if keep is not None:
         keep = keep.contiguous()
     pointers = [_pointer(t) for t in (*packed, keep, *tensors)]
-    parts = max(1, min(torch.get_num_threads(), batch // LANES_A_THREAD))
+    worth = batch * hidden**2 // MULTIPLICATIONS_A_THREAD
+    parts = max(1, min(torch.get_num_threads(), batch, worth))
     bounds = [batch * part // parts for part in range(parts + 1)]
 
     def lanes(start: int, stop: int) -> None:
