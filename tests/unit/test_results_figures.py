@@ -7,6 +7,7 @@ import pytest
 
 from results_records import make_campaign, make_run
 from spectralgru.errors import InputError
+from spectralgru.records import setting_name
 from spectralgru.results.figures import FIGURES, write_figures
 from spectralgru.results.load import load_runs
 from spectralgru.results.names import FIGURE_NAMES
@@ -78,12 +79,14 @@ def test_an_unreadable_trace_is_named(tmp_path: Path):
         write_figures(tmp_path, {"ptb": [("constraint", 0.2)]}, (0,), "quick")
 
 
-def test_a_run_that_explodes_does_not_flatten_the_learning_curves_of_others(tmp_path: Path):
-    for setting in (("constraint", 0.2), ("none", None)):
-        make_run(tmp_path, "ptb", *setting, 0, diverged_in=5 if setting[0] == "none" else None)
-    history = tmp_path / "runs/ptb/none/seed-0/history.csv"
+@pytest.mark.parametrize("exploding", [("none", None), ("constraint", 1.4)])  # beside the other, and alone
+def test_a_run_that_explodes_does_not_flatten_the_learning_curves_of_others(tmp_path: Path, exploding):
+    settings = [("constraint", 0.2), exploding]
+    for setting in settings:
+        make_run(tmp_path, "ptb", *setting, 0, diverged_in=5 if setting == exploding else None)
+    history = tmp_path / "runs/ptb" / setting_name(*exploding) / "seed-0/history.csv"
     pd.read_csv(history).assign(valid_metric=[900.0, 400.0, 1e9, 1e200]).to_csv(history, index=False)
-    runs = load_runs(tmp_path, "ptb", [("constraint", 0.2), ("none", None)], (0,), "quick")
+    runs = load_runs(tmp_path, "ptb", settings, (0,), "quick")
     figure = FIGURES["learning_curves"]({(i.run.method, i.run.value): [i] for i in runs})
     low, high = figure.axes[0].get_ylim()
     shown = runs[0].history["valid_metric"]

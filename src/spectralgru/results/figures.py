@@ -137,7 +137,8 @@ def learning_curves(runs: Runs) -> Figure:
     finished = (i for items in runs.values() for i in items if i.run.status == "finished")
     worst = max((i.history["valid_metric"].max() for i in finished), default=np.inf)
     if axes[0].get_ylim()[1] > BEYOND * worst:  # a run that explodes would flatten all others
-        axes[0].set_ylim(0.9 * min(ax.dataLim.ymin for ax in axes), BEYOND * worst)
+        lowest = min(ax.dataLim.ymin for ax in axes if ax.has_data())
+        axes[0].set_ylim(0.9 * lowest, BEYOND * worst)
     for ax, name in zip(axes, ("constraint", "clipping and unconstrained"), strict=True):
         ax.set_title(name)
         ax.set_xlabel("epoch")
