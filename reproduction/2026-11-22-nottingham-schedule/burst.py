@@ -57,7 +57,7 @@ def gradient(engine: Engine, chunk: Chunk, masks: list[Tensor], cut: str) -> tup
 
 torch.set_num_threads(1)
 data = Path(sys.argv[1])
-params = load_params(Path(__file__).with_name("params.yaml"), {"scale": "paper"})
+params = load_params(Path(__file__).with_name("params.yaml"), {})
 job = params.job("nottingham", [("constraint", 0.2)], [0])
 corpus, training = load(data / "prepared" / "nottingham.npz"), job.training
 engine = Engine(corpus, job.model, job.replicas, training.batch_size, CPU)

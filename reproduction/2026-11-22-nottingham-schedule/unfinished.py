@@ -17,7 +17,7 @@ from spectralgru.training.data import width
 from spectralgru.training.evaluate import evaluate
 
 checkpoint, data = map(Path, sys.argv[1:])
-job = load_params(Path(__file__).with_name("params.yaml"), {"scale": "paper"}).job("nottingham", [])
+job = load_params(Path(__file__).with_name("params.yaml"), {}).job("nottingham", [])
 corpus = load(data / "prepared" / "nottingham.npz")
 table = csv.writer(sys.stdout, lineterminator="\n")
 table.writerow(
