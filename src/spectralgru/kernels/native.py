@@ -21,8 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectralgru.kernels.products import matmul
-from spectralgru.kernels.sweeps import Gradients, Trace, weight_gradients
+from spectralgru.kernels.sweeps import Gradients, Trace, begin, weight_gradients
 
 SOURCE = Path(__file__).with_name("sweeps.cpp")
 OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exceptions", "-shared", "-fPIC"]
@@ -67,6 +66,7 @@ def _compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "c++"))
 
 
+@cache
 def _about(compiler: str) -> bytes:
     return subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
 
@@ -101,16 +101,11 @@ def forward(
     x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
 ) -> Trace:
     """As `sweeps.forward`, for tensors [T, B, H]."""
-    steps, batch, _ = x.shape
-    hidden = h0.shape[-1]
-    flat = x.flatten(0, 1)
-    gates = matmul(flat, weight_ih[: 2 * hidden].mT).view(steps, batch, 2 * hidden)
-    candidates = matmul(flat, weight_ih[2 * hidden :].mT).view(steps, batch, hidden)
-    states = x.new_empty(steps + 1, batch, hidden)
-    states[0] = h0
-    recurrent = torch.empty_like(candidates)
-    torch.ops.spectralgru.sweep_forward(weight_hh, keep, gates, candidates, states, recurrent, before=before)
-    return Trace(states, gates, candidates, recurrent)
+    trace = begin(x, h0, weight_ih)
+    torch.ops.spectralgru.sweep_forward(
+        weight_hh, keep, trace.gates, trace.candidates, trace.states, trace.recurrent, before=before
+    )
+    return trace
 
 
 def backward(

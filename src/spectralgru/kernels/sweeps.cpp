@@ -52,8 +52,8 @@ static inline Floats tanh(Floats x) {
     return size < 0.25f ? small : x < 0.0f ? -large : large;
 }
 
-// `each(at, n)` for all of a row, WIDTH at a time, the rest (n < WIDTH) through `Part`.
-struct Part {  // up to WIDTH numbers of a row
+// Up to WIDTH numbers of a row.
+struct Part {
     int n;
     Floats get(const float *at) const {
         if (n == WIDTH) return load(at);
@@ -67,6 +67,7 @@ struct Part {  // up to WIDTH numbers of a row
     }
 };
 
+// each(at, part) for all of a row, WIDTH numbers at a time and then the rest.
 template <class Each> static inline void along(long width, Each each) {
     long at = 0;
     for (; at + WIDTH <= width; at += WIDTH) each(at, Part{WIDTH});

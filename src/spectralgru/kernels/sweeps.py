@@ -33,19 +33,24 @@ class Gradients(NamedTuple):
     weight_hh: Tensor
 
 
-def forward(
-    x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
-) -> Trace:
-    """Run all steps; x [*, T, B, I], `keep` [*, T, B, 1] false where a sequence starts, `before` the reset variant."""
+def begin(x: Tensor, h0: Tensor, weight_ih: Tensor) -> Trace:
+    """The first state, and the input products, which a sweep turns into the activations r, z and n in place."""
     *lead, steps, batch, _ = x.shape
     hidden = h0.shape[-1]
     flat = x.flatten(-3, -2)
-    # The input products become, in place, the activations r, z and n.
     gates = matmul(flat, weight_ih[..., : 2 * hidden, :].mT).view(*lead, steps, batch, 2 * hidden)
     candidates = matmul(flat, weight_ih[..., 2 * hidden :, :].mT).view(*lead, steps, batch, hidden)
     states = gates.new_empty(*lead, steps + 1, batch, hidden)
     states.select(-3, 0).copy_(h0)
-    recurrent = torch.empty_like(candidates)
+    return Trace(states, gates, candidates, torch.empty_like(candidates))
+
+
+def forward(
+    x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
+) -> Trace:
+    """Run all steps; x [*, T, B, I], `keep` [*, T, B, 1] false where a sequence starts, `before` the reset variant."""
+    states, gates, candidates, recurrent = begin(x, h0, weight_ih)
+    *_, steps, batch, hidden = candidates.shape
     add_gates = adder(weight_hh[..., : 2 * hidden, :].mT, batch, steps)
     candidate = weight_hh[..., 2 * hidden :, :].mT
     add_candidate, multiply = adder(candidate, batch, steps), multiplier(candidate, batch, steps)
