@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectralgru.kernels.sweeps import Gradients, Trace
+from spectralgru.kernels.sweeps import Gradients, Trace, begin
 
 AVAILABLE = find_spec("triton") is not None
 # Units of the hidden layer that one program does.
@@ -46,14 +46,8 @@ def forward(
         return Trace(*(t[0] for t in one))
     from spectralgru.kernels import pointwise
 
-    replicas, steps, batch, _ = x.shape
-    hidden = h0.shape[-1]
-    flat = x.flatten(1, 2)
-    gates = torch.bmm(flat, weight_ih[:, : 2 * hidden].mT).view(replicas, steps, batch, 2 * hidden)
-    candidates = torch.bmm(flat, weight_ih[:, 2 * hidden :].mT).view(replicas, steps, batch, hidden)
-    states = gates.new_empty(replicas, steps + 1, batch, hidden)
-    states[:, 0] = h0
-    recurrent = torch.empty_like(candidates)
+    states, gates, candidates, recurrent = begin(x, h0, weight_ih)
+    replicas, steps, batch, hidden = candidates.shape
     factors = _factors(keep, x)
     held = None if factors is None else h0 * factors[:, 0, :, None]
     by_gates, by_candidate = weight_hh[:, : 2 * hidden].mT, weight_hh[:, 2 * hidden :].mT
