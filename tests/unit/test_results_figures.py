@@ -79,11 +79,14 @@ def test_an_unreadable_trace_is_named(tmp_path: Path):
         write_figures(tmp_path, {"ptb": [("constraint", 0.2)]}, (0,), "quick")
 
 
-@pytest.mark.parametrize("exploding", [("none", None), ("constraint", 1.4)])  # beside the other, and alone
-def test_a_run_that_explodes_does_not_flatten_the_learning_curves_of_others(tmp_path: Path, exploding):
-    settings = [("constraint", 0.2), exploding]
-    for setting in settings:
-        make_run(tmp_path, "ptb", *setting, 0, diverged_in=5 if setting == exploding else None)
+@pytest.mark.parametrize("lost_at_once", [[], [("none", None)]])
+@pytest.mark.parametrize("exploding", [("clipping", 60), ("constraint", 1.4)])  # beside the other, and alone
+def test_a_run_that_explodes_does_not_flatten_the_learning_curves_of_others(
+    tmp_path: Path, exploding, lost_at_once
+):
+    settings = [("constraint", 0.2), exploding, *lost_at_once]
+    for setting, diverged_in in zip(settings, (None, 5, 1), strict=False):
+        make_run(tmp_path, "ptb", *setting, 0, diverged_in=diverged_in)
     history = tmp_path / "runs/ptb" / setting_name(*exploding) / "seed-0/history.csv"
     pd.read_csv(history).assign(valid_metric=[900.0, 400.0, 1e9, 1e200]).to_csv(history, index=False)
     runs = load_runs(tmp_path, "ptb", settings, (0,), "quick")

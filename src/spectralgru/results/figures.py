@@ -122,10 +122,12 @@ def learning_curves(runs: Runs) -> Figure:
     figure = new_figure(WIDTH, 3.6)
     axes = figure.subplots(1, 2, sharey=True)
     metric = METRIC[next(iter(runs.values()))[0].run.metric]
+    lowest = np.inf
     for setting, items in runs.items():
         ax = axes[0] if setting[0] == "constraint" else axes[1]
         curves = pd.concat([_finite(i.history, "valid_metric", positive=True) for i in items])
         band = curves.groupby("epoch")["valid_metric"].agg(["mean", "min", "max"])
+        lowest = min([lowest, *band["min"]])
         diverged = sum(i.run.status == "diverged" for i in items)
         label = title(setting) + (f" ({diverged} of {len(items)} diverged)" if diverged else "")
         marker, every = look[setting].marker, max(1, len(band) // 12)
@@ -137,7 +139,6 @@ def learning_curves(runs: Runs) -> Figure:
     finished = (i for items in runs.values() for i in items if i.run.status == "finished")
     worst = max((i.history["valid_metric"].max() for i in finished), default=np.inf)
     if axes[0].get_ylim()[1] > BEYOND * worst:  # a run that explodes would flatten all others
-        lowest = min(ax.dataLim.ymin for ax in axes if ax.has_data())
         axes[0].set_ylim(0.9 * lowest, BEYOND * worst)
     for ax, name in zip(axes, ("constraint", "clipping and unconstrained"), strict=True):
         ax.set_title(name)
