@@ -1,6 +1,6 @@
-"""Runs that are still training: the weights of their best validation epoch so far, from the checkpoint.
+"""Runs that are still training: the weights of their best validation epoch so far, from their checkpoints.
 
-python unfinished.py .checkpoints/<key>.pt data > unfinished.csv
+python unfinished.py data .checkpoints/<key>.pt ... > unfinished.csv
 """
 
 import csv
@@ -16,15 +16,13 @@ from spectralgru.training.batches import evaluation_stream
 from spectralgru.training.data import width
 from spectralgru.training.evaluate import evaluate
 
-checkpoint, data = map(Path, sys.argv[1:])
+data, *checkpoints = map(Path, sys.argv[1:])
 job = load_params(Path(__file__).with_name("params.yaml"), {}).job("nottingham", [])
-corpus = load(data / "prepared" / "nottingham.npz")
+corpus, shape = load(data / "prepared" / "nottingham.npz"), (job.model.hidden_size, job.model.num_layers)
 table = csv.writer(sys.stdout, lineterminator="\n")
-table.writerow(
-    ["method", "value", "seed", "epoch", "learning_rate", "best_epoch", "valid", "test", "grad_norm_max"]
-)
-for run in torch.load(checkpoint, weights_only=False)["progress"]:
-    shape = job.model.hidden_size, job.model.num_layers
+columns = ["method", "value", "seed", "epoch", "learning_rate", "best_epoch", "valid", "test", "last_valid"]
+table.writerow([*columns, "grad_norm_max", "spectral_radius_max"])
+for run in [run for file in checkpoints for run in torch.load(file, weights_only=False)["progress"]]:
     model = ReplicatedModel(corpus.kind, width(corpus), *shape, job.model.input_scale, replicas=1)
     model.set_weights(0, {name: weight.numpy() for name, weight in run["best_weights"].items()})
     streams = (
@@ -32,12 +30,12 @@ for run in torch.load(checkpoint, weights_only=False)["progress"]:
         for split in ("valid", "test")
     )
     losses = [f"{evaluate(model, stream).item():.6g}" for stream in streams]
-    replica, history = run["replica"], run["history"]
-    last = history[-1]
+    last = run["history"][-1]
+    largest = (max(row[name] for row in run["history"]) for name in ("grad_norm_max", "spectral_radius"))
     table.writerow(
         [
-            *(replica[name] for name in ("method", "value", "seed")),
+            *(run["replica"][name] for name in ("method", "value", "seed")),
             *(int(last["epoch"]), f"{last['learning_rate']:.4g}", run["best_epoch"], *losses),
-            f"{max(row['grad_norm_max'] for row in history):.4g}",
+            *(f"{number:.4g}" for number in (last["valid_metric"], *largest)),
         ]
     )
