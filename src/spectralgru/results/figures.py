@@ -120,7 +120,7 @@ def learning_curves(runs: Runs) -> Figure:
     """Validation metric by epoch: mean and range over the seeds that reached the epoch."""
     look = looks(list(runs))
     figure = new_figure(WIDTH, 3.6)
-    axes = figure.subplots(1, 2, sharey=True)
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
     metric = METRIC[next(iter(runs.values()))[0].run.metric]
     lowest = np.inf
     for setting, items in runs.items():
