@@ -52,12 +52,18 @@ def test_any_user_may_run_it(podman, image, tmp_path):
     podman.inside("python", "-c", imports, mount=tmp_path, options=("--user=4321:4321",))
 
 
+def test_any_user_has_the_compiled_sweeps(podman, image, tmp_path):
+    version = "from spectralgru.kernels import native; print(native.compiler_version())"
+    for options in ((), ("--user=4321:4321",)):
+        assert podman.inside("python", "-c", version, mount=tmp_path, options=options)[0].isdigit()
+
+
 def test_what_is_installed_is_what_is_locked(podman, image, sources):
     podman.inside("pytest", "-p", "no:cacheprovider", "tests/workflow/test_lock.py", mount=sources)
 
 
 def test_the_unit_tests_pass_inside(podman, image, sources):
-    tests = ["gru", "spectral", "params", "corpora_midi", "training_engine", "training_schedule"]
+    tests = ["gru", "native", "spectral", "params", "corpora_midi", "training_engine", "training_schedule"]
     files = [f"tests/unit/test_{name}.py" for name in tests]
     podman.inside("pytest", "-p", "no:cacheprovider", *files, mount=sources)
 

@@ -74,7 +74,7 @@ def test_pip_finds_no_conflict():
 
 def test_the_conda_file_installs_the_lock():
     environment = yaml.safe_load((ROOT / "workflow/envs/environment.yaml").read_text())
-    python, pip, installed = environment["dependencies"]
+    python, pip, _, installed = environment["dependencies"]
     assert pip == "pip"
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
     assert f"--python-version {python.removeprefix('python=')}" in (ROOT / "Makefile").read_text()
