@@ -1,6 +1,6 @@
 """Runs that are still training: the weights of their best validation epoch so far, from their checkpoints.
 
-python unfinished.py data .checkpoints/<key>.pt ... > unfinished.csv
+python reproduction/unfinished.py RECORD/params.yaml data .checkpoints/<key>.pt ... > RECORD/unfinished.csv
 """
 
 import csv
@@ -16,8 +16,8 @@ from spectralgru.training.batches import evaluation_stream
 from spectralgru.training.data import width
 from spectralgru.training.evaluate import evaluate
 
-data, *checkpoints = map(Path, sys.argv[1:])
-job = load_params(Path(__file__).with_name("params.yaml"), {}).job("nottingham", [])
+params, data, *checkpoints = map(Path, sys.argv[1:])
+job = load_params(params, {}).job("nottingham", [])
 corpus, shape = load(data / "prepared" / "nottingham.npz"), (job.model.hidden_size, job.model.num_layers)
 table = csv.writer(sys.stdout, lineterminator="\n")
 columns = ["method", "value", "seed", "epoch", "learning_rate", "best_epoch", "valid", "test", "last_valid"]
