@@ -28,7 +28,13 @@ ROOT = Path(__file__).parents[1]
 # Paper shapes on a part of the data: 1 x 650 units on words, 2 x 200 on notes.
 CASES = {
     "ptb": ["data.train=8000", "data.valid=1000", "data.test=1000", "training.epochs=3"],
-    "nottingham": ["data.train=60", "data.valid=10", "data.test=10", "training.epochs=3"],
+    "nottingham": [
+        "data.train=60",
+        "data.valid=10",
+        "data.test=10",
+        "training.epochs=3",
+        "model.num_layers=2",
+    ],
 }
 CONFIGURATIONS: dict[str, tuple[int, Split]] = {
     "1 process": (1, "replicas"),
