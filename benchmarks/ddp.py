@@ -25,7 +25,7 @@ from spectralgru.training.launch import Split, train_in
 from spectralgru.training.settings import Job
 
 ROOT = Path(__file__).parents[1]
-# Paper shapes on a part of the data: 1 x 650 units on words, 2 x 200 on notes.
+# Paper shapes, as recalled, on a part of the data: 1 x 650 units on words, 2 x 200 on notes.
 CASES = {
     "ptb": ["data.train=8000", "data.valid=1000", "data.test=1000", "training.epochs=3"],
     "nottingham": [

@@ -74,8 +74,8 @@ def test_pip_finds_no_conflict():
 
 def test_the_conda_file_installs_the_lock():
     environment = yaml.safe_load((ROOT / "workflow/envs/environment.yaml").read_text())
-    python, pip, _, installed = environment["dependencies"]
-    assert pip == "pip"
+    python, pip, compiler, installed = environment["dependencies"]
+    assert (pip, compiler) == ("pip", "cxx-compiler")
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
     assert f"--python-version {python.removeprefix('python=')}" in (ROOT / "Makefile").read_text()
     assert installed["pip"] == ["-r ../../envs/requirements.lock", "-e ../.."]
