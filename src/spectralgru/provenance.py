@@ -15,7 +15,7 @@ from spectralgru.errors import InputError
 from spectralgru.files import sha256, sha256_of_all, write_json, write_text
 from spectralgru.records import read_run, run_path
 from spectralgru.resources import resource
-from spectralgru.results.names import CLAIMS, FIGURE_NAMES, NUMBERS, table_names
+from spectralgru.results.names import CLAIMS, FIGURE_NAMES, KEPT, NUMBERS, table_names
 from spectralgru.results.paper import NAME
 from spectralgru.summary import SUMMARY
 
@@ -93,8 +93,10 @@ def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) ->
 
 
 def report_made_from(root: Path) -> str:
-    """Hash of what the report is made from: provenance (of tables, figures, claims, code) and finished experiments."""
-    return sha256_of_all(root, (WRITTEN[0], f"experiments/*/{SUMMARY}", f"samples/{SUMMARY}"))
+    """Hash of what the report shows: provenance (of tables, figures, claims, code), experiments, kept campaigns."""
+    here = sha256_of_all(root, (WRITTEN[0], f"experiments/*/{SUMMARY}", f"samples/{SUMMARY}"))
+    kept = sha256_of_all(root.parent.parent / KEPT, ("*/answer.json", "*/provenance.json", "*/*.svg"))
+    return hashlib.sha256(f"{here} {kept}".encode()).hexdigest()
 
 
 def write_provenance(

@@ -286,6 +286,19 @@ def test_the_report_follows_the_experiments_that_are_there(campaign):
     assert campaign.outdated() == set()
 
 
+def test_the_report_follows_the_campaigns_that_are_kept(campaign):
+    record = campaign.folder / "reproduction" / "2026-01-02-long"
+    record.mkdir(parents=True)
+    for name in (WRITTEN[0], "figures/ptb-learning_curves.svg", "figures/chorales-learning_curves.svg"):
+        shutil.copy(campaign.root / name, record)
+    (record / "answer.json").write_text('{"title": "A long training", "answer": []}')
+    campaign.shuffle()
+    assert campaign.outdated() == {REPORT}
+    write_report(campaign.root)
+    campaign.shuffle()
+    assert campaign.outdated() == set()
+
+
 def test_samples_follow_the_runs_and_the_report_follows_them(campaign):
     def dates():
         campaign.shuffle()

@@ -115,6 +115,31 @@ def test_experiments_and_samples_are_shown_when_they_are_there(root):
     assert count[1] == count[0] + 2
 
 
+def test_campaigns_kept_beside_the_results_are_shown_with_their_own_table(made, tmp_path: Path):
+    root = shutil.copytree(made, tmp_path / "results" / "quick")
+    record = tmp_path / "reproduction" / "2026-01-02-long"
+    record.mkdir(parents=True)
+    for name in ("provenance.json", "claims.md", "figures/ptb-learning_curves.svg"):
+        shutil.copy(root / name, record)
+    write_report(root)
+    before = Page(root / "report.html")
+    assert "2026-01-02-long" not in before.all("id")  # it has no answer
+    answer = {"title": "A long training", "answer": ["Clipping at 5 is <worse> than ever."]}
+    (record / "answer.json").write_text(json.dumps(answer))
+    page = Page(write_report(root))
+    assert "2026-01-02-long" in page.all("id")
+    assert page.text.count("Clipping at 5 is <worse> than ever.") == 2  # in the answer, and above its table
+    links = {link for link in page.all("href") if link.startswith("../../reproduction/2026-01-02-long/")}
+    assert {link.rpartition("/")[2] for link in links} == {"claims.md", "ptb-learning_curves.svg"}
+    assert all((root / link).exists() for link in links)
+    shown = re.search(r"<table.*?</table>", (root / "tables/table1.html").read_text(), re.DOTALL)[0]
+    source = (root / "report.html").read_text()
+    assert source.count(shown.replace("<th>", '<th scope="row">')) == 2
+    (record / "answer.json").write_text('{"title": "A long training"}')
+    with pytest.raises(InputError, match=r"2026-01-02-long/answer\.json"):
+        write_report(root)
+
+
 @pytest.mark.parametrize(
     "missing", ["claims.json", "provenance.json", "tables/table1.html", "figures/ptb-trajectory.svg"]
 )

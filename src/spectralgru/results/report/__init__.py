@@ -13,6 +13,7 @@ from spectralgru.records import read_run
 from spectralgru.results.claims.render import SIGNS, by_corpus, footnote, statement, test_line
 from spectralgru.results.names import FIGURE_CAPTIONS, NUMBERS, REPORT, table_names
 from spectralgru.results.paper import load_paper
+from spectralgru.results.report.kept import kept_sections
 from spectralgru.results.report.parts import figure, present, read_claims, sections, table
 from spectralgru.results.tables import describe
 from spectralgru.results.trace import Record, common, read_record
@@ -27,7 +28,7 @@ FIRST = (
 
 
 def write_report(root: Path) -> Path:
-    """Write the page from the tables, figures, claims, provenance and experiments that are there below `root`.
+    """Write the page from what is there: tables, figures, claims, provenance, experiments below `root`, kept campaigns.
 
     Raises InputError naming what is missing of the first four, and how to make it.
     """
@@ -48,7 +49,7 @@ def write_report(root: Path) -> Path:
         paper=load_paper(),
         headline=headline(claims, record["scale"]),
         corpora=corpora,
-        experiments=sections(root),
+        sections=[*kept_sections(root), *sections(root)],
         rules=footnote(claims),
         runs=len(record["runs"]),
         provenance_files=present(

@@ -41,7 +41,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Section:
-    """An experiment, or the samples."""
+    """A kept campaign, an experiment, or the samples."""
 
     id: str
     title: str
@@ -63,11 +63,18 @@ def read_claims(root: Path) -> list[dict[str, Any]]:
 
 
 def table(path: Path) -> Table:
-    """Caption and table of a page that holds one."""
-    page = _read(path)
+    """Caption and table of a file that holds one."""
+    try:
+        return table_of(_read(path))
+    except ValueError:
+        raise InputError(f"{path}: holds no table; make it again with `snakemake`") from None
+
+
+def table_of(page: str) -> Table:
+    """Caption and table of a page that holds one. Raises ValueError where there is none."""
     found = re.search(r"<table.*?</table>", page, re.DOTALL)
     if found is None:
-        raise InputError(f"{path}: holds no table; make it again with `snakemake`")
+        raise ValueError("no table")
     caption = re.search(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
     body = found[0].replace("<th>", '<th scope="row">')
     return Table(caption[1] if caption else "", body)

@@ -1,0 +1,52 @@
+"""What `reproduction/` keeps: every table is what its record's runs say, every line of `runs.csv` is a run of it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spectralgru.results.names import KEPT, table_names
+from spectralgru.results.paper import load_paper
+from spectralgru.results.report.kept import kept_runs
+from spectralgru.results.tables import make_table
+from spectralgru.results.trace import read_record
+
+FOLDER = Path(__file__).parents[2] / KEPT
+RECORDS = sorted(path.parent for path in FOLDER.glob("*/provenance.json"))
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name)
+def test_tables_are_what_the_runs_say(record: Path):
+    kept = kept_runs(read_record(record))
+    for corpus, name in table_names(list(kept)).items():
+        settings = list(dict.fromkeys((run.method, run.value) for run in kept[corpus]))
+        table = make_table(kept[corpus], corpus, settings, load_paper().table_for(corpus))
+        expected = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        assert (record / f"{name}.csv").read_text() == expected
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name)
+def test_every_line_of_runs_is_a_run_of_the_record(record: Path):
+    runs = [run for mine in kept_runs(read_record(record)).values() for run in mine]
+    lines = pd.read_csv(record / "runs.csv").to_dict("records")
+    assert [line["key"] for line in lines] == [run.key for run in runs]
+    for line, run in zip(lines, runs, strict=True):
+        assert (line["method"], line["seed"], line["status"]) == (run.method, run.seed, run.status)
+        assert line["git_commit"] == run.git_commit
+        for split in ("valid", "test"):
+            if split in run.best:
+                assert line[split] == pytest.approx(run.best[split], rel=1e-12)
+
+
+@pytest.mark.parametrize("record", sorted(p for p in FOLDER.iterdir() if p.is_dir()), ids=lambda p: p.name)
+def test_every_record_says_what_it_is_and_is_listed(record: Path):
+    assert (record / "README.md").read_text().startswith("# ")
+    assert f"({record.name}/)" in (FOLDER / "README.md").read_text()
+
+
+def test_claims_name_runs_of_their_record():
+    for file in FOLDER.glob("*/claims.json"):
+        runs = read_record(file.parent)["runs"]
+        for claim in json.loads(file.read_text()):
+            assert set(claim["evidence"]["runs"]) <= set(runs), (file, claim["id"])
