@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -11,10 +12,12 @@ from urllib.parse import unquote, urlparse
 import chromium
 import pytest
 
-from results_records import make_experiment, make_results
+from results_records import REPOSITORY, make_experiment, make_results
+from spectralgru.results.names import KEPT
 from spectralgru.results.report import write_report
 
 pytestmark = chromium.MARKS
+RECORD = "2026-11-22-ptb-650"
 FLAGS = ("--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND")
 A4 = 680  # CSS pixels between the margins
 OVERFLOW = "const d = document.documentElement; return d.scrollWidth - d.clientWidth"
@@ -47,6 +50,7 @@ return least;
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_results(tmp_path_factory.mktemp("report"))
     make_experiment(root / "experiments" / "learning_rate")
+    shutil.copytree(REPOSITORY / KEPT / RECORD, root.parents[1] / KEPT / RECORD)
     return write_report(root)
 
 
@@ -88,7 +92,7 @@ def test_on_a_phone_tables_and_figures_scroll_in_boxes_of_their_own(browser, pag
     show(browser, page, 360)
     boxes = "return [...document.querySelectorAll('.scroll')].map(b => b.scrollWidth > b.clientWidth)"
     found = browser.execute_script(boxes)
-    assert len(found) == 2 + 1 + 10 + 1
+    assert len(found) == (2 + 1 + 1) + (10 + 1 + 1)  # of the scale, the experiment, the kept campaign
     assert all(found)
     sizes = (
         "return [...document.querySelectorAll('main *')].map(e => parseFloat(getComputedStyle(e).fontSize))"
@@ -115,7 +119,7 @@ def test_it_asks_for_nothing_and_complains_of_nothing(browser, page: Path):
 def test_every_image_is_drawn(browser, page: Path):
     show(browser, page, 1280)
     sizes = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
-    assert len(sizes) == 11
+    assert len(sizes) == 12
     assert min(sizes) > 300
 
 
