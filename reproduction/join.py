@@ -57,16 +57,16 @@ def joined(old: Path, new: Path) -> dict:
 
 
 def histories(old: Path, new: Path, runs: dict) -> pd.DataFrame:
-    """One line an epoch of every run of both, as `history.py` writes them."""
+    """One line an epoch of every run of both, as `history.py` writes them; of runs in neither, what the record has."""
     kept = pd.read_csv(old / "history.csv")
-    parts = []
+    which = ["corpus", "setting", "seed"]
+    tables = {"runs/{}/{}/seed-{}".format(*run): rows for run, rows in kept.groupby(which, sort=False)}
     for path in runs:
-        _, corpus, setting, seed = path.split("/")
-        which = {"corpus": corpus, "setting": setting, "seed": int(seed.removeprefix("seed-"))}
-        file = new / path / "history.csv"
-        mine = (kept[list(which)] == pd.Series(which)).all(axis=1)
-        parts.append(pd.read_csv(file).assign(**which)[kept.columns] if file.exists() else kept[mine])
-    return pd.concat(parts)
+        if (new / path / "history.csv").exists():
+            _, corpus, setting, seed = path.split("/")
+            run = zip(which, (corpus, setting, int(seed.removeprefix("seed-"))), strict=True)
+            tables[path] = pd.read_csv(new / path / "history.csv").assign(**dict(run))[kept.columns]
+    return pd.concat([tables[path] for path in sorted(tables)])
 
 
 def main(old: Path, new: Path) -> None:

@@ -1,11 +1,14 @@
 """What `reproduction/` keeps: every table is what its record's runs say, every line of `runs.csv` is a run of it."""
 
 import json
+import runpy
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from spectralgru.files import write_json
 from spectralgru.results.names import KEPT, table_names
 from spectralgru.results.paper import load_paper
 from spectralgru.results.report.kept import kept_runs
@@ -50,3 +53,43 @@ def test_claims_name_runs_of_their_record():
         runs = read_record(file.parent)["runs"]
         for claim in json.loads(file.read_text()):
             assert set(claim["evidence"]["runs"]) <= set(runs), (file, claim["id"])
+
+
+def test_settings_trained_later_join_a_record(tmp_path: Path):
+    """A record taken apart and joined again is the record."""
+    whole = FOLDER / "2026-11-23-nottingham-one-layer"
+    record, results = tmp_path / "record", tmp_path / "results" / "paper"
+    shutil.copytree(whole, record)
+    provenance = read_record(whole)
+    later = {path: run for path, run in provenance["runs"].items() if "/constraint-1.4/" in path}
+    earlier = {path: run for path, run in provenance["runs"].items() if path not in later}
+    runs, history = (
+        pd.read_csv(whole / name, dtype=str, keep_default_na=False) for name in ("runs.csv", "history.csv")
+    )
+    (results / "tables").mkdir(parents=True)
+    for folder, mine, there in ((record, earlier, record), (results, later, results / "tables")):
+        write_json(folder / "provenance.json", provenance | {"runs": mine})
+        keys = {run["key"] for run in mine.values()}
+        runs[runs["key"].isin(keys)].to_csv(there / "runs.csv", index=False)
+    history[history["setting"] != "constraint-1.4"].to_csv(record / "history.csv", index=False)
+    for path in later:
+        (results / path).mkdir(parents=True)
+        seed = path.removeprefix("runs/nottingham/constraint-1.4/seed-")
+        mine = history[(history["setting"] == "constraint-1.4") & (history["seed"] == seed)]
+        mine.drop(columns=["corpus", "setting", "seed"]).to_csv(results / path / "history.csv", index=False)
+    write_json(results / "claims.json", [])
+    for name in ("table2.csv", "table2.md", "metrics.json"):
+        (record / name).unlink()
+    join = runpy.run_path(str(FOLDER / "join.py"))["main"]
+    join(record, results)
+    for name in ("table2.csv", "table2.md", "metrics.json", "runs.csv"):
+        assert (record / name).read_text() == (whole / name).read_text(), name
+    assert list(read_record(record)["runs"]) == list(provenance["runs"])
+    pd.testing.assert_frame_equal(pd.read_csv(record / "history.csv"), pd.read_csv(whole / "history.csv"))
+    found, expected = (
+        {claim["id"]: claim["verdict"] for claim in json.loads((folder / "claims.json").read_text())}
+        for folder in (record, whole)
+    )
+    assert found == expected
+    with pytest.raises(SystemExit, match="seed-0 already"):
+        join(record, results)
