@@ -8,7 +8,7 @@ and `benchmarks` of this repository; data/prepared/{nottingham,ptb}.{npz,json} (
 Treebank (Table 1), stops with a checkpoint when the minutes are over, and goes on from there when called again. Run
 directories are those of the workflow, which takes them as its own: `make reproduce` then makes the tables.
 
-Exit codes: 0 all done, 1 something failed, 75 time is over, call again.
+Exit codes: 0 all done, 1 something failed, 2 no GPU or no jobs, 75 time is over, call again.
 """
 
 import argparse
@@ -68,6 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args(arguments)
     end = time.monotonic() + 60 * options.minutes
+    sys.path.insert(0, str(ROOT / "src"))
+    from spectralgru.errors import InputError
+    from spectralgru.training.distributed import device_seen
+
+    try:
+        device_seen(options.device)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
 
     def left() -> float:
         return end - time.monotonic()

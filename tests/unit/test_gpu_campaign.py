@@ -6,6 +6,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+import torch
+
 import tiny
 from spectralgru.corpora.dataset import load
 from spectralgru.params import load_params
@@ -54,7 +57,17 @@ def test_training_stops_with_the_time_and_goes_on(tmp_path):
             assert is_finished(directory, job.key(one, sha))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU")
+def test_without_a_gpu_it_says_so_before_anything_is_done(tmp_path):
+    done = campaign(tmp_path, 1)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "device cuda: this torch sees no GPU; install a CUDA build of torch or use --device cpu"
+    ]
+
+
 def test_without_jobs_it_says_how_to_make_them(tmp_path):
-    done = campaign(tmp_path, 1, "--steps", "train")
+    done = campaign(tmp_path, 1, "--steps", "train", "--device", "cpu")
     assert done.returncode == 2
     assert "campaign/jobs.py" in done.stderr

@@ -139,6 +139,20 @@ def device_named(name: torch.device | str) -> torch.device:
     raise InputError(f"device {name}: unknown; use cpu, cuda or cuda:N")
 
 
+def device_seen(name: torch.device | str) -> torch.device:
+    """The device to train on. Raises InputError if it is none, or a GPU that torch does not see."""
+    device = device_named(name)
+    if device.type == "cuda":
+        seen = torch.cuda.device_count()
+        if not seen:
+            raise InputError(
+                f"device {name}: this torch sees no GPU; install a CUDA build of torch or use --device cpu"
+            )
+        if (device.index or 0) >= seen:
+            raise InputError(f"device {name}: this torch sees cuda:0 to cuda:{seen - 1}; use one of them")
+    return device
+
+
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     """The ranks that torchrun started (or one), and this rank's device."""
@@ -147,7 +161,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
         yield ALONE, device_named(device)
         return
     die_with_parent()
-    chosen = device_named(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
+    chosen = device_seen(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"

@@ -16,7 +16,7 @@ import torch
 from spectralgru.errors import InputError, RunError
 from spectralgru.gpus import gpu_slots
 from spectralgru.records import Run
-from spectralgru.training.distributed import die_with_parent
+from spectralgru.training.distributed import device_seen, die_with_parent
 from spectralgru.training.settings import Job
 from spectralgru.training.stopping import Preempted, stop_on_signal
 from spectralgru.training.train import CHECKPOINT_SECONDS, train
@@ -54,10 +54,7 @@ def train_in(
         if ids:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
             _say(f"GPU {', '.join(ids)}")
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError(
-                f"device {device}: this torch sees no GPU; install a CUDA build of torch or use --device cpu"
-            )
+        device_seen(device)
         if count > 1:
             options = ["--data", str(data), "--out", str(root), "--checkpoints", str(checkpoints)]
             options += ["--checkpoint-seconds", str(checkpoint_seconds), "--device", device] + (

@@ -14,7 +14,7 @@ from spectralgru.files import write_json
 from spectralgru.records import Run, read_run, run_path
 from spectralgru.training.checkpoint import CheckpointStore
 from spectralgru.training.data import part, width
-from spectralgru.training.distributed import ALONE, Ranks, device_named
+from spectralgru.training.distributed import ALONE, Ranks, device_seen
 from spectralgru.training.memory import check_memory
 from spectralgru.training.session import Session
 from spectralgru.training.settings import Job, Replica
@@ -41,7 +41,7 @@ def train(
     checkpoint to the same bits (on a CPU). Raises Preempted after SIGTERM, RunError when something cannot be written,
     InputError for a device that is none or when the runs need more memory than is free; finished runs stay as they are.
     """
-    device = device_named(device)
+    device = device_seen(device)
     try:
         corpus = load(prepared)
         keys = {replica: job.key(replica, corpus.sha256) for replica in job.replicas}
