@@ -12,4 +12,4 @@ for file in sorted(runs.glob("*/*/seed-*/history.csv")):
     corpus, setting, seed, _ = file.relative_to(runs).parts
     run = {"corpus": corpus, "setting": setting, "seed": int(seed.removeprefix("seed-"))}
     tables.append(pd.read_csv(file)[columns].assign(**run)[[*run, *columns]])
-pd.concat(tables).to_csv(sys.stdout, index=False, float_format="%.6g")
+pd.concat(tables).to_csv(sys.stdout, index=False, float_format="%.9g")

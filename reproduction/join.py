@@ -113,7 +113,7 @@ def main(old: Path, new: Path) -> None:
     write_json(old / "claims.json", claims)
     write_text(old / "claims.md", to_markdown(claims, scale))
     write_text(old / "runs.csv", pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))
-    write_text(old / "history.csv", history.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_text(old / "history.csv", history.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     made = {f"tables/{n}": old / n for n in (f"{name}.csv", f"{name}.md", "metrics.json", "runs.csv")}
     made |= {n: old / n for n in ("claims.json", "claims.md")}
     made |= {f"figures/{corpus}-learning_curves.svg": old / f"{corpus}-learning_curves.svg"}
