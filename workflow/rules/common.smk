@@ -73,7 +73,7 @@ Everything is up to date at scale {SCALE}.
   samples  {ROOT}/samples/   (continued by the best runs: tunes to hear, sentences to read)
   report   make report      the page to open first: {ROOT}/report.html
   runs     make ui          every run in MLflow, http://127.0.0.1:5000
-  paper    snakemake --cores all --config scale=paper      the paper's own settings (days on a CPU)
+  paper    snakemake --cores all --config scale=paper      the paper's own settings (weeks on a CPU)
 """
 FAILURE = """
 A job failed; the last lines of its log stand above, the whole log below logs/. Finished runs are kept:
