@@ -81,8 +81,7 @@ def main(old: Path, new: Path) -> None:
     lines = [
         row for part in (old / "runs.csv", new / "tables/runs.csv") for row in csv.DictReader(part.open())
     ]
-    paths = {(run.method, "" if run.value is None else str(run.value), str(run.seed)): run for run in runs}
-    order = list(paths)
+    order = [(run.method, "" if run.value is None else str(run.value), str(run.seed)) for run in runs]
     lines.sort(key=lambda row: order.index((row["method"], row["value"], row["seed"])))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
