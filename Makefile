@@ -47,6 +47,7 @@ lint: setup ## style, types, workflow
 	ruff format --check .
 	ruff check .
 	mypy
+	lint-imports
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
 
@@ -69,16 +70,16 @@ workflow-report: setup ## workflow-report.html: the jobs that ran, their times a
 bench: setup ## benchmarks, as ratios against named baselines
 	spectralgru bench
 
-gpu-campaign: data/prepared/nottingham.npz data/prepared/ptb.npz campaign/jobs ## on a GPU: checks, benchmarks, Tables 2 and 1 at paper scale; again: goes on (MINUTES=60)
-	test ! -x $(BIN)/spectralgru || $(BIN)/python campaign/jobs.py
-	$(shell test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) campaign/gpu.py --minutes $(MINUTES)
+gpu-campaign: data/prepared/nottingham.npz data/prepared/ptb.npz scripts/jobs ## on a GPU: checks, benchmarks, Tables 2 and 1 at paper scale; again: goes on (MINUTES=60)
+	test ! -x $(BIN)/spectralgru || $(BIN)/python scripts/gpu_jobs.py
+	$(shell test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) scripts/gpu_campaign.py --minutes $(MINUTES)
 
 # Where these are, as on a bare machine that they were copied to, nothing has to be installed.
 data/prepared/%.npz:
 	$(MAKE) setup
 	spectralgru prepare --corpus $*
 
-campaign/jobs:
+scripts/jobs:
 	$(MAKE) setup
 
 lock: setup ## resolve the versions anew

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from spectralgru.params import Params, load_params, with_changes
+from spectralgru.pipeline.params import Params, load_params, with_changes
 from spectralgru.training.launch import Split, train_in
 from spectralgru.training.settings import Job
 

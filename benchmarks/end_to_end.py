@@ -14,12 +14,12 @@ from statistics import median
 import torch
 from benchmarks.measuring import clocked, spread, write
 
-from spectralgru.corpora.dataset import load
-from spectralgru.experiments import plain
+from spectralgru.pipeline.experiments.plain_loop import loop as plain
+from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.records import read_run, run_path
-from spectralgru.results.load import RunFiles
 from spectralgru.training.batches import training_stream
-from spectralgru.training.data import part
+from spectralgru.training.data.dataset import load
+from spectralgru.training.data.loading import part
 from spectralgru.training.launch import train_in
 from spectralgru.training.settings import (
     DataSettings,

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from spectralgru.corpora.dataset import load
-from spectralgru.gru import gru_layer
+from spectralgru.recurrent.gru import gru_layer
 from spectralgru.training.batches import training_stream
-from spectralgru.training.replicas import Engine
+from spectralgru.training.data.dataset import load
+from spectralgru.training.engine import Engine
 from spectralgru.training.settings import ModelSettings, Replica
 
 DELTAS = (0.2, 0.5, 0.8, 1.1, 1.4)

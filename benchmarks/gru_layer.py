@@ -11,8 +11,8 @@ import torch
 from benchmarks.measuring import interleaved, spread, write
 from torch import Tensor
 
-from spectralgru.gru import gru_layer
-from spectralgru.kernels.products import matmul, multiplier
+from spectralgru.recurrent.gru import gru_layer
+from spectralgru.recurrent.products import matmul, multiplier
 
 SHAPES = [  # replicas, steps, lanes, hidden size
     (1, 35, 20, 650),

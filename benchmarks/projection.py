@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from benchmarks.measuring import interleaved, spread, write
 
-from spectralgru.projection import SpectralProjection
+from spectralgru.projection.tracked import SpectralProjection
 
 SIZES = (50, 100, 200, 400, 650)
 SHARES = (0.0, 0.02, 0.05, 0.2, 1.0)

@@ -22,18 +22,18 @@ from pathlib import Path
 import torch
 import yaml
 
-from spectralgru.corpora.dataset import load
 from spectralgru.files import write_json
-from spectralgru.params import load_params, with_changes
+from spectralgru.pipeline.params import load_params, with_changes
 from spectralgru.records import read_run, run_path
 from spectralgru.training.batches import training_stream
 from spectralgru.training.checkpoint import CheckpointStore
-from spectralgru.training.data import part
+from spectralgru.training.data.dataset import load
+from spectralgru.training.data.loading import part
 from spectralgru.training.distributed import ALONE
 from spectralgru.training.launch import train_in
+from spectralgru.training.run_writer import Writer
 from spectralgru.training.session import Session
 from spectralgru.training.settings import Job
-from spectralgru.training.writing import Writer
 
 ROOT = Path(__file__).parents[1]
 SEEDS = list(range(10))

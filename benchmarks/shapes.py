@@ -8,10 +8,10 @@ import torch
 from benchmarks.measuring import interleaved, spread, write
 from benchmarks.training_step import STEPS
 
-from spectralgru.corpora.dataset import load
-from spectralgru.experiments import plain
+from spectralgru.pipeline.experiments.plain_loop import loop as plain
 from spectralgru.training.batches import training_stream
-from spectralgru.training.replicas import Engine
+from spectralgru.training.data.dataset import load
+from spectralgru.training.engine import Engine
 from spectralgru.training.settings import ModelSettings, Replica
 
 USUAL = {"hidden": 200, "lanes": 20, "replicas": 1}

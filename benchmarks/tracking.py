@@ -21,7 +21,7 @@ from benchmarks.measuring import RESULTS, machine
 
 from results_records import make_run
 from spectralgru.files import write_json
-from spectralgru.tracking import open_store, track
+from spectralgru.pipeline.tracking import open_store, track
 
 SEEDS = 10
 

@@ -10,9 +10,9 @@ from statistics import median
 import torch
 from benchmarks.measuring import clocked, spread, write
 
-from spectralgru.corpora.dataset import load
 from spectralgru.training.batches import training_stream
-from spectralgru.training.replicas import Engine
+from spectralgru.training.data.dataset import load
+from spectralgru.training.engine import Engine
 from spectralgru.training.settings import ModelSettings, Replica
 
 DELTAS = (0.2, 0.5, 0.8, 1.1, 1.4)

@@ -5,8 +5,8 @@ This file also puts its folder on the import path, for helpers that several kind
 
 import pytest
 
-from spectralgru.corpora.prepare import prepare
-from spectralgru.corpora.sources import MIRROR_VARIABLE
+from spectralgru.pipeline.corpora.prepare import prepare
+from spectralgru.pipeline.corpora.sources import MIRROR_VARIABLE
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from spectralgru.files import write_json
-from spectralgru.provenance import write_provenance
+from spectralgru.pipeline.provenance.record import write_provenance
+from spectralgru.pipeline.results.claims import write_claims
+from spectralgru.pipeline.results.curves import write_curves
+from spectralgru.pipeline.results.figures import write_figures
+from spectralgru.pipeline.results.report import write_report
+from spectralgru.pipeline.results.runs import write_runs
+from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.records import Run, run_path, write_run
-from spectralgru.results.claims import write_claims
-from spectralgru.results.curves import write_curves
-from spectralgru.results.figures import write_figures
-from spectralgru.results.report import write_report
-from spectralgru.results.runs import write_runs
-from spectralgru.results.tables import write_tables
 
 REPOSITORY = Path(__file__).parents[1]
 

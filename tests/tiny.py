@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from spectralgru.files import sha256, write_json
-from spectralgru.kernels.batched import BatchedProjection
-from spectralgru.training.replicas import Engine
+from spectralgru.projection.batched import BatchedProjection
+from spectralgru.training.engine import Engine
 from spectralgru.training.settings import (
     DataSettings,
     Job,

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spectralgru.corpora.dataset import load
-from spectralgru.params import load_params
+from spectralgru.pipeline.params import load_params
 from spectralgru.training.batches import Chunk, training_stream
-from spectralgru.training.replicas import Engine
+from spectralgru.training.data.dataset import load
+from spectralgru.training.engine import Engine
 
 EPOCH, STEP, LAYERS = 34, 243, 2
 CPU = torch.device("cpu")

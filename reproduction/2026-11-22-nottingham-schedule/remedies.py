@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from spectralgru.corpora.dataset import load
-from spectralgru.params import load_params
+from spectralgru.pipeline.params import load_params
 from spectralgru.spectral import SpectralProjection
 from spectralgru.training.batches import evaluation_stream, training_stream
+from spectralgru.training.data.dataset import load
+from spectralgru.training.engine import Engine
 from spectralgru.training.evaluate import evaluate
-from spectralgru.training.replicas import Engine
 from spectralgru.training.schedule import LearningRate
 
 EPOCHS, SEEDS = 70, [0, 1, 2]

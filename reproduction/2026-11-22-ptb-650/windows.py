@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from spectralgru.pipeline.saved import load_trained
 from spectralgru.training.batches import evaluation_stream
-from spectralgru.training.saved import load_trained
 
 runs, data = map(Path, sys.argv[1:])
 table = csv.writer(sys.stdout, lineterminator="\n")

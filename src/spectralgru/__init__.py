@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spectralgru.constraint import SpectralConstraint
-    from spectralgru.gru import GRU
+    from spectralgru.recurrent.gru import GRU
     from spectralgru.spectral import clip_singular_values, is_stable, jacobian_at_origin, spectral_radius
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "spectral_radius",
 ]
 
-_HOMES = {"GRU": "gru", "SpectralConstraint": "constraint"}
+_HOMES = {"GRU": "recurrent.gru", "SpectralConstraint": "constraint"}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,9 +17,9 @@ from torch.nn.functional import logsigmoid
 from torch.nn.utils.parametrize import is_parametrized
 
 from spectralgru.errors import InputError, RunError
-from spectralgru.gru import GRU
-from spectralgru.kernels.clip import Method
-from spectralgru.projection import ProjectionReport, SpectralProjection
+from spectralgru.projection.clip import Method
+from spectralgru.projection.tracked import ProjectionReport, SpectralProjection
+from spectralgru.recurrent.gru import GRU
 
 _MODULES = (GRU, nn.GRU, nn.GRUCell, nn.LSTM, nn.LSTMCell)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from spectralgru.errors import InputError
-from spectralgru.kernels.clip import METHODS, Method, clip
-from spectralgru.projection import ProjectionReport, SpectralProjection
+from spectralgru.projection.clip import METHODS, Method, clip
+from spectralgru.projection.tracked import ProjectionReport, SpectralProjection
 
 __all__ = [
     "METHODS",

@@ -13,8 +13,8 @@ import chromium
 import pytest
 
 import tiny
-from spectralgru.results.figures import write_figures
-from spectralgru.tracking import open_store, track, ui_address, ui_command
+from spectralgru.pipeline.results.figures import write_figures
+from spectralgru.pipeline.tracking import open_store, track, ui_address, ui_command
 from spectralgru.training.train import train
 
 pytestmark = chromium.MARKS

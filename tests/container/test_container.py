@@ -48,12 +48,12 @@ def test_it_is_not_run_by_root(podman, image, tmp_path):
 
 
 def test_any_user_may_run_it(podman, image, tmp_path):
-    imports = "import matplotlib.pyplot, mlflow, spectralgru.cli"
+    imports = "import matplotlib.pyplot, mlflow, spectralgru.pipeline.cli"
     podman.inside("python", "-c", imports, mount=tmp_path, options=("--user=4321:4321",))
 
 
 def test_any_user_has_the_compiled_sweeps(podman, image, tmp_path):
-    version = "from spectralgru.kernels import native; print(native.compiler_version())"
+    version = "from spectralgru.recurrent import native; print(native.compiler_version())"
     for options in ((), ("--user=4321:4321",)):
         assert podman.inside("python", "-c", version, mount=tmp_path, options=options)[0].isdigit()
 

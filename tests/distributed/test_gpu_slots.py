@@ -12,11 +12,11 @@ import pytest
 
 import tiny
 from spectralgru.errors import InputError
-from spectralgru.gpus import gpu_slots
+from spectralgru.training.gpus import gpu_slots
 
 USE = """
 import json, sys, time
-from spectralgru.gpus import gpu_slots
+from spectralgru.training.gpus import gpu_slots
 with gpu_slots(int(sys.argv[1]), lambda line: print(line, flush=True)) as ids:
     print(json.dumps([ids, time.time()]), flush=True)
     time.sleep(float(sys.argv[2]))

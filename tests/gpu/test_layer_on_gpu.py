@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 import torch
 
-from spectralgru.gru import gru_layer
-from spectralgru.kernels import fused, sweeps
+from spectralgru.recurrent import fused, sweeps
+from spectralgru.recurrent.gru import gru_layer
 
 pytestmark = [
     pytest.mark.gpu,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from spectralgru import SpectralConstraint
-from spectralgru.kernels.batched import BatchedProjection, spectral_radius
-from spectralgru.projection import SpectralProjection
+from spectralgru.projection.batched import BatchedProjection, spectral_radius
+from spectralgru.projection.tracked import SpectralProjection
 
 pytestmark = [
     pytest.mark.gpu,

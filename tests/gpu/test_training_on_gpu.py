@@ -10,10 +10,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the conftest that does this needs more packages
 import tiny
-from spectralgru.corpora.dataset import load
-from spectralgru.kernels import fused
+from spectralgru.recurrent import fused
 from spectralgru.training.batches import training_stream
-from spectralgru.training.replicas import Engine
+from spectralgru.training.data.dataset import load
+from spectralgru.training.engine import Engine
 from spectralgru.training.settings import ModelSettings
 
 pytestmark = [

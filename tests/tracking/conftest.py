@@ -9,7 +9,7 @@ from servers import POSTGRES, Postgres, Server
 from tracked import copy_store
 
 from results_records import make_run
-from spectralgru.tracking import open_store
+from spectralgru.pipeline.tracking import open_store
 
 NUMBERS = count()
 

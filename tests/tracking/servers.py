@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg2
 
-from spectralgru.tracking import ui_command
+from spectralgru.pipeline.tracking import ui_command
 
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
 POSTGRES = shutil.which("postgres") or (str(DEBIAN[-1] / "postgres") if DEBIAN else None)

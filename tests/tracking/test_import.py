@@ -17,11 +17,11 @@ from tracked import runs_of
 
 from results_records import START, make_run
 from spectralgru.errors import InputError, RunError
+from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.tracking import open_store, track, tracking_uri, ui_command
+from spectralgru.pipeline.tracking.convert import TRACE_POINTS, run_metrics
+from spectralgru.pipeline.tracking.metrics import insert
 from spectralgru.records import read_run
-from spectralgru.results.load import RunFiles
-from spectralgru.tracking import open_store, track, tracking_uri, ui_command
-from spectralgru.tracking.convert import TRACE_POINTS, run_metrics
-from spectralgru.tracking.metrics import insert
 
 PTB, MUSIC = "spectralgru/quick/ptb", "spectralgru/quick/chorales"
 BEGIN = int(datetime.fromisoformat(START).timestamp() * 1000)
@@ -157,7 +157,7 @@ def test_an_import_broken_off_is_made_good(campaign, uri, monkeypatch):
                 raise OSError("disk full")
             return insert(*arguments)
 
-        patch.setattr("spectralgru.tracking.metrics.insert", dying)
+        patch.setattr("spectralgru.pipeline.tracking.metrics.insert", dying)
         with pytest.raises(RunError, match="disk full"):
             track(root, runs, uri)
     track(root, runs, uri)
@@ -232,7 +232,7 @@ def test_two_processes_on_a_fresh_store_lose_nothing(campaign, tmp_path: Path):
     root, runs = campaign
     uri = f"sqlite:///{tmp_path}/fresh/mlflow.db"
     code = (
-        "import sys; from pathlib import Path; from spectralgru.tracking import track\n"
+        "import sys; from pathlib import Path; from spectralgru.pipeline.tracking import track\n"
         "track(Path(sys.argv[1]), [Path(p) for p in sys.argv[3:]], sys.argv[2])"
     )
     command = [sys.executable, "-c", code, str(root), uri, *map(str, runs)]

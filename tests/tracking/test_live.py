@@ -13,9 +13,9 @@ from tracked import copy_store, runs_of
 
 import tiny
 from results_records import make_run
+from spectralgru.pipeline.tracking import open_store, track
+from spectralgru.pipeline.tracking.live import read_live
 from spectralgru.records import write_history
-from spectralgru.tracking import open_store, track
-from spectralgru.tracking.live import read_live
 
 PTB, NAME = "spectralgru/quick/ptb", "constraint-0.2 seed 0"
 
@@ -120,7 +120,7 @@ def test_a_real_training_is_followed_to_its_end(tmp_path, uri):
     job = tiny.job("ptb", tuple(tiny.replica(seed=seed, rate=0.3) for seed in (0, 1)), epochs=25)
     code = (
         "import sys; from pathlib import Path; from functools import partial\n"
-        "from spectralgru.tracking import follow, track\n"
+        "from spectralgru.pipeline.tracking import follow, track\n"
         "root, uri, *runs = sys.argv[1:]; runs = [Path(r) for r in runs]\n"
         "data = Path(root).parent / 'data'\n"
         "done = follow(partial(track, Path(root), runs, uri, data=data, scale='quick'), runs, 0.1)\n"

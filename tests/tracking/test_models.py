@@ -12,12 +12,12 @@ from tracked import copy_store, runs_of
 
 import tiny
 from results_records import make_run
-from spectralgru.corpora.dataset import load
 from spectralgru.errors import InputError
+from spectralgru.pipeline.tracking import open_store, track
+from spectralgru.pipeline.tracking.predictor import text_of
 from spectralgru.records import read_run
-from spectralgru.tracking import open_store, track
-from spectralgru.tracking.predictor import text_of
-from spectralgru.training.data import part
+from spectralgru.training.data.dataset import load
+from spectralgru.training.data.loading import part
 from spectralgru.training.settings import DataSettings
 from spectralgru.training.train import train
 

@@ -12,12 +12,12 @@ from tracked import runs_of
 
 from results_records import make_campaign, make_run
 from spectralgru.errors import RunError
-from spectralgru.tracking import open_store, track
+from spectralgru.pipeline.tracking import open_store, track
 
 PTB = "spectralgru/quick/ptb"
 SETTINGS = {"ptb": [("constraint", 0.2), ("constraint", 0.5), ("none", None)]}
 TRACK = (
-    "import sys; from pathlib import Path; from spectralgru.tracking import track\n"
+    "import sys; from pathlib import Path; from spectralgru.pipeline.tracking import track\n"
     "root = Path(sys.argv[1]); track(root, sorted(root.glob('runs/*/*/seed-*')), data=root)"
 )
 

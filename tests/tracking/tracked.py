@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from spectralgru.tracking import open_store
+from spectralgru.pipeline.tracking import open_store
 
 
 def copy_store(source: Path, target: Path) -> str:

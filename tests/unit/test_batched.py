@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matrices import updates
 
-from spectralgru.kernels import batched
-from spectralgru.kernels.batched import BatchedProjection
+from spectralgru.projection import batched
+from spectralgru.projection.batched import BatchedProjection
 
 BOUNDS = torch.tensor([0.6, 1.2, 1.8, float("inf")])
 

@@ -13,7 +13,7 @@ import tiny
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks import measuring, shapes, training_step
 
-from spectralgru.corpora.dataset import load
+from spectralgru.training.data.dataset import load
 from spectralgru.training.settings import ModelSettings, Replica
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
 from spectralgru.constraint import SpectralConstraint
 from spectralgru.errors import InputError, RunError
-from spectralgru.gru import GRU
+from spectralgru.recurrent.gru import GRU
 from spectralgru.spectral import clip_singular_values
 
 MAKERS = {

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from spectralgru.corpora import matlab, ptb
-from spectralgru.corpora.baselines import independent_note_loss, unigram_loss
-from spectralgru.corpora.dataset import Notes, Words, load
-from spectralgru.corpora.prepare import prepare
-from spectralgru.corpora.subset import subset, subset_tunes
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, write_json
+from spectralgru.pipeline.corpora import matlab, ptb
+from spectralgru.pipeline.corpora.prepare import prepare
+from spectralgru.training.data.baselines import independent_note_loss, unigram_loss
+from spectralgru.training.data.dataset import Notes, Words, load
+from spectralgru.training.data.subset import subset, subset_tunes
 
 
 def treebank(folder, train, valid="the cat\n", test="the <unk>\n"):
@@ -123,9 +123,7 @@ def test_missing_or_damaged_is_refused(prepared):
 
 
 def test_loading_needs_numpy_only():
-    code = (
-        "import sys, spectralgru.corpora.dataset, spectralgru.corpora.subset, spectralgru.corpora.baselines\n"
-    )
+    code = "import sys; from spectralgru.training.data import baselines, dataset, subset\n"
     banned = "{'httpx', 'rich', 'tenacity', 'mido', 'music21', 'scipy', 'pydantic', 'pandas', 'typer'}"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}print({banned} & set(sys.modules))"], capture_output=True, text=True

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectralgru.corpora import chorales, midi, nottingham, pianoroll
-from spectralgru.corpora.archive import pack, read_members
-from spectralgru.corpora.midi import Note
 from spectralgru.errors import InputError
+from spectralgru.pipeline.corpora import chorales, midi, nottingham, pianoroll
+from spectralgru.pipeline.corpora.archive import pack, read_members
+from spectralgru.pipeline.corpora.midi import Note
 
 
 def midi_file(*tracks, kind=1, ticks=480):

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectralgru.corpora import CORPORA, catalog
-from spectralgru.corpora.baselines import independent_note_loss, unigram_loss
-from spectralgru.corpora.dataset import load
-from spectralgru.corpora.prepare import fetch, prepare
-from spectralgru.corpora.sources import MIRROR_VARIABLE
 from spectralgru.errors import InputError
 from spectralgru.files import sha256
+from spectralgru.pipeline.corpora import CORPORA, catalog
+from spectralgru.pipeline.corpora.prepare import fetch, prepare
+from spectralgru.pipeline.corpora.sources import MIRROR_VARIABLE
+from spectralgru.training.data.baselines import independent_note_loss, unigram_loss
+from spectralgru.training.data.dataset import load
 
 ROOT = Path(__file__).parents[2]
 

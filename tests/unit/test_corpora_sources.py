@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from spectralgru.corpora.packages import Installed, Wheel
-from spectralgru.corpora.sources import MIRROR_VARIABLE, RawFile, fetch_file
-from spectralgru.corpora.web import Url
 from spectralgru.errors import InputError, RunError
+from spectralgru.pipeline.corpora.packages import Installed, Wheel
+from spectralgru.pipeline.corpora.sources import MIRROR_VARIABLE, RawFile, fetch_file
+from spectralgru.pipeline.corpora.web import Url
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA = hashlib.sha256(CONTENT).hexdigest()

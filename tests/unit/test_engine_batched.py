@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import tiny
-from spectralgru.corpora.dataset import load
 from spectralgru.training.batches import training_stream
-from spectralgru.training.replicas import Engine
+from spectralgru.training.data.dataset import load
+from spectralgru.training.engine import Engine
 from spectralgru.training.settings import ModelSettings
 
 CPU = torch.device("cpu")

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import tiny
-from spectralgru.corpora.dataset import Corpus, load
-from spectralgru.experiments.baselines import METHODS, OPTIMIZERS
-from spectralgru.experiments.plain import PlainModel, step
-from spectralgru.experiments.plain_job import PlainJob
-from spectralgru.experiments.plain_training import train
+from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
+from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, step
+from spectralgru.pipeline.experiments.plain_loop.training import train
+from spectralgru.pipeline.experiments.remedies.baselines import METHODS, OPTIMIZERS
+from spectralgru.pipeline.results.load import load_runs
 from spectralgru.records import Method, Run
-from spectralgru.results.load import load_runs
 from spectralgru.training.batches import training_stream
+from spectralgru.training.data.dataset import Corpus, load
 from spectralgru.training.settings import Replica
 
 CPU = torch.device("cpu")

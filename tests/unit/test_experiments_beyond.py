@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 import tiny
-from spectralgru.experiments import base, beyond
-from spectralgru.experiments.beyond_results import Field
-from spectralgru.params import Params, parse_params
+from spectralgru.pipeline.experiments import base
+from spectralgru.pipeline.experiments.remedies import question as beyond
+from spectralgru.pipeline.experiments.remedies.results import Field
+from spectralgru.pipeline.params import Params, parse_params
 from spectralgru.records import Run, Status
 
 ROOT = Path(__file__).parents[2]

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 import tiny
-from spectralgru.corpora.dataset import load
 from spectralgru.errors import InputError
-from spectralgru.experiments import base
-from spectralgru.experiments.cost_results import METHODS, sentences, tabulate
-from spectralgru.experiments.metered import MeteredEngine, metered_steps
-from spectralgru.experiments.truncated import TruncatedProjection
-from spectralgru.params import load_params
-from spectralgru.results.paper import load_paper
+from spectralgru.pipeline.experiments import base
+from spectralgru.pipeline.experiments.cost.metered import MeteredEngine, metered_steps
+from spectralgru.pipeline.experiments.cost.results import METHODS, sentences, tabulate
+from spectralgru.pipeline.experiments.cost.truncated import TruncatedProjection
+from spectralgru.pipeline.params import load_params
+from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.spectral import clip_singular_values
 from spectralgru.training.batches import training_stream
-from spectralgru.training.replicas import Engine
+from spectralgru.training.data.dataset import load
+from spectralgru.training.engine import Engine
 from spectralgru.training.settings import ModelSettings, Replica
 
 MODEL = ModelSettings(hidden_size=24, num_layers=2, input_scale=1.0, dropout=0.2)

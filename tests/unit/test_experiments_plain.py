@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import tiny
-from spectralgru.corpora.dataset import Corpus, load
-from spectralgru.experiments import plain
+from spectralgru.pipeline.experiments.plain_loop import loop as plain
 from spectralgru.training.batches import evaluation_stream, training_stream
+from spectralgru.training.data.dataset import Corpus, load
+from spectralgru.training.engine import Engine
 from spectralgru.training.evaluate import evaluate
-from spectralgru.training.replicas import Engine
 
 CPU = torch.device("cpu")
 

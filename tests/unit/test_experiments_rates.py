@@ -2,9 +2,9 @@
 
 import pytest
 
-from spectralgru.experiments.heat_map import write_heat_map
-from spectralgru.experiments.rate_ranges import mark_working, ranges, tabulate
-from spectralgru.experiments.rate_results import Sweep, sentences, sum_up
+from spectralgru.pipeline.experiments.learning_rate.heat_map import write_heat_map
+from spectralgru.pipeline.experiments.learning_rate.rate_ranges import mark_working, ranges, tabulate
+from spectralgru.pipeline.experiments.learning_rate.results import Sweep, sentences, sum_up
 from spectralgru.records import Run
 
 RATES = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0]

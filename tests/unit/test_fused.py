@@ -25,7 +25,7 @@ pytestmark = [
 
 INTERPRETED = """
 import itertools, torch
-from spectralgru.kernels import fused, sweeps
+from spectralgru.recurrent import fused, sweeps
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -69,7 +69,7 @@ COMPILED = """
 import itertools, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from spectralgru.kernels import pointwise
+from spectralgru.recurrent import pointwise
 
 def build(kernel, types, constants):
     signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in kernel.arg_names}

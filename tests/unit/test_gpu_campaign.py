@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import tiny
-from spectralgru.corpora.dataset import load
-from spectralgru.params import load_params
+from spectralgru.pipeline.params import load_params
+from spectralgru.training.data.dataset import load
 from spectralgru.training.settings import job_from_dict
 from spectralgru.training.train import is_finished
 
@@ -21,13 +21,13 @@ ROOT = Path(__file__).parents[2]
 def campaign(folder: Path, minutes: float, *options: str) -> subprocess.CompletedProcess[str]:
     places = [f"--{name}={folder / name}" for name in ("jobs", "data", "out", "checkpoints")]
     return tiny.run(
-        [tiny.PYTHON, str(ROOT / "campaign/gpu.py"), *places, f"--minutes={minutes}", *options],
+        [tiny.PYTHON, str(ROOT / "scripts/gpu_campaign.py"), *places, f"--minutes={minutes}", *options],
         env=tiny.environment(OMP_NUM_THREADS="1"),
     )
 
 
 def test_jobs_hold_all_runs_of_the_tables(tmp_path):
-    done = tiny.run([sys.executable, "campaign/jobs.py", "--out", str(tmp_path)], cwd=ROOT)
+    done = tiny.run([sys.executable, "scripts/gpu_jobs.py", "--out", str(tmp_path)], cwd=ROOT)
     assert done.returncode == 0, done.stderr
     params = load_params(ROOT / "params.yaml", {"scale": "paper"})
     for corpus in ("ptb", "nottingham"):
@@ -70,4 +70,4 @@ def test_without_a_gpu_it_says_so_before_anything_is_done(tmp_path):
 def test_without_jobs_it_says_how_to_make_them(tmp_path):
     done = campaign(tmp_path, 1, "--steps", "train", "--device", "cpu")
     assert done.returncode == 2
-    assert "campaign/jobs.py" in done.stderr
+    assert "scripts/gpu_jobs.py" in done.stderr

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import tiny
-from spectralgru.corpora.dataset import load
 from spectralgru.training.batches import training_stream
+from spectralgru.training.data.dataset import load
+from spectralgru.training.engine import Engine
 from spectralgru.training.graph import WARM_UP, CapturedStep
-from spectralgru.training.replicas import Engine
 from spectralgru.training.settings import ModelSettings
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from spectralgru.errors import InputError, RunError
-from spectralgru.gru import GRU, gru_layer
+from spectralgru.recurrent.gru import GRU, gru_layer
 
 
 @pytest.fixture(autouse=True)

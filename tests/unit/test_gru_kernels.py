@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from spectralgru.gru import gru_layer
-from spectralgru.kernels import products, sweeps
+from spectralgru.recurrent import products, sweeps
+from spectralgru.recurrent.gru import gru_layer
 
 
 @pytest.fixture(autouse=True)

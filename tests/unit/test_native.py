@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectralgru.kernels import native, sweeps
+from spectralgru.recurrent import native, sweeps
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
 
@@ -111,7 +111,7 @@ def test_threads_change_no_bit(before, monkeypatch):
 PROGRAM = """
 import torch
 from spectralgru import GRU
-from spectralgru.kernels import native
+from spectralgru.recurrent import native
 torch.manual_seed(0)
 GRU(3, 4)(torch.randn(5, 2, 3))[0].sum().backward()
 print("native" if native.library() else "torch", native.compiler_version())

@@ -8,10 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 USE = """
-from spectralgru.corpora.nottingham import SPLIT_TABLE
-from spectralgru.kernels.native import SOURCE
+from spectralgru.pipeline.corpora.nottingham import SPLIT_TABLE
+from spectralgru.recurrent.native import SOURCE
 from spectralgru.resources import PACKAGE
-from spectralgru.results.paper import load_paper
+from spectralgru.pipeline.results.paper import load_paper
 assert PACKAGE.parent.name == "installed", PACKAGE
 assert "ptb" in load_paper().tables
 assert SPLIT_TABLE.is_relative_to(PACKAGE) and SPLIT_TABLE.exists()

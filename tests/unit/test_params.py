@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectralgru.errors import InputError
-from spectralgru.params import json_schema, load_params, parse_params, parse_setting, with_changes
+from spectralgru.pipeline.params import json_schema, load_params, parse_params, parse_setting, with_changes
 from spectralgru.training.settings import job_from_dict
 
 ROOT = Path(__file__).parents[2]
@@ -193,5 +193,5 @@ def test_a_job_survives_json():
 
 
 def test_the_schema_in_the_tree_is_current():
-    """After a change of spectralgru.params: `make schema`."""
+    """After a change of spectralgru.pipeline.params: `make schema`."""
     assert json.loads((ROOT / "workflow/schemas/params.schema.json").read_text()) == json_schema()

@@ -11,19 +11,19 @@ import yaml
 from results_records import make_experiment, make_run
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256, write_json, write_text
-from spectralgru.freshness import OUTDATED, date_of, run_keys, settle
-from spectralgru.params import parse_params
-from spectralgru.provenance import WRITTEN, artifacts, write_provenance
-from spectralgru.results.claims import write_claims
-from spectralgru.results.curves import write_curves
-from spectralgru.results.figures import write_figures
-from spectralgru.results.names import REPORT
-from spectralgru.results.report import write_report
-from spectralgru.results.runs import write_runs
-from spectralgru.results.tables import write_tables
-from spectralgru.results.trace import explain, find, read_record
-from spectralgru.sampling.freshness import made_of
-from spectralgru.summary import write_summary
+from spectralgru.pipeline.dates import OUTDATED, date_of, run_keys, settle
+from spectralgru.pipeline.params import parse_params
+from spectralgru.pipeline.provenance.explain import explain, find, read_record
+from spectralgru.pipeline.provenance.record import WRITTEN, artifacts, write_provenance
+from spectralgru.pipeline.results.claims import write_claims
+from spectralgru.pipeline.results.curves import write_curves
+from spectralgru.pipeline.results.figures import write_figures
+from spectralgru.pipeline.results.names import REPORT
+from spectralgru.pipeline.results.report import write_report
+from spectralgru.pipeline.results.runs import write_runs
+from spectralgru.pipeline.results.tables import write_tables
+from spectralgru.pipeline.sampling.dates import made_of
+from spectralgru.pipeline.summary import write_summary
 
 REPOSITORY = Path(__file__).parents[2]
 CORPORA = ("ptb", "chorales")

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from spectralgru.files import write_json
-from spectralgru.results.names import KEPT, table_names
-from spectralgru.results.paper import load_paper
-from spectralgru.results.report.kept import kept_runs
-from spectralgru.results.tables import make_table
-from spectralgru.results.trace import read_record
+from spectralgru.pipeline.provenance.explain import read_record
+from spectralgru.pipeline.results.names import KEPT, table_names
+from spectralgru.pipeline.results.paper import load_paper
+from spectralgru.pipeline.results.report.kept import kept_runs
+from spectralgru.pipeline.results.tables import make_table
 
 FOLDER = Path(__file__).parents[2] / KEPT
 RECORDS = sorted(path.parent for path in FOLDER.glob("*/provenance.json"))
@@ -80,7 +80,7 @@ def test_settings_trained_later_join_a_record(tmp_path: Path):
     write_json(results / "claims.json", [])
     for name in ("table2.csv", "table2.md", "metrics.json"):
         (record / name).unlink()
-    join = runpy.run_path(str(FOLDER / "join.py"))["main"]
+    join = runpy.run_path(str(FOLDER.parent / "scripts/join.py"))["main"]
     join(record, results)
     for name in ("table2.csv", "table2.md", "metrics.json", "runs.csv"):
         assert (record / name).read_text() == (whole / name).read_text(), name

@@ -11,9 +11,9 @@ import pytest
 
 from results_records import SETTINGS, make_campaign, make_run
 from spectralgru.errors import InputError
+from spectralgru.pipeline.results.claims import CHECKS, check_claims, write_claims
+from spectralgru.pipeline.results.load import RunFiles, load_runs
 from spectralgru.records import run_path
-from spectralgru.results.claims import CHECKS, check_claims, write_claims
-from spectralgru.results.load import RunFiles, load_runs
 
 SEEDS = (0, 1, 2)
 DELTAS = (0.2, 0.5, 0.8, 1.1, 1.4)

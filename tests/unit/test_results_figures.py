@@ -7,11 +7,11 @@ import pytest
 
 from results_records import make_campaign, make_run
 from spectralgru.errors import InputError
+from spectralgru.pipeline.results.figures import FIGURES, write_figures
+from spectralgru.pipeline.results.load import load_runs
+from spectralgru.pipeline.results.names import FIGURE_NAMES
+from spectralgru.pipeline.results.style import looks
 from spectralgru.records import setting_name
-from spectralgru.results.figures import FIGURES, write_figures
-from spectralgru.results.load import load_runs
-from spectralgru.results.names import FIGURE_NAMES
-from spectralgru.results.style import looks
 
 PTB = {"ptb": [("constraint", 0.2), ("clipping", 20.0), ("none", None)]}
 SEEDS = (0, 1)

@@ -8,8 +8,8 @@ import pytest
 
 from results_records import REPOSITORY, SETTINGS, make_experiment, make_results
 from spectralgru.errors import InputError
-from spectralgru.results.names import FIGURE_CAPTIONS
-from spectralgru.results.report import headline, write_report
+from spectralgru.pipeline.results.names import FIGURE_CAPTIONS
+from spectralgru.pipeline.results.report import headline, write_report
 
 PTB = {"ptb": SETTINGS["ptb"]}
 

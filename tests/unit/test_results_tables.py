@@ -8,10 +8,10 @@ import pytest
 
 from results_records import SETTINGS, make_campaign, make_run
 from spectralgru.errors import InputError
+from spectralgru.pipeline.results.paper import load_paper
+from spectralgru.pipeline.results.runs import write_runs
+from spectralgru.pipeline.results.tables import COLUMNS, make_table, table_names, write_tables
 from spectralgru.records import read_run
-from spectralgru.results.paper import load_paper
-from spectralgru.results.runs import write_runs
-from spectralgru.results.tables import COLUMNS, make_table, table_names, write_tables
 
 SEEDS = (0, 1, 2)
 

@@ -13,20 +13,20 @@ import torch
 from safetensors.numpy import load_file
 
 import tiny
-from spectralgru import cli
-from spectralgru.corpora import midi, pianoroll
-from spectralgru.corpora.dataset import load
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, write_json
+from spectralgru.pipeline import cli
+from spectralgru.pipeline.corpora import midi, pianoroll
+from spectralgru.pipeline.results.load import load_runs
+from spectralgru.pipeline.results.report.parts import sections
+from spectralgru.pipeline.sampling.campaign import best, write_samples
+from spectralgru.pipeline.sampling.continuation import CHUNK, continue_notes, continue_words
+from spectralgru.pipeline.sampling.dates import are_current
+from spectralgru.pipeline.sampling.sample import original, sample, sample_text, sample_tune
+from spectralgru.pipeline.sampling.text import decode, encode
+from spectralgru.pipeline.sampling.trained import open_run
 from spectralgru.records import read_run, write_safetensors
-from spectralgru.results.load import load_runs
-from spectralgru.results.report.parts import sections
-from spectralgru.sampling.campaign import best, write_samples
-from spectralgru.sampling.continuation import CHUNK, continue_notes, continue_words
-from spectralgru.sampling.freshness import are_current
-from spectralgru.sampling.sample import original, sample, sample_text, sample_tune
-from spectralgru.sampling.text import decode, encode
-from spectralgru.sampling.trained import open_run
+from spectralgru.training.data.dataset import load
 from spectralgru.training.train import train
 
 VALUES = (("constraint", 0.2), ("constraint", 1.4), ("clipping", 5.0))
@@ -223,7 +223,7 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(
 
 def test_mido_is_needed_for_music_only(root, data):
     script = (
-        "import sys; sys.modules['mido'] = None; from spectralgru.cli import main; "
+        "import sys; sys.modules['mido'] = None; from spectralgru.pipeline.cli import main; "
         "sys.argv = ['spectralgru', 'sample', '--data', sys.argv[1], '--run', sys.argv[2]]; main()"
     )
     for corpus, code, said in (("ptb", 0, ""), ("chorales", 1, "pip install mido")):

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from spectralgru.corpora import CORPORA, midi, pianoroll
 from spectralgru.errors import InputError
-from spectralgru.sampling.music import TIMINGS, Timing, sounding, to_midi
+from spectralgru.pipeline.corpora import CORPORA, midi, pianoroll
+from spectralgru.pipeline.sampling.music import TIMINGS, Timing, sounding, to_midi
 
 MUSIC = [corpus for corpus in CORPORA if corpus != "ptb"]
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matrices import updates
 
-from spectralgru import projection
-from spectralgru.kernels import subspace
-from spectralgru.projection import SpectralProjection
+from spectralgru.projection import subspace
+from spectralgru.projection import tracked as projection
+from spectralgru.projection.tracked import SpectralProjection
 
 BOUNDS = (0.6, 1.2, 1.8)
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 import tiny
-from spectralgru.corpora.dataset import load
 from spectralgru.errors import InputError
 from spectralgru.training.batches import evaluation_stream, training_stream
+from spectralgru.training.data.dataset import load
 from spectralgru.training.distributed import Ranks
-from spectralgru.training.replicas import Engine
+from spectralgru.training.engine import Engine
 from spectralgru.training.settings import ModelSettings
 
 CPU = torch.device("cpu")

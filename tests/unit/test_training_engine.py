@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 import tiny
-from spectralgru.corpora.dataset import Corpus, load
-from spectralgru.models import initial_weights
 from spectralgru.training.batches import Chunk, evaluation_stream, training_stream
-from spectralgru.training.data import width
+from spectralgru.training.data.dataset import Corpus, load
+from spectralgru.training.data.loading import width
+from spectralgru.training.engine import Engine
 from spectralgru.training.evaluate import evaluate
-from spectralgru.training.replicas import Engine
+from spectralgru.training.models import initial_weights
 from spectralgru.training.settings import ModelSettings, Replica
 
 CPU = torch.device("cpu")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import tiny
-from spectralgru import cli
-from spectralgru.corpora.baselines import unigram_loss
-from spectralgru.corpora.dataset import load
 from spectralgru.errors import InputError
+from spectralgru.pipeline import cli
 from spectralgru.training.__main__ import main
+from spectralgru.training.data.baselines import unigram_loss
+from spectralgru.training.data.dataset import load
 from spectralgru.training.settings import Job
 from spectralgru.training.train import train
 

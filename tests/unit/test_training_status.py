@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from spectralgru.files import write_json
-from spectralgru.params import Params, load_params
+from spectralgru.pipeline.params import Params, load_params
+from spectralgru.pipeline.status import campaign_status, describe, seconds_left
 from spectralgru.records import HISTORY_COLUMNS, run_path, write_history
-from spectralgru.status import campaign_status, describe, seconds_left
 
 ROOT = Path(__file__).parents[2]
 

@@ -148,8 +148,8 @@ def test_training_depends_on_the_sources_of_a_runs_key():
     sources = {f"src/spectralgru/{pattern.split('/*')[0]}" for pattern in SOURCES}
     assert sorted(listed) == sorted(sources | {"data/prepared"})
     # DVC depends on all that is below a folder, the key of a run on its sources alone.
-    for folder in (ROOT / "src/spectralgru").glob("training/*"):
-        assert folder.name == "__pycache__" or folder.suffix == ".py"
+    for folder in (ROOT / "src/spectralgru").rglob("training/**/*"):
+        assert folder.is_dir() or folder.suffix in (".py", ".pyc")
 
 
 def test_repro_makes_everything_and_again_nothing(first):

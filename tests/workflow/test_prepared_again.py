@@ -3,7 +3,7 @@
 import json
 import os
 
-from spectralgru.corpora.recipe import RECIPE
+from spectralgru.pipeline.corpora.recipe import RECIPE
 
 
 def test_a_corpus_of_another_recipe_is_prepared_again(project):

@@ -7,15 +7,15 @@ import yaml
 
 from snakemake.exceptions import WorkflowError
 
-from spectralgru.corpora.recipe import FILE as RECIPE
+from spectralgru.pipeline.corpora.recipe import FILE as RECIPE
 from spectralgru.errors import InputError
-from spectralgru.experiments.base import chosen_parts
-from spectralgru.experiments.freshness import settle_experiments
-from spectralgru.freshness import settle
-from spectralgru.params import parse_params
-from spectralgru.provenance import WRITTEN
+from spectralgru.pipeline.experiments.base import chosen_parts
+from spectralgru.pipeline.experiments.dates import settle_experiments
+from spectralgru.pipeline.dates import settle
+from spectralgru.pipeline.params import parse_params
+from spectralgru.pipeline.provenance.record import WRITTEN
 from spectralgru.records import setting_name
-from spectralgru.results.names import FIGURE_NAMES, NUMBERS, table_names
+from spectralgru.pipeline.results.names import FIGURE_NAMES, NUMBERS, table_names
 
 OVERRIDABLE = ("scale", "corpora", "experiments")
 

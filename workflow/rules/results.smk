@@ -1,4 +1,4 @@
-from spectralgru.results.names import CLAIMS, REPORT
+from spectralgru.pipeline.results.names import CLAIMS, REPORT
 
 
 rule write_tables:

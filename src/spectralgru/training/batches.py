@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectralgru.corpora.dataset import Corpus, Split, Words
+from spectralgru.training.data.dataset import Corpus, Split, Words
 
 
 @dataclass(frozen=True)

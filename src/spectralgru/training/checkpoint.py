@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import torch
 
 from spectralgru.files import atomic_path
-from spectralgru.locks import locked
+from spectralgru.training.locks import locked
 
 DIGEST_BYTES = 32
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from spectralgru.kernels import native
+from spectralgru.recurrent import native
 
 
 def versions() -> dict[str, str]:

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from spectralgru.models import Kind, ReplicatedModel
 from spectralgru.training.batches import NoteStream, WordStream
 from spectralgru.training.distributed import ALONE, Ranks
+from spectralgru.training.models import Kind, ReplicatedModel
 
 
 @torch.no_grad()

@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 
 from spectralgru.errors import InputError, RunError
-from spectralgru.gpus import gpu_slots
 from spectralgru.records import Run
 from spectralgru.training.distributed import device_seen, die_with_parent
+from spectralgru.training.gpus import gpu_slots
 from spectralgru.training.settings import Job
 from spectralgru.training.stopping import Preempted, stop_on_signal
 from spectralgru.training.train import CHECKPOINT_SECONDS, train

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectralgru.corpora.dataset import Corpus
-from spectralgru.models import ReplicatedModel
 from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
 from spectralgru.training.checkpoint import CheckpointStore
-from spectralgru.training.data import baseline_loss, why_nothing_learnt, width
+from spectralgru.training.data.dataset import Corpus
+from spectralgru.training.data.loading import baseline_loss, why_nothing_learnt, width
 from spectralgru.training.distributed import Ranks
+from spectralgru.training.engine import Engine
 from spectralgru.training.evaluate import evaluate, metric
+from spectralgru.training.models import ReplicatedModel
 from spectralgru.training.progress import Progress
-from spectralgru.training.replicas import Engine
+from spectralgru.training.run_writer import Writer
 from spectralgru.training.schedule import LearningRate
 from spectralgru.training.settings import Job, Replica
 from spectralgru.training.stopping import Preempted, stop_on_signal
 from spectralgru.training.trace import Trace
-from spectralgru.training.writing import Writer
 
 CHECKPOINT_SHARE = 0.02
 NOT_FINITE = "loss, gradient, update or weight not finite"

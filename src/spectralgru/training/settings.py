@@ -1,26 +1,21 @@
-"""What determines a run, as plain data: built by `spectralgru.params`, obeyed by the trainer, kept in `run.json`."""
+"""What determines a run, as plain data: built by `pipeline.params`, obeyed by the trainer, kept in `run.json`."""
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from spectralgru.files import sha256_of_all
 from spectralgru.records import Method, setting_name
+from spectralgru.resources import PACKAGE
 
 SOURCES = (
-    "gru.py",
-    "projection.py",
     "spectral.py",
-    "models.py",
-    "kernels/*.cpp",
-    "kernels/*.py",
-    "corpora/baselines.py",
-    "corpora/dataset.py",
-    "corpora/subset.py",
-    "training/*.py",
+    "projection/*.py",
+    "recurrent/*.cpp",
+    "recurrent/*.py",
+    "training/**/*.py",
 )
 
 
@@ -124,4 +119,4 @@ def job_from_dict(value: dict[str, Any]) -> Job:
 @cache
 def code_sha256() -> str:
     """Hash of the source files that decide what a training computes (not of the tables, figures or workflow)."""
-    return sha256_of_all(Path(__file__).parents[1], SOURCES)
+    return sha256_of_all(PACKAGE, SOURCES)

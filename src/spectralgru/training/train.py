@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 
-from spectralgru.corpora.dataset import load
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import write_json
 from spectralgru.records import Run, read_run, run_path
 from spectralgru.training.checkpoint import CheckpointStore
-from spectralgru.training.data import part, width
+from spectralgru.training.data.dataset import load
+from spectralgru.training.data.loading import part, width
 from spectralgru.training.distributed import ALONE, Ranks, device_seen
 from spectralgru.training.memory import check_memory
+from spectralgru.training.run_writer import Writer
 from spectralgru.training.session import Session
 from spectralgru.training.settings import Job, Replica
-from spectralgru.training.writing import Writer
 
 CHECKPOINT_SECONDS = 60.0
 

@@ -1,1 +1,0 @@
-"""Where the time goes: matrix products and the GRU's sweeps over time."""

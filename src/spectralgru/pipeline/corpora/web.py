@@ -1,0 +1,82 @@
+"""Files from the web: retried, resumed, with a progress bar on a terminal."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from tenacity import RetryCallState, Retrying, wait_exponential
+
+from spectralgru.files import sha256
+from spectralgru.pipeline.corpora.sources import RawFile, SourceError
+
+BUSY = (416, 429, 500, 502, 503, 504)  # 416: our half is longer than the file, which starts afresh
+TIMEOUT = httpx.Timeout(15, connect=4)  # seconds
+
+
+@dataclass(frozen=True)
+class Url:
+    """A file on the web. An interrupted download stays in the folder as `.partial`; the next call resumes it."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def obtain(self, file: RawFile, target: Path, folder: Path) -> None:
+        """Download the file."""
+        # The name tells addresses apart: half a file from one must not be completed by another.
+        tag = hashlib.sha256(self.url.encode()).hexdigest()[:8]
+        partial = folder / f"{file.name}.{tag}.partial"
+        resumed = partial.exists()
+        self._download(partial, file.name)
+        if resumed and sha256(partial) not in file.sha256:  # the old half was of something else
+            partial.unlink()
+            self._download(partial, file.name)
+        partial.replace(target)
+
+    def _download(self, partial: Path, name: str) -> None:
+        console = Console(stderr=True)
+        columns = TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+        try:
+            with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+                wait = wait_exponential(multiplier=0.25, max=4)
+                Retrying(retry=_worth_retrying, wait=wait, reraise=True)(_resume, self.url, partial, bar)
+        except httpx.HTTPStatusError as error:
+            raise SourceError(f"HTTP {error.response.status_code} {error.response.reason_phrase}") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SourceError(f"{error}" or type(error).__name__) from None
+
+
+def _worth_retrying(state: RetryCallState) -> bool:
+    """A broken transfer or a busy server: five attempts. No connection: two, for there may be no route at all."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, httpx.HTTPStatusError):
+        return state.attempt_number < 5 and error.response.status_code in BUSY
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return state.attempt_number < 2
+    return isinstance(error, httpx.TransportError) and state.attempt_number < 5
+
+
+def _resume(url: str, partial: Path, bar: Progress) -> None:
+    """Append to `partial` what it still lacks of `url`."""
+    have = partial.stat().st_size if partial.exists() else 0
+    # A compressed transfer would make byte ranges meaningless.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as response:
+        if response.status_code == 416:
+            partial.unlink()
+        response.raise_for_status()
+        if response.status_code != 206:
+            have = 0  # the server sends the whole file
+        length = response.headers.get("Content-Length")
+        task = bar.add_task(url, total=have + int(length) if length else None, completed=have)
+        try:
+            with partial.open("ab" if have else "wb") as output:
+                for chunk in response.iter_raw():
+                    output.write(chunk)
+                    bar.advance(task, len(chunk))
+        finally:
+            bar.remove_task(task)

@@ -1,0 +1,157 @@
+"""What an experiment is: parts that are made one by one, and a conclusion drawn from all of them.
+
+A part leaves `parts/<corpus>/<name>.json` with the key (a hash) of what determines it; the conclusion leaves tables,
+figures and, last, `summary.json`: what is asked, the answer in sentences made of the numbers, the names of the files.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+from spectralgru.errors import InputError
+from spectralgru.files import sha256_of_all, write_json
+from spectralgru.pipeline.experiments.settings import NAMES, ExperimentName
+from spectralgru.pipeline.params import Params
+from spectralgru.pipeline.provenance.record import results_sha256
+from spectralgru.pipeline.summary import is_current, write_summary
+from spectralgru.training.data.dataset import load
+
+FOLDERS = {"beyond": "remedies"}  # where the name is not the folder's
+On = TypeVar("On")  # settings of an experiment on one corpus
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of an experiment that is made, and made anew, by itself."""
+
+    corpus: str
+    name: str  # as in file names
+
+    def record(self, out: Path) -> Path:
+        """Its record in the experiment's folder."""
+        return out / "parts" / self.corpus / f"{self.name}.json"
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a part is made of and with; see `training.launch.train_in`."""
+
+    data: Path
+    out: Path  # the experiment's folder, results/<scale>/experiments/<name>
+    checkpoints: Path
+    processes: int = 1
+    gpus: int = 0
+    device: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an experiment came to; names of files in its folder."""
+
+    title: str
+    answer: Sequence[str]  # sentences
+    tables: Sequence[str]  # the HTML form of each; csv, md and tex lie beside it
+    figures: Sequence[str]  # the SVG form; pdf lies beside it
+
+
+class Question(Protocol):
+    """An experiment: a module with these functions. The workflow calls the first two whenever it plans."""
+
+    def parts(self, params: Params) -> list[Part]:
+        """All parts, of the corpora that params.yaml chooses."""
+
+    def key(self, params: Params, part: Part, data_sha256: str) -> str:
+        """Hash of everything that determines a part."""
+
+    def make(self, params: Params, part: Part, means: Means) -> dict[str, Any]:
+        """Train or measure; what it came to, with `files` (paths in the experiment's folder) if it left some."""
+
+    def conclude(self, params: Params, out: Path) -> Answer:
+        """Write tables and figures from what the parts left."""
+
+
+def question(name: ExperimentName) -> Question:
+    """The experiment of this name."""
+    return cast(
+        Question, import_module(f"spectralgru.pipeline.experiments.{FOLDERS.get(name, name)}.question")
+    )
+
+
+def available(params: Params) -> dict[ExperimentName, list[Part]]:
+    """The parts of every experiment that has settings for the scale and corpora chosen."""
+    names = (name for name in NAMES if getattr(params.section.experiments, name) is not None)
+    found = {name: question(name).parts(params) for name in names}
+    return {name: parts for name, parts in found.items() if parts}
+
+
+def chosen_parts(params: Params, name: ExperimentName) -> list[Part]:
+    """The parts of an experiment. Raises InputError if there are no settings for it or for the corpora chosen."""
+    settings = getattr(params.section.experiments, name, None)
+    if settings is None:
+        raise InputError(f"experiment {name}: {params.scale}.experiments has no settings of it; add them")
+    parts = question(name).parts(params)
+    if not parts:
+        raise InputError(
+            f"experiment {name}: no settings for {', '.join(params.chosen_corpora())} at scale {params.scale}; "
+            f"it has them for {', '.join(settings.corpora)}"
+        )
+    return parts
+
+
+def of_chosen_corpora(params: Params, corpora: Mapping[Any, On]) -> dict[str, On]:
+    """Of an experiment's settings by corpus, those of the corpora that params.yaml chooses."""
+    return {corpus: corpora[corpus] for corpus in params.chosen_corpora() if corpus in corpora}
+
+
+def make_part(params: Params, name: ExperimentName, part: Part, means: Means) -> dict[str, Any]:
+    """Make one part, unless its record says that it is made; returns the record."""
+    corpus = load(means.data / "prepared" / f"{part.corpus}.npz")
+    key = question(name).key(params, part, corpus.sha256)
+    path = part.record(means.out)
+    if not is_made(path, key, means.out):
+        write_json(path, {"key": key, **question(name).make(params, part, means)})
+    return read_record(path)
+
+
+def conclude(params: Params, name: ExperimentName, out: Path) -> dict[str, Any]:
+    """Write tables and figures, and `summary.json` last; returns what it says. All parts must be there."""
+    records = {part: read_record(part.record(out)) for part in chosen_parts(params, name)}
+    answer = question(name).conclude(params, out)
+    keys = {part: record["key"] for part, record in records.items()}
+    return write_summary(out, asdict(answer), [*answer.tables, *answer.figures], made_of(keys))
+
+
+def is_made(record: Path, key: str, out: Path) -> bool:
+    """Whether a part's record is the one of `key`, and the files it names are there."""
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        return found["key"] == key and all((out / file).exists() for file in found.get("files", ()))
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def is_concluded(out: Path, keys: Mapping[Part, str]) -> bool:
+    """Whether the summary is one of exactly these parts, by the code of today, and its files are as it left them."""
+    return is_current(out, made_of(keys))
+
+
+def made_of(keys: Mapping[Part, str]) -> dict[str, str]:
+    """What a conclusion depends on: parts and code, that of the results' tables and figures included."""
+    parts = {f"{part.corpus}/{part.name}": key for part, key in keys.items()}
+    return parts | {"code": sha256_of_all(Path(__file__).parent, ["**/*.py"]), "results": results_sha256()}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A part's record. Raises InputError if there is none."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        name = path.parents[2].name
+        raise InputError(
+            f"{path}: cannot be read ({error}); make it with `spectralgru experiment {name}`"
+        ) from None
+    return record

@@ -1,0 +1,1 @@
+"""Does a lower learning rate replace the constraint or clipping?"""

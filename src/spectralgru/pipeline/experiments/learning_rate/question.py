@@ -1,0 +1,73 @@
+"""The initial learning rate swept: does a lower one repair clipping, how wide is the range in which a method works?
+
+A part is one rate on one corpus: all methods and seeds train together, `rate-<rate>/runs/...` in the experiment's
+folder, as records like any other. One rate more trains that rate only; one method more, that method only.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from spectralgru.pipeline.experiments.base import Answer, Means, Part, of_chosen_corpora
+from spectralgru.pipeline.experiments.settings import RateSweep
+from spectralgru.pipeline.params import Params, in_order, make_job
+from spectralgru.records import run_path
+from spectralgru.training.settings import Job
+
+
+def parts(params: Params) -> list[Part]:
+    """One for each corpus and rate."""
+    return [Part(corpus, _name(r)) for corpus, sweep in _sweeps(params).items() for r in sweep.rates]
+
+
+def key(params: Params, part: Part, data_sha256: str) -> str:
+    """Hash of the keys of its runs."""
+    job = _job(params, part)
+    return hashlib.sha256("".join(job.key(r, data_sha256) for r in job.replicas).encode()).hexdigest()
+
+
+def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
+    """Train what is not trained yet."""
+    from spectralgru.training.launch import train_in
+
+    job = _job(params, part)
+    shared = (means.processes, params.parallel, means.gpus, means.device, means.threads)
+    runs = train_in(job, means.data, means.out / part.name, means.checkpoints, *shared)
+    directories = [run_path(part.name, r.corpus, r.method, r.value, r.seed) for r in runs]
+    return {"files": [(directory / "run.json").as_posix() for directory in directories]}
+
+
+def conclude(params: Params, out: Path) -> Answer:
+    """Heat maps, a table of the best rate of each method, and three sentences."""
+    from spectralgru.pipeline.experiments.learning_rate.results import Sweep, sum_up
+    from spectralgru.pipeline.results.load import load_runs
+
+    assert params.section.experiments.learning_rate is not None
+    seeds, found = params.section.experiments.learning_rate.seeds, []
+    for corpus, sweep in _sweeps(params).items():
+        settings = in_order(sweep.methods)
+        runs = {
+            rate: [f.run for f in load_runs(out / _name(rate), corpus, settings, seeds, params.scale)]
+            for rate in sweep.rates
+        }
+        found.append(Sweep(corpus, settings, runs, sweep.tolerance))
+    return sum_up(found, out)
+
+
+def _name(rate: float) -> str:
+    return f"rate-{rate:g}"
+
+
+def _sweeps(params: Params) -> dict[str, RateSweep]:
+    settings = params.section.experiments.learning_rate
+    return of_chosen_corpora(params, settings.corpora if settings else {})
+
+
+def _job(params: Params, part: Part) -> Job:
+    settings, experiment = params.section.experiments.learning_rate, params.experiment(part.corpus)
+    assert settings is not None
+    sweep = _sweeps(params)[part.corpus]
+    rate = next(rate for rate in sweep.rates if _name(rate) == part.name)
+    training = experiment.training.model_copy(update={"epochs": sweep.epochs, "learning_rate": rate})
+    experiment = experiment.model_copy(update={"training": training})
+    return make_job(part.corpus, params.scale, experiment, in_order(sweep.methods), settings.seeds)

@@ -1,0 +1,43 @@
+"""What determines a run of the plain loop, as plain data; nothing here needs torch."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from spectralgru.files import sha256_of_all
+from spectralgru.resources import PACKAGE
+from spectralgru.training.settings import Job, Replica
+
+Cell = Literal["GRU", "LSTM", "paper"]  # torch.nn's, or the paper's GRU
+Optimizer = Literal["SGD", "Adam"]
+
+SOURCES = (
+    "constraint.py",
+    "pipeline/experiments/plain_loop/*.py",
+    "pipeline/experiments/remedies/baselines.py",
+)
+
+
+@dataclass(frozen=True)
+class PlainJob(Job):
+    """A job for the plain loop, which trains its runs one after the other."""
+
+    cell: Cell = "GRU"
+    optimizer: Optimizer = "SGD"
+    clip: float | None = None  # threshold of clipping on top of the method
+
+    def settings(self) -> dict[str, Any]:
+        """What the runs share, as JSON-ready data."""
+        loop = {"loop": "plain", "cell": self.cell, "optimizer": self.optimizer, "clip": self.clip}
+        return super().settings() | loop
+
+    def key(self, replica: Replica, data_sha256: str) -> str:
+        """Hash of everything that determines the run of `replica`: settings, data and code."""
+        determined = super().key(replica, data_sha256) + _code_sha256()
+        return hashlib.sha256(determined.encode()).hexdigest()
+
+
+@cache
+def _code_sha256() -> str:
+    return sha256_of_all(PACKAGE, SOURCES)

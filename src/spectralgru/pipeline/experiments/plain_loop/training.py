@@ -1,0 +1,192 @@
+"""A run of the plain loop from its first step to its record: schedule, scores and failures as the engine's."""
+
+import copy
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
+from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, evaluate, step
+from spectralgru.pipeline.experiments.remedies.baselines import OPTIMIZERS, rule
+from spectralgru.records import Run, read_run
+from spectralgru.spectral import jacobian_at_origin, spectral_radius
+from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
+from spectralgru.training.data.dataset import Corpus
+from spectralgru.training.data.loading import baseline_loss, part, why_nothing_learnt
+from spectralgru.training.engine import LONGEST_UPDATE
+from spectralgru.training.evaluate import metric
+from spectralgru.training.progress import Progress
+from spectralgru.training.run_writer import Writer
+from spectralgru.training.schedule import LearningRate
+from spectralgru.training.session import NOT_FINITE
+from spectralgru.training.settings import Replica
+from spectralgru.training.trace import Trace
+from spectralgru.training.train import is_finished
+
+NAN = float("nan")
+
+
+def train(job: PlainJob, replica: Replica, corpus: Corpus, root: Path) -> Run:
+    """Train one run on the CPU and write its run directory below `root`; a finished one is left as it is.
+
+    There are no checkpoints: a run that is broken off begins anew.
+    """
+    writer = Writer(job, root, {replica: job.key(replica, corpus.sha256)}, corpus, torch.device("cpu"))
+    directory = writer.directory(replica)
+    if not is_finished(directory, writer.keys[replica]):
+        _PlainRun(job, replica, part(corpus, job.data), writer).run()
+    return read_run(directory)
+
+
+class _PlainRun:
+    """A run under way. The trace has sigma_1 of each interval's last step, where the engine sees every step."""
+
+    def __init__(self, job: PlainJob, replica: Replica, corpus: Corpus, writer: Writer) -> None:
+        torch.manual_seed(replica.seed)
+        self.job, self.replica, self.corpus, self.writer = job, replica, corpus, writer
+        self.begin = time.monotonic()
+        self.model = PlainModel(corpus, job.model, replica.seed, job.cell)
+        self.rule = rule(self.model, replica.method, replica.value, job.clip)
+        self.optimizer = OPTIMIZERS[job.optimizer](self.model.parameters(), lr=replica.learning_rate)
+        rate = LearningRate(job.training.schedule, replica.learning_rate)
+        self.progress = Progress(replica, rate, _weights(self.model), _spectrum(self.model))
+        total = job.training.epochs * len(self._stream(1))
+        self.trace = Trace(1, job.training.trace_every, total, torch.device("cpu"))
+        self.steps = 0
+
+    def _stream(self, epoch: int) -> WordStream | NoteStream:
+        t = self.job.training
+        return training_stream(
+            self.corpus, [self.replica.seed], epoch, t.batch_size, t.bptt_steps, torch.device("cpu")
+        )
+
+    def _held_out(self, split: Any) -> float:
+        t = self.job.training
+        stream = evaluation_stream(self.corpus, split, t.batch_size, t.bptt_steps, torch.device("cpu"))
+        return evaluate(self.model, stream)
+
+    def run(self) -> None:
+        """Epochs until the run has ended, then its record."""
+        diverged, more, best = None, True, self.model.state_dict()
+        while more and diverged is None:
+            epoch = len(self.progress.history) + 1
+            row, diverged = self._epoch(epoch)
+            if diverged is None:
+                more = (
+                    self.progress.finish_epoch(row, _weights(self.model)) and epoch < self.job.training.epochs
+                )
+                if self.progress.best_epoch == epoch:
+                    best = copy.deepcopy(self.model.state_dict())
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.progress.rate.rate
+                self.writer.write_history(self.progress)
+        self._write(diverged, best)
+
+    def _epoch(self, epoch: int) -> tuple[dict[str, float], dict[str, Any] | None]:
+        """Its row of the history, or why the run has diverged."""
+        stream, state = self._stream(epoch), self.model.initial_state(self.job.training.batch_size)
+        begin, losses, norms = time.monotonic(), [], []
+        for index in range(len(stream)):
+            loss, norm, state = step(self.model, self.optimizer, self.rule, stream.chunk(index), state)
+            self.steps += 1
+            losses.append(float(loss))
+            norms.append(float(norm))
+            if not math.isfinite(losses[-1] + norms[-1]) or self._is_lost(norms[-1]):
+                return {}, self._end(epoch, norm, NOT_FINITE)
+            due = self.trace.due(self.steps)
+            sigma, radius = self._spectral() if due else (torch.zeros(1), torch.zeros(1))
+            self.trace.add(norm[None], sigma)
+            if due:
+                self.trace.close(self.steps, epoch, radius)
+                if not sigma.isfinite():
+                    return {}, self._end(epoch, norm, NOT_FINITE)
+        valid_loss = self._held_out("valid")
+        if not math.isfinite(valid_loss):
+            return {}, self._end(epoch, norm, "validation loss not finite")
+        sigma, radius = self._spectral()
+        return {
+            "epoch": epoch,
+            "learning_rate": self.progress.rate.rate,
+            "train_loss": sum(losses) / float(stream.counts.sum()),
+            "valid_loss": valid_loss,
+            "valid_metric": metric(self.corpus.kind, valid_loss),
+            "grad_norm_mean": sum(norms) / len(norms),
+            "grad_norm_max": max(norms),
+            "sigma_max": float(sigma),
+            "saturated": NAN,
+            "spectral_radius": float(radius),
+            "projections_done": NAN,
+            "projections_skipped": NAN,
+            "seconds": time.monotonic() - begin,
+        }, None
+
+    def _is_lost(self, norm: float) -> bool:
+        update = self.progress.rate.rate * min(norm, self.rule.threshold)
+        return self.job.optimizer == "SGD" and update >= LONGEST_UPDATE
+
+    def _end(self, epoch: int, norm: Tensor, reason: str) -> dict[str, Any]:
+        if not self.trace.rows[0] or self.trace.rows[0][-1]["step"] < self.steps:
+            sigma, radius = self._spectral()
+            self.trace.add(norm[None], sigma)
+            self.trace.close(self.steps, epoch, radius)
+        return {"epoch": epoch, "step": self.steps, "reason": reason}
+
+    @torch.no_grad()
+    def _spectral(self) -> tuple[Tensor, Tensor]:
+        """sigma_1(W_hh) and |lambda_1(J)|, largest over layers, [1] each; NaN where not finite.
+
+        Without biases an LSTM's J is the same function of W_hg: docs/engine.md.
+        """
+        self._refresh()
+        weights = torch.stack([self.model.recurrent(layer) for layer in range(self.model.num_layers)])
+        if not weights.isfinite().all():
+            return torch.full((1,), NAN), torch.full((1,), NAN)
+        sigma = torch.linalg.matrix_norm(weights.double(), 2).amax()
+        return sigma[None].float(), spectral_radius(jacobian_at_origin(weights)).amax()[None]
+
+    def _refresh(self) -> None:
+        self.model.eval()  # in which no power iteration moves on
+        self.model.compute_weights()
+        self.model.train()
+
+    def _write(self, diverged: dict[str, Any] | None, best_state: dict[str, Any]) -> None:
+        best, final = self.progress.best(), self.progress.final()
+        if diverged is None and (
+            reason := why_nothing_learnt(final["valid_loss"], baseline_loss(self.corpus, "valid"))
+        ):
+            diverged = {"epoch": len(self.progress.history), "step": self.steps, "reason": reason}
+        spectrum = _spectrum(self.model)
+        if diverged is None:
+            loss = self._held_out("test")
+            final |= {"test_loss": loss, "test": metric(self.corpus.kind, loss)}
+            self.model.load_state_dict(best_state)
+            loss = self._held_out("test")
+            best |= {"test_loss": loss, "test": metric(self.corpus.kind, loss)}
+        seconds = time.monotonic() - self.begin
+        self.writer.write(self.progress, best, final, diverged, self.trace.rows[0], spectrum, seconds, 1)
+
+
+@torch.no_grad()
+def _weights(model: PlainModel) -> dict[str, np.ndarray]:
+    """Copies, named and laid out as the engine's; those of an LSTM begin with `lstm.`."""
+    stack = "lstm" if model.states == 2 else "gru"
+    tensors = {
+        "input.weight": model.input.weight if model.words else model.input.weight.T,
+        "output.weight": model.output.weight,
+        "output.bias": model.output.bias,
+    }
+    for layer in range(model.num_layers):
+        for name in (f"weight_ih_l{layer}", f"weight_hh_l{layer}"):
+            tensors[f"{stack}.{name}"] = getattr(model.rnn, name)
+    return {name: tensor.detach().numpy().copy() for name, tensor in tensors.items()}
+
+
+def _spectrum(model: PlainModel) -> list[list[float]]:
+    """Singular values of every layer's candidate in descending order; zero where it is not finite."""
+    weights = [model.recurrent(layer).nan_to_num(0, 0, 0) for layer in range(model.num_layers)]
+    return [torch.linalg.svdvals(w).tolist() for w in weights]

@@ -1,0 +1,1 @@
+"""The constraint beside other remedies for exploding gradients."""

@@ -1,0 +1,74 @@
+"""The baselines of a corpus, one a line of the table, and where their runs lie."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from spectralgru.pipeline.experiments.plain_loop.job import Cell, Optimizer
+from spectralgru.pipeline.experiments.remedies.settings import BeyondOn
+from spectralgru.records import Method
+
+COST = "cost"
+CELLS: dict[Cell, str] = {"GRU": "GRU", "LSTM": "LSTM", "paper": "GRU of the paper"}
+LABELS: dict[Method, str] = {
+    "constraint": "δ = {:g}",
+    "clipping": "clip {:g}",
+    "none": "none",
+    "spectral_norm": "spectral norm, δ = {:g}",
+    "orthogonal": "orthogonal",
+    "weight_decay": "weight decay {:g}",
+}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One line of the table."""
+
+    method: Method
+    value: float | None = None
+    cell: Cell = "GRU"
+    optimizer: Optimizer = "SGD"
+    layers: int | None = None  # None: as in the settings
+    clip: float | None = None  # threshold of clipping on top
+
+    @property
+    def name(self) -> str:
+        """As in file names: `gru-adam-constraint-0.2`, `gru-2-layers-clipping-5`."""
+        parts = [self.cell, "" if self.optimizer == "SGD" else self.optimizer]
+        parts += ["" if self.layers is None else f"{self.layers}-layers", self.method.replace("_", "-")]
+        parts += ["" if self.value is None else f"{self.value:g}"]
+        parts += ["" if self.clip is None else f"clipping-{self.clip:g}"]
+        return "-".join(part for part in parts if part).lower()
+
+    @property
+    def network(self) -> str:
+        """Network and optimiser as shown."""
+        network = CELLS[self.cell] + ("" if self.optimizer == "SGD" else f", {self.optimizer}")
+        return network + ("" if self.layers is None else f", {self.layers} layers")
+
+    @property
+    def label(self) -> str:
+        """Method as shown."""
+        clipped = "" if self.clip is None else f" and clip {self.clip:g}"
+        return LABELS[self.method].format(self.value) + clipped
+
+
+def baselines(on: BeyondOn) -> Iterator[Baseline]:
+    """All of a corpus, in the order of the table."""
+    pair: tuple[tuple[Method, float | None], ...] = (("clipping", on.threshold), ("constraint", on.delta))
+    three = (*pair, ("none", None))
+    alone: list[tuple[Method, float | None]] = [("spectral_norm", on.delta), ("orthogonal", None)]
+    alone += [("weight_decay", strength) for strength in on.decays]
+    yield from (Baseline(*method) for method in three)
+    yield Baseline("constraint", on.delta, clip=on.threshold)
+    yield from (Baseline(*method) for method in alone)
+    yield from (Baseline(*method, cell="paper") for method in pair)
+    yield from (Baseline(*method, cell="LSTM") for method in three)
+    if "Adam" in on.rates:
+        yield from (Baseline(*method, optimizer="Adam") for method in three)
+    yield from (Baseline(*method, layers=depth) for depth in on.depths for method in pair)
+
+
+def root_of(out: Path, baseline: Baseline, rate: float) -> Path:
+    """Where the runs of a baseline at one rate are, in the experiment's folder `out`."""
+    return out / baseline.name / f"rate-{rate:g}"

@@ -1,0 +1,132 @@
+"""Baselines that the paper does not have, each in the plain loop: does anything else keep training from exploding?
+
+A part is one baseline on one corpus: trained with the first seed at every rate of its optimiser, then with the other
+seeds at the rate of the best validation result; `<baseline>/rate-<rate>/runs/...` in the experiment's folder, records
+like any other. The part `cost` times a training step of every baseline, turn and turn about.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spectralgru.files import sha256
+from spectralgru.pipeline.experiments.base import Answer, Means, Part, of_chosen_corpora
+from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
+from spectralgru.pipeline.experiments.remedies.grid import COST, Baseline, baselines, root_of
+from spectralgru.pipeline.experiments.remedies.settings import Beyond, BeyondOn
+from spectralgru.pipeline.params import Params
+from spectralgru.records import Run, run_path
+from spectralgru.training.settings import DataSettings, ModelSettings, Replica, Schedule
+
+
+def parts(params: Params) -> list[Part]:
+    """One for each corpus and baseline, and one for the time that all of them take."""
+    return [
+        Part(corpus, name)
+        for corpus, on in chosen(params).items()
+        for name in (*(baseline.name for baseline in baselines(on)), COST)
+    ]
+
+
+def key(params: Params, part: Part, data_sha256: str) -> str:
+    """Hash of the keys of all runs that it may come to."""
+    on, seeds = chosen(params)[part.corpus], _settings(params).seeds
+    keys = [part.name]
+    if part.name == COST:
+        keys += [str(_settings(params).timed_steps), sha256(Path(__file__).with_name("cost.py"))]
+    for baseline in baselines(on):
+        if part.name in (COST, baseline.name):
+            made = job(params, part.corpus, baseline)
+            keys += [made.key(replica, data_sha256) for replica in _replicas(baseline, on, seeds)]
+    return hashlib.sha256("".join(keys).encode()).hexdigest()
+
+
+def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
+    """Train what is not trained yet, or time the steps."""
+    import torch
+
+    from spectralgru.pipeline.experiments.plain_loop.training import train
+    from spectralgru.pipeline.experiments.remedies.cost import seconds_per_step
+    from spectralgru.training.data.dataset import load
+
+    if means.threads is not None:
+        torch.set_num_threads(means.threads)
+    corpus = load(means.data / "prepared" / f"{part.corpus}.npz")
+    on, settings = chosen(params)[part.corpus], _settings(params)
+    if part.name == COST:
+        jobs = {b.name: (job(params, part.corpus, b), _middle(b, on)) for b in baselines(on)}
+        return {"seconds": seconds_per_step(jobs, corpus, settings.timed_steps)}
+    (baseline,) = (b for b in baselines(on) if b.name == part.name)
+    made, first = job(params, part.corpus, baseline), _replicas(baseline, on, settings.seeds[:1])
+    runs = {
+        r.learning_rate: train(made, r, corpus, root_of(means.out, baseline, r.learning_rate)) for r in first
+    }
+    rate = best_rate(runs)
+    directories = [(r, root_of(Path(), baseline, r.learning_rate)) for r in first]
+    for replica in _replicas(baseline, on, settings.seeds[1:]):
+        if replica.learning_rate == rate:
+            train(made, replica, corpus, root_of(means.out, baseline, rate))
+            directories.append((replica, root_of(Path(), baseline, rate)))
+    files = [run_path(root, part.corpus, r.method, r.value, r.seed) / "run.json" for r, root in directories]
+    return {"files": [file.as_posix() for file in files], "rate": rate}
+
+
+def best_rate(runs: Mapping[float, Run]) -> float:
+    """The rate of the best validation metric among the runs that finished; among all if none did."""
+    finished = {rate: run for rate, run in runs.items() if run.status == "finished"} or runs
+    return min(finished, key=lambda rate: finished[rate].best.get("valid", math.inf))
+
+
+def conclude(params: Params, out: Path) -> Answer:
+    """A table and sentences for each corpus."""
+    from spectralgru.pipeline.experiments.remedies.results import Field, sum_up
+
+    fields = [
+        Field(corpus, tuple(baselines(on)), tuple(_settings(params).seeds), on)
+        for corpus, on in chosen(params).items()
+    ]
+    return sum_up(fields, out)
+
+
+def chosen(params: Params) -> dict[str, BeyondOn]:
+    """The settings of the corpora that params.yaml chooses."""
+    settings = params.section.experiments.beyond
+    return of_chosen_corpora(params, settings.corpora if settings else {})
+
+
+def _settings(params: Params) -> Beyond:
+    settings = params.section.experiments.beyond
+    assert settings is not None
+    return settings
+
+
+def job(params: Params, corpus: str, baseline: Baseline) -> PlainJob:
+    """What the runs of a baseline share."""
+    on = chosen(params)[corpus]
+    model = ModelSettings(**on.model.model_dump())
+    return PlainJob(
+        corpus=corpus,
+        scale=params.scale,
+        data=DataSettings(**on.data.model_dump()),
+        model=model if baseline.layers is None else replace(model, num_layers=baseline.layers),
+        training=replace(
+            params.job(corpus, []).training, epochs=on.epochs, schedule=Schedule(**on.schedule.model_dump())
+        ),
+        replicas=(),
+        cell=baseline.cell,
+        optimizer=baseline.optimizer,
+        clip=baseline.clip,
+    )
+
+
+def _replicas(baseline: Baseline, on: BeyondOn, seeds: list[int]) -> list[Replica]:
+    rates = on.rates[baseline.optimizer]
+    return [Replica(baseline.method, baseline.value, seed, rate) for seed in seeds for rate in rates]
+
+
+def _middle(baseline: Baseline, on: BeyondOn) -> Replica:
+    replicas = _replicas(baseline, on, [0])
+    return replicas[len(replicas) // 2]

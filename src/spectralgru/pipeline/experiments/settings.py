@@ -1,0 +1,83 @@
+"""The settings of each experiment in params.yaml, `<scale>.experiments.<name>`."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, Field, PositiveInt
+
+from spectralgru.pipeline.experiments.remedies.settings import Beyond
+from spectralgru.pipeline.schema import (
+    CorpusName,
+    Data,
+    Delta,
+    Methods,
+    Model,
+    Positive,
+    Seeds,
+    Strict,
+    distinct,
+)
+
+ExperimentName = Literal["learning_rate", "cost", "beyond"]
+NAMES: tuple[ExperimentName, ...] = get_args(ExperimentName)
+SPAN = 2**7
+
+
+def _swept(rates: list[float]) -> list[float]:
+    if any(low >= high for low, high in pairwise(rates)):
+        raise ValueError("rates must ascend")
+    if any(high > 2.0001 * low for low, high in pairwise(rates)):
+        raise ValueError("no rate may be more than twice the one before")
+    if not rates or rates[-1] < 0.9999 * SPAN * rates[0]:
+        raise ValueError(f"the highest rate must be at least {SPAN} times (seven factors of two) the lowest")
+    return rates
+
+
+class RateSweep(Strict):
+    """The learning rate swept on one corpus; all else as in the corpus' settings."""
+
+    epochs: PositiveInt
+    rates: Annotated[list[Positive], AfterValidator(_swept)] = Field(description="initial learning rates")
+    methods: Methods
+    tolerance: Positive = Field(
+        0.1, description="a rate works up to so far (relative) above the best validation metric of all"
+    )
+
+
+class LearningRate(Strict):
+    """Does a lower learning rate repair clipping; how wide is each method's range of rates?"""
+
+    seeds: Seeds
+    corpora: dict[CorpusName, RateSweep]
+
+
+class CostOf(Strict):
+    """One network whose training steps are timed; batches and learning rate as in the corpus' settings."""
+
+    data: Data = Data()
+    model: Model
+    deltas: Annotated[list[Delta], Field(min_length=1), AfterValidator(distinct)]
+    warm_up: Annotated[int, Field(ge=0)] = Field(0, description="steps of training before the timed ones")
+    steps: Annotated[int, Field(ge=2)] = Field(description="steps of training that are timed, for each delta")
+
+
+class Cost(Strict):
+    """What does the constraint cost, by naive SVD, by truncated SVD and as it is done here; what does clipping?"""
+
+    corpora: dict[CorpusName, CostOf]
+
+
+class Experiments(Strict):
+    """Settings of the experiments; one that is absent cannot be run at this scale."""
+
+    learning_rate: LearningRate | None = None
+    cost: Cost | None = None
+    beyond: Beyond | None = None
+
+    def corpora(self) -> Iterator[tuple[str, str]]:
+        """Every experiment with each corpus it has settings for."""
+        for name in NAMES:
+            settings = getattr(self, name)
+            for corpus in settings.corpora if settings else ():
+                yield name, corpus

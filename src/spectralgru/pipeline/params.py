@@ -1,0 +1,240 @@
+"""The models of params.yaml: with `schema` and `experiments.settings` the only place that knows its keys."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from spectralgru.errors import InputError
+from spectralgru.pipeline.experiments.settings import ExperimentName, Experiments
+from spectralgru.pipeline.schema import CorpusName, Experiment, Methods, Seeds, Strict, distinct
+from spectralgru.records import Method, run_path
+from spectralgru.training.settings import DataSettings, Job, ModelSettings, Replica, TrainingSettings
+from spectralgru.training.settings import Schedule as ScheduleSettings
+
+Scale = Literal["quick", "paper"]
+Setting = tuple[Method, float | None]
+NOT_YAML = (yaml.YAMLError, ValueError)  # ValueError: not UTF-8, or a date that is none (2026-02-30)
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Section(Strict):
+    """One scale."""
+
+    run: Annotated[list[CorpusName], Field(min_length=1), AfterValidator(distinct)]
+    seeds: Seeds
+    settings: dict[CorpusName, Experiment]
+    experiments: Experiments = Field(Experiments(), description="settings of each experiment")
+
+
+class Params(Strict):
+    """params.yaml."""
+
+    scale: Scale = "quick"
+    corpora: Annotated[list[CorpusName] | None, BeforeValidator(_listed)] = Field(
+        None, description="one name or several, instead of the scale's own list"
+    )
+    experiments: Annotated[list[ExperimentName], BeforeValidator(_listed), AfterValidator(distinct)] = Field(
+        default_factory=list, description="questions beyond the paper's tables that `snakemake` answers too"
+    )
+    parallel: Literal["replicas", "batch"] = Field(
+        "replicas",
+        description="how a training given several processes is spread over them: runs (replicas), or every batch",
+    )
+    quick: Section
+    paper: Section
+
+    @model_validator(mode="after")
+    def _corpora_have_settings(self) -> "Params":
+        for scale, section in (("quick", self.quick), ("paper", self.paper)):
+            chosen = self.chosen_corpora() if scale == self.scale else section.run
+            for corpus in chosen:
+                if corpus not in section.settings:
+                    known = ", ".join(section.settings)
+                    raise ValueError(f"{corpus} is to run, but {scale}.settings has only {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _experiments_have_settings(self) -> "Params":
+        for name in self.experiments:
+            if getattr(self.section.experiments, name) is None:
+                raise ValueError(f"{name} is to run, but {self.scale}.experiments has no settings of it")
+        for scale, section in (("quick", self.quick), ("paper", self.paper)):
+            for experiment, corpus in section.experiments.corpora():
+                if corpus not in section.settings:
+                    raise ValueError(
+                        f"{scale}.experiments.{experiment} names {corpus}, which {scale}.settings lacks"
+                    )
+        return self
+
+    @property
+    def section(self) -> Section:
+        """The section of the chosen scale."""
+        return self.quick if self.scale == "quick" else self.paper
+
+    def chosen_corpora(self) -> list[CorpusName]:
+        """Corpora to run, in order."""
+        return self.section.run if self.corpora is None else self.corpora
+
+    def experiment(self, corpus: str) -> Experiment:
+        """The settings of a corpus at the chosen scale."""
+        for name, experiment in self.section.settings.items():
+            if name == corpus:
+                return experiment
+        known = ", ".join(self.section.settings)
+        raise InputError(
+            f"corpus {corpus!r} has no settings at scale {self.scale}; it must be one of {known}"
+        )
+
+    def settings(self, corpus: str) -> list[Setting]:
+        """Every method and value to run on a corpus, in the order of the paper's tables."""
+        return in_order(self.experiment(corpus).methods)
+
+    def run_directories(self, corpus: str) -> list[Path]:
+        """Every run of a corpus, relative to results/<scale>."""
+        return [
+            run_path(".", corpus, *setting, seed)
+            for setting in self.settings(corpus)
+            for seed in self.section.seeds
+        ]
+
+    def job(self, corpus: str, settings: Sequence[Setting], seeds: Sequence[int] | None = None) -> Job:
+        """The runs of these settings, every seed (those of the scale, or as given by hand), as one job."""
+        experiment = self.experiment(corpus)
+        seeds = self.section.seeds if seeds is None else parse_seeds(seeds)
+        return make_job(corpus, self.scale, experiment, settings, seeds)
+
+
+def in_order(methods: Methods) -> list[Setting]:
+    """Every method and value, in the order of the paper's tables."""
+    settings: list[Setting] = [("constraint", delta) for delta in methods.constraint]
+    settings += [("clipping", threshold) for threshold in methods.clipping]
+    return settings + ([("none", None)] if methods.none else [])
+
+
+def make_job(
+    corpus: str, scale: Scale, experiment: Experiment, settings: Sequence[Setting], seeds: Sequence[int]
+) -> Job:
+    """Runs that share all but method, value and seed, as the trainer takes them."""
+    training = experiment.training.model_dump()
+    training["schedule"] = ScheduleSettings(**training["schedule"])
+    rate = experiment.training.learning_rate
+    return Job(
+        corpus=corpus,
+        scale=scale,
+        data=DataSettings(**experiment.data.model_dump()),
+        model=ModelSettings(**experiment.model.model_dump()),
+        training=TrainingSettings(**training),
+        replicas=tuple(Replica(method, value, seed, rate) for method, value in settings for seed in seeds),
+    )
+
+
+def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
+    """Read and validate params.yaml; `overrides` replace top-level keys."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); run in the project's folder or name the file"
+        ) from None
+    except NOT_YAML as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must hold keys and values, found {type(values).__name__}")
+    return parse_params(values | (overrides or {}), str(path))
+
+
+def parse_params(values: dict[str, Any], source: str = "params.yaml") -> Params:
+    """Validate the content of params.yaml; the first fault becomes one line."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_explain(error)}") from None
+
+
+def parse_setting(method: str, value: float | None) -> Setting:
+    """Validate one method and its value, as given by hand."""
+    try:
+        if method == "none" and value is None:
+            return "none", None
+        if method in ("constraint", "clipping") and value is not None:
+            checked = Methods.model_validate({method: [value]})
+            return (
+                ("constraint", checked.constraint[0])
+                if method == "constraint"
+                else ("clipping", checked.clipping[0])
+            )
+    except ValidationError as error:
+        raise InputError(f"--value: {_explain(error)}") from None
+    raise InputError(
+        f"--method {method} with --value {value}: use constraint with a delta, clipping with a threshold, or none alone"
+    )
+
+
+def parse_seeds(seeds: Sequence[int]) -> list[int]:
+    """Validate seeds as given by hand."""
+    try:
+        return TypeAdapter(dict[str, Seeds]).validate_python({"--seeds": list(seeds)})["--seeds"]
+    except ValidationError as error:
+        raise InputError(_explain(error)) from None
+
+
+def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
+    """Apply `key=value` changes (`training.epochs=2`) to the settings of one corpus and validate again."""
+    values = params.model_dump(mode="json")
+    params.experiment(corpus)
+    for change in changes:
+        key, equals, text = change.partition("=")
+        node = values[params.scale]["settings"][corpus]
+        *path, last = key.split(".")
+        for name in path:
+            node = node.get(name) if isinstance(node, dict) else None
+        if not equals or not isinstance(node, dict):
+            raise InputError(
+                f"--set {change}: must be key=value with a key of the settings, e.g. training.epochs=2"
+            )
+        try:
+            node[last] = yaml.safe_load(text)
+        except NOT_YAML as error:
+            raise InputError(f"--set {change}: not valid YAML: {' '.join(str(error).split())}") from None
+    return parse_params(values, "--set")
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}; remove it or correct its name (allowed keys: workflow/schemas/params.schema.json)"
+    if first["type"] == "missing":
+        return f"key {key} is missing; add it"
+    allowed = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict):
+        return f"{key}: {allowed}"
+    if isinstance(first["input"], str) and first["type"] == "float_type" and _is_number(first["input"]):
+        return f"{key} is {first['input']!r}, text to YAML; write the number without quotes and with a point: 1.0e-4"
+    return f"{key} is {first['input']!r}: {allowed.replace('Input should', 'must')}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of params.yaml, for editors and for `snakemake`'s own validation."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}

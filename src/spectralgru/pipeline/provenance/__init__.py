@@ -1,0 +1,1 @@
+"""Where a table, figure or run comes from."""

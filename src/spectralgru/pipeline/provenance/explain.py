@@ -1,0 +1,188 @@
+"""Provenance for readers: what stands behind a table's cells, a figure's lines or a verdict, as text and as a page."""
+
+import html
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from spectralgru.errors import InputError, RunError
+from spectralgru.files import sha256
+from spectralgru.pipeline.results.load import Setting, flatten
+from spectralgru.pipeline.results.names import CLAIMS, NUMBERS
+from spectralgru.records import run_path, setting_name
+
+Record = Mapping[str, Any]  # content of provenance.json
+STYLE = """body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #111; background: #fff }
+table { border-collapse: collapse; margin-bottom: 1.5em }
+th, td { padding: .2em .7em; text-align: left; vertical-align: top }
+tr { border-top: 1px solid #ccc } code { font-size: 12px } td { overflow-wrap: anywhere }"""
+
+
+def read_record(root: Path) -> Record:
+    """Read `root/provenance.json`."""
+    path = root / "provenance.json"
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); make it with `snakemake`") from None
+    return record
+
+
+def find(record: Record, name: str) -> list[str]:
+    """Artifacts that `name` means: a path, a file name, or a name without suffix (`table1`, `ptb-trajectory`)."""
+    wanted = Path(name)
+    paths = [path for path in record["artifacts"] if wanted.as_posix().endswith(path)]
+    paths = paths or [
+        path for path in record["artifacts"] if wanted.name in (Path(path).name, Path(path).stem)
+    ]
+    if not paths:
+        known = ", ".join(dict.fromkeys(Path(path).stem for path in record["artifacts"]))
+        raise InputError(
+            f"{name}: not a table, figure or claims of scale {record['scale']}; choose from {known}"
+        )
+    return paths
+
+
+def explain(
+    root: Path,
+    record: Record,
+    paths: Sequence[str],
+    settings: Mapping[str, Sequence[Setting]],
+    seeds: Sequence[int],
+) -> Iterator[str]:
+    """Lines that lead from the artifacts `paths` to runs, commit, parameters, data, machine and versions.
+
+    Raises RunError if an artifact is not the one recorded, or a cell of a table is not what its runs say.
+    """
+    for path in paths:
+        if not (root / path).exists() or sha256(root / path) != record["artifacts"][path]["sha256"]:
+            raise RunError(f"{root / path}: not the file whose provenance is recorded; run `snakemake`")
+        yield f"{root / path}  sha256 {record['artifacts'][path]['sha256']}"
+    corpora = record["artifacts"][paths[0]]["corpora"]
+    for corpus in corpora:
+        runs = {p: run for p, run in record["runs"].items() if p.startswith(f"runs/{corpus}/")}
+        yield from (f"  {name:9} {value}" for name, value in common(record, corpus, list(runs.values())))
+        if paths[0] in CLAIMS:
+            yield from _verdicts(root, corpus, record["runs"])
+        elif paths[0].startswith("tables/"):
+            yield from _cells(root, corpus, paths[0], settings[corpus], seeds, runs)
+        else:
+            yield from _panels(root, corpus, paths[0], settings[corpus], seeds, runs)
+
+
+def common(record: Record, corpus: str, runs: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """What the runs of a corpus share: name of the thing and its value, with the number of runs where they differ."""
+    data = record["data"][corpus]
+    yield "data", f"{corpus}, sha256 {data['sha256']}"
+    for name, raw in data["raw"].items():
+        yield "source", f"{name}, sha256 {raw['sha256']}, from {raw['source']}"
+
+    def counted(values: Iterator[str]) -> str:
+        found = Counter(values)
+        return "; ".join(v if len(found) == 1 else f"{v} ({n} runs)" for v, n in found.items())
+
+    yield "commit", counted(run["git_commit"] or "unknown" for run in runs)
+    yield "machine", counted(f"{run['host']}, {run['device']}, {run['threads']} threads" for run in runs)
+    yield "versions", counted(" ".join(f"{n} {v}" for n, v in run["versions"].items()) for run in runs)
+    shared = [flatten(run["settings"]) for run in runs]
+    yield "params", counted(" ".join(f"{k}={v}" for k, v in one.items() if v is not None) for one in shared)
+
+
+def _cells(
+    root: Path, corpus: str, path: str, settings: Sequence[Setting], seeds: Sequence[int], runs: Record
+) -> Iterator[str]:
+    csv = root / "tables" / f"{Path(path).stem}.csv"
+    table = pd.read_csv(csv) if csv.exists() and csv.name not in NUMBERS else None
+    for setting in settings:
+        name = setting_name(*setting)
+        mine = {p: runs[p] for seed in seeds if (p := run_path("", corpus, *setting, seed).as_posix())}
+        good = [run for run in mine.values() if run["status"] == "finished"]
+        shown = [f"success {len(good)} of {len(mine)}"]
+        for split, word in (("valid", "validation"), ("test", "test")):
+            values = [run["best"][split] for run in good]
+            mean = statistics.fmean(values) if values else None
+            shown.append(f"{word} {_with_spread(values)}")
+            if table is not None:
+                ours = table[(table["setting"] == name) & (table["source"] == "ours")]
+                cell = ours[ours["quantity"].str.startswith(word)]["mean"].iloc[0]
+                if (mean is None) != pd.isna(cell) or (mean and abs(cell - mean) > 1e-5 * abs(mean)):
+                    raise RunError(f"{csv}: {name} shows {cell}, its runs say {mean}; run `snakemake`")
+        yield f"  {name}: {', '.join(shown)}"
+        yield from (_line(root, p, run) for p, run in mine.items())
+
+
+def _verdicts(root: Path, corpus: str, runs: Record) -> Iterator[str]:
+    for claim in json.loads((root / CLAIMS[0]).read_text(encoding="utf-8")):
+        if claim["corpus"] == corpus:
+            yield f"  {claim['id']}: {claim['verdict']}. {claim['evidence']['summary']}"
+            yield from (_line(root, path, runs[path]) for path in claim["evidence"]["runs"])
+
+
+def _panels(
+    root: Path, corpus: str, path: str, settings: Sequence[Setting], seeds: Sequence[int], runs: Record
+) -> Iterator[str]:
+    from spectralgru.pipeline.results.figures import shown
+
+    before = None
+    for setting, seed in shown(Path(path).stem.removeprefix(f"{corpus}-"), settings, seeds):
+        if setting != before:
+            yield f"  {setting_name(*setting)}"
+        before = setting
+        directory = run_path("", corpus, *setting, seed).as_posix()
+        yield _line(root, directory, runs[directory])
+
+
+def _line(root: Path, path: str, run: Record) -> str:
+    values = "".join(
+        f", {split} {run['best'][split]:.5g}" for split in ("valid", "test") if split in run["best"]
+    )
+    return f"    {root / path}  {run['status']}{values}, started {run['started']}, key {run['key'][:12]}"
+
+
+def _with_spread(values: Sequence[float]) -> str:
+    if not values:
+        return "n/a"
+    return f"{statistics.fmean(values):.5g}" + (
+        f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    )
+
+
+def to_html(record: Record) -> str:
+    """A page of its own: what the runs of each corpus share, each run, each artifact."""
+
+    def table(heads: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
+        top = "".join(f"<th>{head}</th>" for head in heads)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>\n" for row in rows
+        )
+        return f"<table>\n<tr>{top}</tr>\n{body}</table>\n"
+
+    parts = []
+    for corpus in record["data"]:
+        runs = {p: run for p, run in record["runs"].items() if p.startswith(f"runs/{corpus}/")}
+        parts.append(f"<h2>{corpus}</h2>\n" + table(("", ""), common(record, corpus, list(runs.values()))))
+        rows = (
+            (
+                p,
+                run["status"],
+                *(f"{run['best'][split]:.5g}" if split in run["best"] else "" for split in ("valid", "test")),
+                run["started"],
+                f"{run['wall_seconds']:.0f}",
+                run["git_commit"][:12],
+                run["key"][:12],
+            )
+            for p, run in runs.items()
+        )
+        parts.append(table(("run", "status", "valid", "test", "started", "seconds", "commit", "key"), rows))
+    made = ((p, ", ".join(a["corpora"]), a["sha256"]) for p, a in record["artifacts"].items())
+    parts.append("<h2>Tables, figures, claims</h2>\n" + table(("file", "runs of", "SHA-256"), made))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>Provenance, scale {record['scale']}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n"
+        f"<h1>Provenance, scale {record['scale']}</h1>\n" + "".join(parts) + "</body>\n</html>\n"
+    )

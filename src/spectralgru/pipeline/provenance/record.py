@@ -1,0 +1,138 @@
+"""Where results come from: table, figure or claims -> run directories -> commit, parameters, data, machine, versions.
+
+`results/<scale>/provenance.json` holds, beside every artifact's and run's SHA-256, what `pipeline.dates` needs
+to tell results of today's parameters and code from older ones. Nothing in it depends on when it was written.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from spectralgru.errors import InputError
+from spectralgru.files import sha256, sha256_of_all, write_json, write_text
+from spectralgru.pipeline.results.names import CLAIMS, FIGURE_NAMES, KEPT, NUMBERS, table_names
+from spectralgru.pipeline.results.paper import NAME
+from spectralgru.pipeline.summary import SUMMARY
+from spectralgru.records import read_run, run_path
+from spectralgru.resources import PACKAGE, resource
+
+Setting = tuple[str, float | None]  # method and its value
+Settings = Mapping[str, Sequence[Setting]]  # of each corpus
+
+WRITTEN = ("provenance.json", "provenance.html", "ro-crate-metadata.json", "Snakefile", "params.yaml")
+CHECKOUT = PACKAGE.parents[1]
+CODE = ("results/**/*.py", "results/**/*.html", "results/**/*.css", "provenance/*.py")
+RUN_FILES = ("history.csv", "model.safetensors", "run.json", "steps.csv")
+RECORDED = (
+    "status",
+    "best",
+    "metric",
+    "key",
+    "git_commit",
+    "data_sha256",
+    "host",
+    "device",
+    "threads",
+    "replicas",
+    "started",
+    "wall_seconds",
+    "versions",
+    "settings",
+)
+
+
+def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
+    """Every table, figure and claim, relative to `results/<scale>`, with the corpora whose runs it shows."""
+    found = {
+        f"tables/{name}.{suffix}": [corpus]
+        for corpus, name in table_names(corpora).items()
+        for suffix in ("csv", "md", "html", "tex")
+    }
+    found |= {f"tables/{name}": list(corpora) for name in NUMBERS}
+    found |= {name: list(corpora) for name in CLAIMS}
+    for corpus in corpora:
+        for name in FIGURE_NAMES:
+            found |= {f"figures/{corpus}-{name}.{suffix}": [corpus] for suffix in ("svg", "pdf")}
+    return found
+
+
+@cache
+def results_sha256() -> str:
+    """Hash of what turns runs into tables, figures, claims and the report: code, template and the paper's numbers."""
+    code, paper = sha256_of_all(PACKAGE / "pipeline", CODE), resource(NAME)
+    numbers = sha256(paper) if paper.exists() else ""
+    return hashlib.sha256(f"{code} {numbers}".encode()).hexdigest()
+
+
+def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) -> dict[str, Any]:
+    """The provenance of all tables, figures and claims below `root` (`results/<scale>`).
+
+    Raises InputError naming a run, prepared corpus or artifact that is missing, and how to make it.
+    """
+    made = artifacts(list(settings))
+    for path in made:
+        if not (root / path).exists():
+            raise InputError(f"{root / path}: missing; make it with `snakemake`")
+    return {
+        "scale": root.name,
+        "results_sha256": results_sha256(),
+        "artifacts": {path: {"sha256": sha256(root / path), "corpora": c} for path, c in made.items()},
+        "data": {corpus: _data(corpus, data) for corpus in settings},
+        "runs": {
+            run_path("", corpus, method, value, seed).as_posix(): _run(
+                run_path(root, corpus, method, value, seed)
+            )
+            for corpus, chosen in settings.items()
+            for method, value in chosen
+            for seed in seeds
+        },
+    }
+
+
+def report_made_from(root: Path) -> str:
+    """Hash of what the report shows: provenance (of tables, figures, claims, code), experiments, kept campaigns."""
+    here = sha256_of_all(root, (WRITTEN[0], f"experiments/*/{SUMMARY}", f"samples/{SUMMARY}"))
+    kept = sha256_of_all(root.parent.parent / KEPT, ("*/answer.json", "*/provenance.json", "*/*.svg"))
+    return hashlib.sha256(f"{here} {kept}".encode()).hexdigest()
+
+
+def write_provenance(
+    root: Path, settings: Settings, seeds: Sequence[int], data: Path, params: Path
+) -> list[Path]:
+    """Write the files `WRITTEN` below `root`; return their paths.
+
+    `params`: params.yaml; it and the Snakefile are copied, so that the folder is complete as a research object.
+    """
+    from spectralgru.pipeline.provenance.crate import crate
+    from spectralgru.pipeline.provenance.explain import to_html
+
+    record = collect(root, settings, seeds, data)
+    snakefiles = [path for path in (Path("Snakefile"), CHECKOUT / "Snakefile") if path.exists()]
+    if not snakefiles:
+        raise InputError("Snakefile: neither here nor beside the package; run in the project's folder")
+    for path in (snakefiles[0], params):
+        write_text(root / path.name, path.read_text(encoding="utf-8"))
+    write_text(root / "provenance.html", to_html(record))
+    write_json(root / "ro-crate-metadata.json", crate(record))
+    write_json(root / "provenance.json", record)
+    return [root / name for name in WRITTEN]
+
+
+def _data(corpus: str, data: Path) -> dict[str, Any]:
+    path = data / "prepared" / f"{corpus}.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {name: record[name] for name in ("sha256", "recipe", "raw", "licence", "counts")}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error!r}); make it with `spectralgru prepare --corpus {corpus}`"
+        ) from None
+
+
+def _run(directory: Path) -> dict[str, Any]:
+    run = read_run(directory)
+    files = {name: sha256(directory / name) for name in RUN_FILES if (directory / name).exists()}
+    return {name: getattr(run, name) for name in RECORDED} | {"files": files}

@@ -1,0 +1,79 @@
+"""Claims about what every finite record of a constrained run must show: the bound on sigma_1, the stable origin."""
+
+import numpy as np
+
+from spectralgru.pipeline.results.claims.claim import Claim, Runs, of_method, paths
+from spectralgru.pipeline.results.paper import PaperTable
+
+ROUNDING = 1e-6  # relative, of float32
+NOT_FINITE = (
+    "A record that is not finite is of an interval in which the run overflowed: it says nothing of the bound. Whether "
+    "constrained training diverges is a claim of its own."
+)
+
+
+def sigma_within_bound(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
+    """sigma_1(W_hh) <= 2 - delta in every finite record."""
+    return _every_record(
+        corpus,
+        runs,
+        id="singular-values-within-bound",
+        statement="Under the constraint sigma_1(W_hh) <= 2 - delta after every step.",
+        column="sigma_max",
+        unstable=False,
+        note="Each record is the largest value of its interval, and every step was looked at; "
+        f"{ROUNDING:g} (relative) is allowed for rounding.",
+    )
+
+
+def origin_stays_stable(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
+    """|lambda_1(J)| < 1 in every finite record."""
+    return _every_record(
+        corpus,
+        runs,
+        id="origin-stays-stable",
+        statement="Under the constraint the spectral radius of the Jacobian at the origin stays below 1.",
+        column="spectral_radius",
+        unstable=True,
+        note="The spectral radius was measured at the last step of each interval; that it is below 1 in between "
+        "follows from the bound on sigma_1.",
+    )
+
+
+def _every_record(
+    corpus: str, runs: Runs, *, id: str, statement: str, column: str, unstable: bool, note: str
+) -> Claim:
+    mine = of_method(runs, "constraint")
+    deltas = {}
+    n = broken = lost = 0
+    for setting, items in runs.items():
+        if setting[0] != "constraint":
+            continue
+        recorded = np.concatenate([item.steps[column].to_numpy(dtype=float) for item in items])
+        values = recorded[np.isfinite(recorded)]
+        overflowed = len(recorded) - len(values)
+        bound = 2 - (setting[1] or 0)
+        within = values < 1 if unstable else values <= bound * (1 + ROUNDING)
+        n, broken, lost = n + len(values), broken + int((~within).sum()), lost + overflowed
+        deltas[f"{setting[1]:g}"] = {
+            "largest": float(values.max()) if len(values) else None,
+            "bound": 1 if unstable else bound,
+            "records": len(values),
+            "not_finite": overflowed,
+        }
+    what = "a spectral radius of 1 or more" if unstable else "sigma_1 above 2 - delta"
+    apart = f" {lost:,} more, of runs that overflowed, are not finite and decide nothing." if lost else ""
+    return Claim(
+        id=id,
+        statement=statement,
+        provenance="S",
+        corpus=corpus,
+        verdict="undecided" if not n else "fails" if broken else "holds",
+        summary=f"{broken:,} of {n:,} records of {len(mine)} constrained runs show {what}.{apart}",
+        test="comparison of every finite record",
+        statistic=broken,
+        n=n,
+        numbers={"deltas": deltas},
+        notes=(note, NOT_FINITE),
+        runs=paths(mine),
+    )

@@ -1,0 +1,209 @@
+"""Claims about where the gradient bursts: at a spectral radius above 1, where the origin loses its stability.
+
+Successive records of a run depend on one another, so no test here takes them for independent: chance is what remains
+when a run's bursts are shifted around against its spectral radius, or when whole runs are the units.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest, fisher_exact, spearmanr, wilcoxon
+
+from spectralgru.pipeline.results.claims.claim import ALPHA, Claim, Runs, Verdict, decide, of_method, paths
+from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.results.paper import PaperTable
+
+FACTOR = 3.0  # a burst is a gradient norm this many times its level so far
+FACTORS = (2.0, FACTOR, 5.0)  # shown, so that a reader sees what the choice does
+LEVEL_RECORDS = 15  # the level: median of so many records before, bursts left out
+FIRST_RECORDS = 5  # without which there is no level
+MIN_RUNS = 3  # runs that cross 1
+SHIFTS = 9999
+BURST = (
+    "A burst is a record whose gradient norm (before clipping, largest of its interval) is not finite or exceeds "
+    f"{FACTOR:g} times its level, the median of the last {LEVEL_RECORDS} records before it that were no bursts. A "
+    "record lies above 1 when the spectral radius is at least 1 at its interval's start or end. Runs that never "
+    "cross 1 say nothing here and are left out."
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The records of a run that have a level to be compared with, in order."""
+
+    item: RunFiles
+    radius: Any  # larger of the spectral radii at the interval's start and end
+    strength: Any  # gradient norm over its level; infinite where it is not finite
+    burst: Any  # whether it is a burst
+
+    @property
+    def above(self) -> Any:
+        """Whether the origin is unstable."""
+        return self.radius >= 1
+
+    @property
+    def crosses(self) -> bool:
+        """Whether there are records on both sides of 1."""
+        return bool(self.above.any() and not self.above.all())
+
+    @property
+    def counts(self) -> list[list[int]]:
+        """Bursts and others: above 1, then below."""
+        return [
+            [int((side & self.burst).sum()), int((side & ~self.burst).sum())]
+            for side in (self.above, ~self.above)
+        ]
+
+    @property
+    def onsets(self) -> tuple[int, int]:
+        """Bursts that follow a record that is none: above 1, then below."""
+        first = self.burst & ~np.concatenate([[False], self.burst[:-1]])
+        return int((first & self.above).sum()), int((first & ~self.above).sum())
+
+
+def bursts_above_one(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
+    """In clipped and unconstrained runs, bursts are more frequent above 1 than below, and start there."""
+    traces = crossing(runs, FACTOR)
+    claim: dict[str, Any] = {
+        "id": "bursts-where-radius-crosses-one",
+        "statement": "Without the constraint the gradient bursts where the spectral radius of the Jacobian at the "
+        "origin crosses 1.",
+        "provenance": "S",
+        "corpus": corpus,
+        "test": f"excess of bursts above 1, {SHIFTS:,} circular shifts within runs",
+        "n": len(traces),
+    }
+    total = len(of_method(runs, "clipping", "none"))
+    if len(traces) < MIN_RUNS:
+        text = f"{len(traces)} of {total} clipped and unconstrained runs cross 1; {MIN_RUNS} are the least."
+        return Claim(**claim, verdict="undecided", summary=text, notes=(BURST,))
+    excess, more = _shift_test(traces)
+    started = np.sum([trace.onsets for trace in traces], axis=0)
+    below = (
+        binomtest(int(started[1]), int(started.sum()), 0.5, alternative="greater").pvalue
+        if started.any()
+        else 1.0
+    )
+    counts = np.sum([trace.counts for trace in traces], axis=0)
+    sums = counts.sum(axis=1)
+    return Claim(
+        **claim,
+        verdict=_verdict(more, below),
+        summary=f"In the {len(traces)} of {total} clipped and unconstrained runs that cross 1, {counts[0, 0]} of "
+        f"{sums[0]} records above 1 are bursts and {counts[1, 0]} of {sums[1]} below; {started[0]} bursts start above "
+        f"1 and {started[1]} below.",
+        statistic=excess,
+        p_value=more,
+        numbers={
+            "starts_above_below": started.tolist(),
+            "p_most_start_below": below,
+            "by_factor": {f"{factor:g}": _by_factor(runs, factor) for factor in FACTORS},
+            "by_run": {paths([trace.item])[0]: _of_run(trace) for trace in traces},
+        },
+        notes=(
+            BURST,
+            "The claim holds when bursts are more frequent above 1 than chance shifts give, fails when most start "
+            "below (binomial test), and is undecided when both or neither are so. Fisher's test of each run, in "
+            "claims.json, takes records for independent. Nothing here tells cause from effect: a burst can also "
+            "throw the weights beyond 1.",
+        ),
+        runs=paths(trace.item for trace in traces),
+    )
+
+
+def gradient_follows_radius(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
+    """In clipped and unconstrained runs that cross 1, the gradient's strength is rank-correlated with the radius."""
+    traces = crossing(runs, FACTOR)
+    found = {
+        paths([trace.item])[0]: float(spearmanr(trace.radius, trace.strength).statistic)
+        for trace in traces
+        if len(np.unique(trace.strength)) > 1
+    }
+    rhos = np.array(list(found.values()))
+    claim: dict[str, Any] = {
+        "id": "gradient-rises-with-radius",
+        "statement": "Without the constraint the gradient rises with the spectral radius.",
+        "provenance": "S",
+        "corpus": corpus,
+        "test": "Wilcoxon signed-rank test over runs of Spearman's rank correlation within each",
+        "n": len(rhos),
+    }
+    if len(rhos) < MIN_RUNS:
+        text = f"{len(rhos)} clipped and unconstrained runs cross 1; {MIN_RUNS} are the least."
+        return Claim(**claim, verdict="undecided", summary=text)
+    rises, falls = (wilcoxon(rhos, alternative=side) for side in ("greater", "less"))
+    return Claim(
+        **claim,
+        verdict=decide(rises.pvalue, falls.pvalue),
+        summary=f"Rank correlation of spectral radius and gradient norm (over its level so far) in the {len(rhos)} "
+        f"runs that cross 1: median {np.median(rhos):+.2f}, from {rhos.min():+.2f} to {rhos.max():+.2f}.",
+        statistic=rises.statistic,
+        p_value=rises.pvalue,
+        numbers={"spearman": found},
+        notes=(
+            "The level is the median of the records before, without bursts: the gradient's slow drift, which "
+            "follows training rather than the radius, is divided out.",
+        ),
+        runs=paths(trace.item for trace in traces),
+    )
+
+
+def crossing(runs: Runs, factor: float) -> list[Trace]:
+    """Clipped and unconstrained runs with records on both sides of 1."""
+    traces = (trace_of(item, factor) for item in of_method(runs, "clipping", "none"))
+    return [trace for trace in traces if trace.crosses]
+
+
+def trace_of(item: RunFiles, factor: float) -> Trace:
+    """The trace of a run, its bursts by `factor`."""
+    norms = item.steps["grad_norm"].to_numpy(dtype=float)
+    ends = item.steps["spectral_radius"].to_numpy(dtype=float)
+    radius = np.fmax(ends, np.concatenate([ends[:1], ends[:-1]]))
+    strength = np.full(len(norms), np.nan)
+    level: list[float] = []
+    for i, norm in enumerate(norms):
+        if len(level) >= FIRST_RECORDS:
+            strength[i] = norm / np.median(level[-LEVEL_RECORDS:]) if np.isfinite(norm) else np.inf
+        if np.isfinite(norm) and not strength[i] > factor:
+            level.append(norm)
+    known = ~np.isnan(strength) & ~np.isnan(radius)
+    return Trace(item, radius[known], strength[known], strength[known] > factor)
+
+
+def _shift_test(traces: list[Trace]) -> tuple[float, float]:
+    """Bursts above 1 beyond those that equal rates would give, and how often shifted bursts show as many."""
+    random = np.random.default_rng(0)
+    observed, chance = 0.0, np.zeros(SHIFTS)
+    for trace in traces:
+        shifted = np.array([(trace.above & np.roll(trace.burst, k)).sum() for k in range(len(trace.burst))])
+        excess = shifted - trace.above.mean() * trace.burst.sum()
+        observed += float(excess[0])
+        chance += excess[random.integers(0, len(excess), SHIFTS)]
+    # Sums in another order differ by rounding.
+    more = (1 + int((chance >= observed - 1e-9).sum())) / (SHIFTS + 1)
+    return observed, more
+
+
+def _verdict(more: float, below: float) -> Verdict:
+    if (more < ALPHA) == (below < ALPHA):
+        return "undecided"  # neither, or each against the other
+    return decide(more, below)
+
+
+def _by_factor(runs: Runs, factor: float) -> dict[str, Any]:
+    traces = crossing(runs, factor)
+    above, below = np.sum([trace.counts for trace in traces], axis=0)
+    return {"bursts_above": int(above[0]), "bursts_below": int(below[0]), "p_value": _shift_test(traces)[1]}
+
+
+def _of_run(trace: Trace) -> dict[str, Any]:
+    (a, b), (c, d) = trace.counts
+    p = fisher_exact([[a, b], [c, d]], alternative="greater").pvalue
+    return {
+        "bursts_above": a,
+        "records_above": a + b,
+        "bursts_below": c,
+        "records_below": c + d,
+        "fisher_p": p,
+    }

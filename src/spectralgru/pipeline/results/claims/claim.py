@@ -1,0 +1,92 @@
+"""A claim of the paper, checked on run records, and the one rule by which every verdict is given."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, Literal
+
+from spectralgru.pipeline.results.load import RunFiles, Setting
+from spectralgru.records import run_path
+
+Verdict = Literal["holds", "fails", "undecided"]
+Runs = Mapping[Setting, list[RunFiles]]  # of one corpus: one list per setting, in the order of the seeds
+
+ALPHA = 0.05
+RULES = (
+    f"Every test is one-sided, at the level {ALPHA:g}. A claim holds where the test for it is significant, fails where "
+    "the test for its opposite is, or where a record contradicts a claim about every record; otherwise, and "
+    "wherever runs are missing or too few, it is undecided. Levels are not corrected for the number of claims: of "
+    "twenty true opposites, one would be taken for a finding. Runs are of this scale and corpus, and so are verdicts."
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper, what came of it on one corpus, and why."""
+
+    id: str
+    statement: str
+    provenance: str  # mark of the sentence: S quoted, U recalled
+    corpus: str
+    verdict: Verdict
+    summary: str  # what was found, in a sentence with numbers
+    test: str = ""
+    statistic: float | None = None
+    p_value: float | None = None  # of the test for the claim
+    n: int = 0  # what the test counts: runs, settings, intervals; the summary says which
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()  # run directories, relative to results/<scale>
+
+    def record(self) -> dict[str, Any]:
+        """As in claims.json."""
+        evidence = {
+            "summary": self.summary,
+            "test": self.test,
+            "statistic": self.statistic,
+            "p_value": self.p_value,
+            "n": self.n,
+            "numbers": self.numbers,
+            "notes": list(self.notes),
+            "runs": list(self.runs),
+        }
+        heads = ("id", "statement", "provenance", "corpus", "verdict")
+        record: dict[str, Any] = _plain(
+            {name: getattr(self, name) for name in heads} | {"evidence": evidence}
+        )
+        return record
+
+
+def decide(p_for: float, p_against: float) -> Verdict:
+    """The verdict of two one-sided p-values: for the claim and for its opposite."""
+    if p_for < ALPHA:
+        return "holds"
+    return "fails" if p_against < ALPHA else "undecided"
+
+
+def percent(share: float) -> str:
+    """`82 %`."""
+    return f"{100 * share:.0f} %"
+
+
+def of_method(runs: Runs, *methods: str) -> list[RunFiles]:
+    """The runs of some methods, in order."""
+    return [item for setting, items in runs.items() if setting[0] in methods for item in items]
+
+
+def paths(items: Iterable[RunFiles]) -> tuple[str, ...]:
+    """Run directories relative to results/<scale>."""
+    runs = (item.run for item in items)
+    return tuple(run_path("", r.corpus, r.method, r.value, r.seed).as_posix() for r in runs)
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: numbers of numpy as Python's, rounded to six digits, none where there is no number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, str | bool | int) or value is None:
+        return value
+    number = float(value)
+    return float(f"{number:.6g}") if isfinite(number) else None

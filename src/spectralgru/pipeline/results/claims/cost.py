@@ -1,0 +1,85 @@
+"""The claim about cost: seconds an epoch under the constraint against clipping."""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from spectralgru.pipeline.results.claims.claim import Claim, Runs, decide, of_method, paths, percent
+from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.results.paper import PaperTable
+
+MARGIN = 0.05  # "no more" allows this much: timings on a machine in use tell no finer
+# Clipping costs the same at every threshold: settings further apart than this were timed under disturbance.
+DISTURBED = 0.15
+
+
+def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
+    """Seconds an epoch, one number a setting, compared as a ratio."""
+    mine = of_method(runs, "constraint", "clipping")
+    seconds = {setting: _seconds(items) for setting, items in runs.items() if setting[0] != "none"}
+    ours, theirs = (
+        np.array([s for setting, s in seconds.items() if setting[0] == method and s])
+        for method in ("constraint", "clipping")
+    )
+    claim: dict[str, Any] = {
+        "id": "constraint-costs-no-more",
+        "statement": "The constraint costs no more than clipping.",
+        "provenance": "U",
+        "corpus": corpus,
+        "test": f"Welch's t test of log seconds an epoch over settings, margin {percent(MARGIN)}",
+        "n": len(ours) + len(theirs),
+        "numbers": {"seconds_per_epoch": {f"{m} {v:g}": s for (m, v), s in seconds.items() if v is not None}},
+        "notes": (
+            "Seconds of training and validation an epoch, median over the epochs of all runs of a setting, which "
+            "are trained together. The machine was shared with other programs and with other settings' trainings; "
+            "a benchmark by itself (`make bench`) tells finer.",
+        ),
+        "runs": paths(mine),
+    }
+    if reason := _not_comparable(mine, ours, theirs):
+        return Claim(**claim, verdict="undecided", summary=reason)
+    a, b = np.log(ours), np.log(theirs)
+    variances = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    error = float(np.sqrt(sum(variances)))
+    freedom = error**4 / (variances[0] ** 2 / (len(a) - 1) + variances[1] ** 2 / (len(b) - 1))
+    difference = float(a.mean() - b.mean())
+    statistic = (difference - np.log1p(MARGIN)) / error
+    low, high = np.exp(difference + student.ppf([0.025, 0.975], freedom) * error)
+    claim["numbers"] |= {"ratio": np.exp(difference), "ratio_95": [low, high]}
+    return Claim(
+        **claim,
+        verdict=decide(student.cdf(statistic, freedom), student.sf(statistic, freedom)),
+        summary=f"An epoch under the constraint takes {np.exp(difference):.2f} times as long as under clipping "
+        f"(95 % interval {low:.2f} to {high:.2f}; {np.exp(a.mean()):.3g} s against {np.exp(b.mean()):.3g} s).",
+        statistic=statistic,
+        p_value=student.cdf(statistic, freedom),
+    )
+
+
+def _not_comparable(mine: list[RunFiles], ours: Any, theirs: Any) -> str:
+    """Why the timings say nothing, or nothing."""
+    if min(len(ours), len(theirs)) < 2:
+        return "Two timed settings of each method are the least that can be compared."
+    places = {(i.run.host, i.run.device, i.run.threads) for i in mine}
+    if len(places) > 1:
+        return f"The runs were timed in {len(places)} different places (host, device, threads)."
+    seeds = len({item.run.seed for item in mine})
+    if any(item.run.replicas > seeds for item in mine):
+        return "Runs of several settings were trained together and share their time."
+    spread = theirs.max() / theirs.min() - 1
+    if spread > DISTURBED:
+        return (
+            f"Timings are too uneven: clipping, which costs the same at every threshold, differs by {percent(spread)} "
+            "between thresholds; the machine had other work."
+        )
+    if np.ptp(ours) == np.ptp(theirs) == 0:
+        return "The timings do not vary at all, so that no error can be given."
+    return ""
+
+
+def _seconds(items: list[RunFiles]) -> float | None:
+    """Median over epochs in which every run of the setting went on."""
+    epochs = min(len(item.history) for item in items)
+    times = [item.history["seconds"].to_numpy()[:epochs] for item in items]
+    return float(np.median(np.concatenate(times))) if epochs else None

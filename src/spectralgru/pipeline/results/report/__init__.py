@@ -1,0 +1,98 @@
+"""`results/<scale>/report.html`: the page a reader opens first. It needs nothing but itself."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from spectralgru.files import write_text
+from spectralgru.pipeline.provenance.explain import Record, common, read_record
+from spectralgru.pipeline.provenance.record import report_made_from
+from spectralgru.pipeline.results.claims.render import SIGNS, by_corpus, footnote, statement, test_line
+from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, NUMBERS, REPORT, table_names
+from spectralgru.pipeline.results.paper import load_paper
+from spectralgru.pipeline.results.report.kept import kept_sections
+from spectralgru.pipeline.results.report.parts import figure, present, read_claims, sections, table
+from spectralgru.pipeline.results.tables import describe
+from spectralgru.records import read_run
+
+# What a reader asks first; whatever fails comes with them.
+FIRST = (
+    "constraint-prevents-explosion",
+    "constraint-beats-clipping",
+    "smaller-delta-is-more-accurate",
+    "bursts-where-radius-crosses-one",
+)
+
+
+def write_report(root: Path) -> Path:
+    """Write the page from what is there: tables, figures, claims, provenance, experiments below `root`, kept campaigns.
+
+    Raises InputError naming what is missing of the first four, and how to make it.
+    """
+    root = Path(root)
+    record, claims = read_record(root), read_claims(root)
+    environment = Environment(
+        loader=PackageLoader("spectralgru.pipeline.results.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"statement": statement, "test_line": test_line, "signs": SIGNS}
+    corpora = [_corpus(root, record, claims, corpus) for corpus in table_names(list(record["data"]))]
+    page = environment.get_template("page.html").render(
+        made_from=report_made_from(root),
+        scale=record["scale"],
+        paper=load_paper(),
+        headline=headline(claims, record["scale"]),
+        corpora=corpora,
+        sections=[*kept_sections(root), *sections(root)],
+        rules=footnote(claims),
+        runs=len(record["runs"]),
+        provenance_files=present(
+            root, ["provenance.html", "provenance.json", "ro-crate-metadata.json", "params.yaml"]
+        ),
+        claim_files=present(root, ["claims.json", "claims.md", "claims.html"]),
+        number_files=present(root, [f"tables/{name}" for name in NUMBERS]),
+    )
+    write_text(root / REPORT, page)
+    return root / REPORT
+
+
+def headline(claims: Sequence[Mapping[str, Any]], scale: str) -> str:
+    """How many claims came to which verdict."""
+    corpora = list(dict.fromkeys(claim["corpus"] for claim in claims))
+    return f"At {scale} scale, on {' and '.join(corpora)}, {_counted(claims)}"
+
+
+def _corpus(root: Path, record: Record, claims: Sequence[Record], corpus: str) -> dict[str, Any]:
+    (_, heading, mine), *_ = by_corpus([claim for claim in claims if claim["corpus"] == corpus])
+    runs = {p: run for p, run in record["runs"].items() if p.startswith(f"runs/{corpus}/")}
+    name = table_names(list(record["data"]))[corpus]
+    return {
+        "name": corpus,
+        "heading": heading,
+        "setup": describe(read_run(root / next(iter(runs)))),
+        "counted": _counted(mine),
+        "first": [c for c in mine if c["id"] in FIRST or c["verdict"] == "fails"],
+        "claims": mine,
+        "table_name": name,
+        "table": table(root / "tables" / f"{name}.html"),
+        "table_files": present(root, [f"tables/{name}.{suffix}" for suffix in ("csv", "tex", "md", "html")]),
+        "figures": [
+            figure(root, f"figures/{corpus}-{what}.svg", caption) for what, caption in FIGURE_CAPTIONS.items()
+        ],
+        "provenance": list(common(record, corpus, list(runs.values()))),
+    }
+
+
+def _counted(claims: Sequence[Mapping[str, Any]]) -> str:
+    found = Counter(claim["verdict"] for claim in claims)
+    held, failed, open_ = (found[verdict] for verdict in ("holds", "fails", "undecided"))
+    return (
+        f"{held} of {len(claims)} claims {'holds' if held == 1 else 'hold'}, {failed} "
+        f"{'fails' if failed == 1 else 'fail'}, {open_} {'is' if open_ == 1 else 'are'} undecided."
+    )

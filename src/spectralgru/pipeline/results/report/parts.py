@@ -1,0 +1,134 @@
+"""Pieces of the report, read from the files they are of."""
+
+import base64
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectralgru.errors import InputError
+from spectralgru.pipeline.results.names import CLAIMS
+from spectralgru.pipeline.summary import SUMMARY
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it stands in its own page."""
+
+    caption: str  # HTML
+    html: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as an image that is part of the page."""
+
+    source: str  # data: URL
+    caption: str
+    files: list[str]  # the SVG, and the PDF if it is there
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a model made of a prompt."""
+
+    title: str
+    prompt: str
+    continuation: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A kept campaign, an experiment, or the samples."""
+
+    id: str
+    title: str
+    answer: list[str]
+    tables: list[tuple[Table, list[str]]]
+    figures: list[Figure]
+    links: list[tuple[str, str]]  # text and target
+    texts: list[Text]
+
+
+def read_claims(root: Path) -> list[dict[str, Any]]:
+    """Read `root/claims.json`."""
+    path = root / CLAIMS[0]
+    try:
+        claims: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); make it with `snakemake`") from None
+    return claims
+
+
+def table(path: Path) -> Table:
+    """Caption and table of a file that holds one."""
+    try:
+        return table_of(_read(path))
+    except ValueError:
+        raise InputError(f"{path}: holds no table; make it again with `snakemake`") from None
+
+
+def table_of(page: str) -> Table:
+    """Caption and table of a page that holds one. Raises ValueError where there is none."""
+    found = re.search(r"<table.*?</table>", page, re.DOTALL)
+    if found is None:
+        raise ValueError("no table")
+    caption = re.search(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
+    body = found[0].replace("<th>", '<th scope="row">')
+    return Table(caption[1] if caption else "", body)
+
+
+def figure(root: Path, name: str, caption: str) -> Figure:
+    """The figure `root/name` (SVG) as part of the page."""
+    data = base64.b64encode(_read(root / name).encode()).decode()
+    files = present(root, [name, f"{name.removesuffix('.svg')}.pdf"])
+    return Figure(f"data:image/svg+xml;base64,{data}", caption, files)
+
+
+def sections(root: Path) -> list[Section]:
+    """Experiments and samples below `root` that are finished: those with a summary."""
+    found = [*sorted(root.glob(f"experiments/*/{SUMMARY}")), root / "samples" / SUMMARY]
+    return [_section(root, path) for path in found if path.exists()]
+
+
+def present(root: Path, names: Iterable[str]) -> list[str]:
+    """Those of the files `root/name` that are there: links must lead somewhere."""
+    return [name for name in names if (root / name).exists()]
+
+
+def _section(root: Path, path: Path) -> Section:
+    folder = path.parent.relative_to(root).as_posix()
+    try:
+        summary = json.loads(_read(path))
+        title = summary["title"]
+        tables = [(table(path.parent / name), _forms(root, f"{folder}/{name}")) for name in summary["tables"]]
+        figures = [
+            figure(root, f"{folder}/{name}", f"{_words(name)}: {title}") for name in summary["figures"]
+        ]
+        links = [
+            (link["text"], f"{folder}/{link['href']}")
+            for link in summary.get("links", [])
+            if (path.parent / link["href"]).exists()
+        ]
+        texts = [Text(**text) for text in summary.get("texts", [])]
+        return Section(path.parent.name, title, list(summary["answer"]), tables, figures, links, texts)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a summary ({error!r}); delete it and make it again") from None
+
+
+def _words(name: str) -> str:
+    return Path(name).stem.replace("_", " ").replace("-", ", ").capitalize()
+
+
+def _forms(root: Path, name: str) -> list[str]:
+    stem = name.removesuffix(".html")
+    return present(root, [f"{stem}.{suffix}" for suffix in ("csv", "tex", "md", "html")])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); make it with `snakemake`") from None

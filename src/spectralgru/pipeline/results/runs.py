@@ -1,0 +1,54 @@
+"""One line a run: what whoever wants to check a table, or to make another, starts from."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from spectralgru.files import write_text
+from spectralgru.pipeline.results.load import RunFiles, Setting, load_runs
+
+# Column of a trace -> the largest value in it. sigma_1(W_hh), |lambda_1(J)|, norm before clipping.
+LARGEST = {"sigma_max": "sigma_max", "spectral_radius": "spectral_radius_max", "grad_norm": "grad_norm_max"}
+
+
+def write_runs(
+    root: Path, corpora: Mapping[str, Sequence[Setting]], seeds: Sequence[int], scale: str
+) -> list[Path]:
+    """Write `root/tables/runs.csv`, one row a run.
+
+    Columns: which run, how it ended, metric (perplexity or nats a step) at its best epoch, largest values of its trace,
+    key and commit. Returns the path. Raises InputError naming the first run that is missing.
+    """
+    rows = [
+        _row(item)
+        for corpus, settings in corpora.items()
+        for item in load_runs(Path(root), corpus, settings, seeds, scale)
+    ]
+    path = Path(root) / "tables" / "runs.csv"
+    write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    return [path]
+
+
+def _row(item: RunFiles) -> dict[str, object]:
+    run = item.run
+    best, diverged = run.best, run.diverged or {}
+    return {
+        "corpus": run.corpus,
+        "method": run.method,
+        "value": run.value,
+        "seed": run.seed,
+        "status": run.status,
+        "metric": run.metric,
+        "best_epoch": f"{best['epoch']:.0f}" if best else "",
+        "valid": best.get("valid"),
+        "test": best.get("test"),
+        **{name: f"{item.steps[column].max():.7g}" for column, name in LARGEST.items()},
+        "diverged_epoch": diverged.get("epoch"),
+        "diverged_step": diverged.get("step"),
+        "reason": diverged.get("reason"),
+        "wall_seconds": round(run.wall_seconds, 1),
+        "git_commit": run.git_commit,
+        "data_sha256": run.data_sha256,
+        "key": run.key,
+    }

@@ -1,0 +1,203 @@
+"""Tables 1 and 2: success rate and accuracy by setting, ours beside the paper's."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from spectralgru.errors import InputError
+from spectralgru.files import write_json, write_text
+from spectralgru.pipeline.results.load import RunFiles, Setting, flatten, load_runs
+from spectralgru.pipeline.results.names import WORDS, table_names
+from spectralgru.pipeline.results.paper import Paper, PaperTable, load_paper
+from spectralgru.pipeline.results.render import Rendered, to_html, to_latex, to_markdown
+from spectralgru.records import Run, setting_name
+
+METRICS = {"perplexity": "perplexity", "nll": "NLL"}
+COLUMNS = (
+    "scale",
+    "corpus",
+    "setting",
+    "quantity",
+    "source",  # ours or paper
+    "mean",  # over the successful runs
+    "sd",  # sample standard deviation (n - 1); empty below two successful runs
+    "n",  # runs, successful or not
+    "success",  # share of runs that finished
+    "provenance",  # mark of a paper number: S, R or U
+)
+
+
+def make_table(
+    runs: Sequence[Run], corpus: str, settings: Sequence[Setting], paper: PaperTable | None
+) -> pd.DataFrame:
+    """One row per setting, quantity and source (`COLUMNS`); values are those of the best validation epoch.
+
+    A setting whose runs all diverged has success 0 and no mean; one that the paper lacks has no paper row.
+    """
+    rows: list[dict[str, Any]] = []
+    for method, value in settings:
+        setting = setting_name(method, value)
+        mine = [run for run in runs if run.setting == setting]
+        good = [run for run in mine if run.status == "finished"]
+        for split, word in (("valid", "validation"), ("test", "test")):
+            quantity = f"{word} {METRICS[runs[0].metric]}"
+            values = [run.best[split] for run in good]
+            rows.append(
+                {
+                    "scale": runs[0].scale,
+                    "corpus": corpus,
+                    "setting": setting,
+                    "quantity": quantity,
+                    "source": "ours",
+                    "mean": statistics.fmean(values) if values else None,
+                    "sd": statistics.stdev(values) if len(values) > 1 else None,
+                    "n": len(mine),
+                    "success": len(good) / len(mine) if mine else None,
+                    "provenance": "",
+                }
+            )
+            if paper and setting in paper.success:
+                mean, sd = (paper.valid if split == "valid" else paper.test).get(setting, (None, None))
+                rows.append(
+                    {
+                        "scale": "paper",
+                        "corpus": paper.corpus,
+                        "setting": setting,
+                        "quantity": quantity,
+                        "source": "paper",
+                        "mean": mean,
+                        "sd": sd,
+                        "n": paper.trials,
+                        "success": paper.success[setting],
+                        "provenance": paper.mark.name,
+                    }
+                )
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.astype({"mean": "float64", "sd": "float64", "success": "float64", "n": "Int64"})
+
+
+def caption(name: str, runs: Sequence[Run], corpus: str, paper: Paper) -> str:
+    """What a table is: task, corpus and subset, network, epochs, seeds, scale, whose numbers it shows."""
+    run, kind = runs[0], "Language modelling" if corpus in WORDS else "Polyphonic music modelling"
+    number = name.removesuffix(f"_{corpus}").removeprefix("table")
+    unit = "perplexity" if run.metric == "perplexity" else "negative log-likelihood (NLL, nats per time step)"
+    seeds = len({r.seed for r in runs})
+    trials = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    text = (
+        f"Table {number}. {kind} on {corpus}, {run.scale} scale: {describe(run)}, "
+        f"{trials} a setting. Success rate, and {unit} of the model of the best validation epoch: mean ± "
+        "standard deviation over the successful runs, lower is better, best in bold; n/a: every run diverged."
+    )
+    theirs = paper.table_for(corpus)
+    if theirs is None:
+        return f"{text} The paper has no numbers for this corpus."
+    text += f" {theirs.mark.symbol} {paper.citation} ({theirs.setup}): {theirs.mark.meaning}"
+    text += "; ?: not recalled." if set(theirs.success) - _known(theirs) else "."
+    if theirs.corpus != corpus:
+        text += (
+            f" {corpus} stands in for the paper's {theirs.corpus}: another corpus, so only trends compare."
+        )
+    elif run.scale != "paper":
+        text += " Data and network here are smaller: the paper's numbers are for orientation only."
+    return text
+
+
+def describe(run: Run) -> str:
+    """Data, network and length of a training, from the run's settings."""
+    data, model, training = (run.settings[part] for part in ("data", "model", "training"))
+    unit = "tokens" if run.metric == "perplexity" else "tunes"
+    if any(data[split] for split in ("train", "valid", "test")):
+        sizes = ", ".join(
+            f"{word} {f'{data[split]:,}' if data[split] else 'all'}"
+            for split, word in (("train", "train"), ("valid", "validation"), ("test", "test"))
+        )
+        subset = f"subset ({sizes} {unit})"
+    else:
+        subset = "full corpus"
+    if data["vocabulary"]:
+        subset += f", vocabulary of {data['vocabulary']:,}"
+    layers = model["num_layers"]
+    network = f"{layers} GRU {'layer' if layers == 1 else 'layers'} of {model['hidden_size']} units"
+    at_most = "at most " if training["schedule"]["kind"] == "plateau" else ""
+    return f"{subset}, {network}, {at_most}{training['epochs']} epochs"
+
+
+def write_tables(
+    root: Path, corpora: Mapping[str, Sequence[Setting]], seeds: Sequence[int], scale: str
+) -> list[Path]:
+    """Write `root/tables/<name>.{csv,md,html,tex}` for each corpus (names: `table_names`) and `metrics.json`.
+
+    Nothing is written unless every expected run is there and the runs of a table agree on data, network and
+    epochs. Returns the paths. Raises InputError naming the run directory at fault.
+    """
+    root, paper, written = Path(root), load_paper(), []
+    names = table_names(list(corpora))
+    loaded = {c: load_runs(root, c, settings, seeds, scale) for c, settings in corpora.items()}
+    for found in loaded.values():
+        _check(found)
+    metrics: dict[str, float] = {}
+    for corpus, found in loaded.items():
+        runs, name = [item.run for item in found], names[corpus]
+        table = make_table(runs, corpus, corpora[corpus], paper.table_for(corpus))
+        shown = Rendered.of(table, corpora[corpus], caption(name, runs, corpus, paper), paper)
+        csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        for suffix, text in (
+            ("csv", csv),
+            ("md", to_markdown(shown)),
+            ("html", to_html(shown)),
+            ("tex", to_latex(shown)),
+        ):
+            written.append(root / "tables" / f"{name}.{suffix}")
+            write_text(written[-1], text)
+        metrics |= _metrics(table)
+    written.append(root / "tables" / "metrics.json")
+    write_json(written[-1], metrics)
+    return written
+
+
+def _known(table: PaperTable) -> set[str]:
+    return {s for s, share in table.success.items() if share == 0 or (s in table.valid and s in table.test)}
+
+
+def _check(found: Sequence[RunFiles]) -> None:
+    """The runs of a table must share data, network and training, or its caption would not be true."""
+    expected = _shared(found[0])
+    for item in found:
+        for key, value in _shared(item).items():
+            if value != expected.get(key):
+                raise InputError(
+                    f"{item.directory}: trained with {key} = {value}, but {found[0].directory} with "
+                    f"{expected.get(key)}; delete the run that does not belong and train it again"
+                )
+        if item.run.status == "finished" and not {"valid", "test"} <= item.run.best.keys():
+            raise InputError(
+                f"{item.directory}: finished without a best validation and test value; train it again"
+            )
+
+
+def _shared(item: RunFiles) -> dict[str, Any]:
+    try:
+        describe(item.run)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{item.directory}: run.json lacks the setting {error}; train the run again"
+        ) from None
+    return flatten({part: item.run.settings[part] for part in ("data", "model", "training")})
+
+
+def _metrics(table: pd.DataFrame) -> dict[str, float]:
+    """Flat names for `dvc metrics`: `ptb/constraint-0.2/test`, its `_sd`, and `/success`."""
+    values: dict[str, float] = {}
+    for row in table[table["source"] == "ours"].to_dict("records"):
+        prefix = f"{row['corpus']}/{row['setting']}"
+        split = "valid" if row["quantity"].startswith("validation") else "test"
+        found = {
+            f"{prefix}/success": row["success"],
+            f"{prefix}/{split}": row["mean"],
+            f"{prefix}/{split}_sd": row["sd"],
+        }
+        values |= {key: round(float(value), 6) for key, value in found.items() if pd.notna(value)}
+    return values

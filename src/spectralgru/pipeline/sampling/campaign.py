@@ -1,0 +1,168 @@
+"""`results/<scale>/samples/`: what the best constrained and the best clipped run make of the same beginning."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import style
+
+from spectralgru.files import atomic_path, write_text
+from spectralgru.pipeline.results.load import RunFiles, Setting, load_runs
+from spectralgru.pipeline.results.style import RC, save, title
+from spectralgru.pipeline.sampling.dates import METHODS, made_of
+from spectralgru.pipeline.sampling.music import sounding
+from spectralgru.pipeline.sampling.roll_figure import draw
+from spectralgru.pipeline.sampling.sample import NOTE_STEPS, TOKENS, Tune, original, sample_text, sample_tune
+from spectralgru.pipeline.sampling.text import decode
+from spectralgru.pipeline.sampling.trained import Trained, open_run
+from spectralgru.pipeline.summary import SUMMARY, write_summary
+from spectralgru.records import Run
+from spectralgru.training.data.dataset import EOS, Notes, Words
+
+# The same for every method, chosen before anything was heard or read.
+SEED, TEMPERATURE, TUNE = 0, 1.0, 0
+SENTENCES, GIVEN = 3, 4  # the first sentences of the test split, and how many words of each are given
+UNITS = {"perplexity": "perplexity", "nll": "nats a step"}
+
+
+@dataclass
+class Samples:
+    """What `summary.json` says, with names of files in its folder."""
+
+    folder: Path
+    answer: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)  # the SVG form; pdf lies beside it
+    links: list[dict[str, str]] = field(default_factory=list)
+    texts: list[dict[str, str]] = field(default_factory=list)  # title, prompt, continuation
+    files: list[str] = field(default_factory=list)
+
+
+def write_samples(
+    root: Path,
+    corpora: Mapping[str, Sequence[Setting]],
+    seeds: Sequence[int],
+    scale: str,
+    data: Path,
+) -> list[Path]:
+    """Sample for every corpus and write it below `root/samples`, `summary.json` last; return the paths.
+
+    Raises InputError naming the first run that is missing. Runs that diverged are not sampled from.
+    """
+    made = Samples(root / "samples")
+    keys: dict[str, str] = {}
+    for corpus, settings in corpora.items():
+        runs = load_runs(root, corpus, [s for s in settings if s[0] in METHODS], seeds, scale)
+        keys |= {item.directory.relative_to(root).as_posix(): item.run.key for item in runs}
+        found = {method: best(runs, method) for method in METHODS}
+        chosen = {method: open_run(item.directory, data) for method, item in found.items() if item}
+        if chosen:
+            write = _write_words if isinstance(next(iter(chosen.values())).corpus, Words) else _write_music
+            write(made, corpus, chosen)
+        missing = [method for method in METHODS if method not in chosen]
+        made.answer += [f"{corpus}: no run of {method} finished, so none is sampled." for method in missing]
+    made.answer.append("One sample shows what a model has learnt; it ranks no method, the tables do.")
+    said = {
+        "title": "Continuations",
+        "answer": made.answer,
+        "tables": [],
+        "figures": made.figures,
+        "links": made.links,
+        "texts": made.texts,
+    }
+    write_summary(made.folder, said, made.files, made_of(keys))
+    return [made.folder / name for name in (*made.files, SUMMARY)]
+
+
+def best(runs: Sequence[RunFiles], method: str) -> RunFiles | None:
+    """Of the setting with the best mean over finished runs on validation, the run that is best there; None if none."""
+    settings: dict[str, list[RunFiles]] = {}
+    for item in runs:
+        if item.run.method == method and item.run.status == "finished":
+            settings.setdefault(item.run.setting, []).append(item)
+    if not settings:
+        return None
+    mine = min(settings.values(), key=lambda items: fmean(item.run.best["valid"] for item in items))
+    return min(mine, key=lambda item: item.run.best["valid"])
+
+
+def _write_music(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> None:
+    anyone = next(iter(chosen.values()))
+    assert isinstance(anyone.corpus, Notes)
+    known = anyone.corpus.lowest + np.flatnonzero(anyone.corpus.train.any(axis=0))
+    tunes = {"original": original(anyone, "test", TUNE, NOTE_STEPS)}
+    methods = {}
+    for method, trained in chosen.items():
+        heading = _heading(trained.run)
+        tunes[heading] = sample_tune(trained, "test", TUNE, NOTE_STEPS, TEMPERATURE, SEED)
+        methods[heading] = method
+    for heading, tune in tunes.items():
+        name = f"{corpus}-{methods.get(heading, 'original')}.mid"
+        with atomic_path(made.folder / name) as temporary:
+            temporary.write_bytes(tune.midi())
+        made.files.append(name)
+        made.links.append({"text": f"{corpus} test {TUNE}, {heading} (MIDI)", "href": name})
+    with style.context(["default", RC]):
+        figure = draw(tunes, methods)
+        figure.suptitle(f"{corpus}, test tune {TUNE}", fontsize=9, color="0.35")
+        made.files += [path.name for path in save(figure, made.folder / f"{corpus}-piano_rolls")]
+    made.figures.append(f"{corpus}-piano_rolls.svg")
+    begins = tunes["original"].begins
+    made.answer.append(
+        f"{corpus}: the first {begins} steps of test tune {TUNE}, continued for {NOTE_STEPS} steps by the run of each "
+        f"method that is best on validation, with the same random numbers at temperature {TEMPERATURE:g}."
+    )
+    made.answer += [
+        f"{corpus}, {name}: after the beginning, {_counted(tune, known)}." for name, tune in tunes.items()
+    ]
+
+
+def _counted(tune: Tune, known: npt.NDArray[np.int64]) -> str:
+    """What the continuation of a tune is like, in numbers; `known`: the pitches of the training tunes."""
+    rows = tune.roll[tune.begins :]
+    notes = sounding(rows, tune.lowest, 1)
+    if not notes:
+        return "silence"
+    length = fmean(note.end - note.start for note in notes)
+    strange = sum(note.pitch not in known for note in notes)
+    return (
+        f"{rows.sum() / len(rows):.1f} notes a step, {length:.1f} steps a note, "
+        f"{strange} of {len(notes)} notes at pitches that no training tune has"
+    )
+
+
+def _write_words(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> None:
+    prompts = _prompts(next(iter(chosen.values())))
+    for seed, prompt in enumerate(prompts, SEED):
+        for trained in chosen.values():
+            text = sample_text(trained, prompt, TOKENS, TEMPERATURE, seed)
+            about = {"title": f"{corpus}, {_heading(trained.run)}"}
+            made.texts.append(about | {"prompt": text.prompt, "continuation": text.continuation})
+    rule = (
+        f"{corpus}: the first {GIVEN} words of each of the first {len(prompts)} test sentences, continued for {TOKENS} "
+        f"words by the run of each method that is best on validation, with the same random numbers at temperature "
+        f"{TEMPERATURE:g}."
+    )
+    mine = [text for text in made.texts if text["title"].startswith(f"{corpus}, ")]
+    parts = [f"{t['title']}\n{t['prompt']} | {t['continuation']}\n" for t in mine]
+    name = f"{corpus}.txt"
+    write_text(made.folder / name, "\n".join([f"{rule} The continuation begins at the first |.\n", *parts]))
+    made.files.append(name)
+    made.links.append({"text": f"{corpus}, all continuations (text)", "href": name})
+    made.answer.append(rule)
+
+
+def _prompts(trained: Trained) -> list[str]:
+    """How the first sentences of the test split begin, in the words that the model knows."""
+    words = trained.corpus
+    assert isinstance(words, Words)
+    ends = np.flatnonzero(words.test == words.vocabulary.index(EOS))[:SENTENCES]
+    begins = [0, *(ends[:-1] + 1)]
+    sentences = (words.test[a : min(b, a + GIVEN)] for a, b in zip(begins, ends, strict=True))
+    return [decode(ids.tolist(), words.vocabulary) for ids in sentences]
+
+
+def _heading(run: Run) -> str:
+    return f"{title((run.method, run.value))} (seed {run.seed}, validation {run.best['valid']:.4g} {UNITS[run.metric]})"

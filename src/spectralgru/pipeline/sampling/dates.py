@@ -1,0 +1,29 @@
+"""What samples are made of: the runs that are chosen from, and the code that samples."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from spectralgru.files import sha256_of_all
+from spectralgru.pipeline.summary import is_current
+from spectralgru.resources import PACKAGE
+
+METHODS = ("constraint", "clipping")  # whose best run is sampled from
+
+CODE = (
+    "pipeline/sampling/*.py",
+    "pipeline/corpora/midi.py",
+    "pipeline/corpora/nottingham.py",
+    "pipeline/corpora/chorales.py",
+    "pipeline/results/style.py",
+)
+
+
+def made_of(keys: Mapping[str, str]) -> dict[str, str]:
+    """What samples depend on, given the key of every run (by its directory, relative to `results/<scale>`)."""
+    chosen = {path: key for path, key in keys.items() if Path(path).parent.name.startswith(METHODS)}
+    return chosen | {"code": sha256_of_all(PACKAGE, CODE)}
+
+
+def are_current(folder: Path, keys: Mapping[str, str]) -> bool:
+    """Whether the samples in `folder` are of these runs by the code of today, and its files as they were written."""
+    return is_current(folder, made_of(keys))

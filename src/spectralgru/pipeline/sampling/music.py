@@ -1,0 +1,84 @@
+"""Piano rolls to MIDI files, in the step and tempo of the corpus."""
+
+import io
+from typing import NamedTuple
+
+import mido
+import numpy as np
+import numpy.typing as npt
+
+from spectralgru.errors import InputError
+from spectralgru.pipeline.corpora import chorales, nottingham
+from spectralgru.pipeline.corpora.midi import Note
+
+TICKS_PER_BEAT = 480  # a beat is a quarter note
+BARS = 4  # of a tune are given to the model, a bar taken as four quarter notes
+
+
+class Timing(NamedTuple):
+    """How long a row of a piano roll lasts."""
+
+    step: int  # ticks
+    tempo: int  # quarter notes a minute
+
+    @property
+    def beginning(self) -> int:
+        """Steps in the first bars."""
+        return BARS * 4 * TICKS_PER_BEAT // self.step
+
+
+# Where these come from: docs/sampling.md.
+TIMINGS = {
+    "nottingham": Timing(nottingham.STEP, 120),
+    "chorales": Timing(chorales.STEP, 96),
+    "jsb_chorales": Timing(480, 96),
+    "musedata": Timing(240, 120),
+    "piano_midi": Timing(240, 120),
+}
+
+
+def sounding(roll: npt.NDArray[np.uint8], lowest: int, step: int) -> list[Note]:
+    """The notes of a piano roll [steps, notes], by start, then pitch: a pitch in consecutive steps is one note.
+
+    `lowest`: MIDI number of column 0; `step`: ticks a row, so that times are in ticks.
+    """
+    edges = np.diff(roll.T.astype(np.int8), prepend=0, append=0)  # [notes, steps + 1]
+    pitches, starts = np.nonzero(edges == 1)
+    ends = np.nonzero(edges == -1)[1]  # in the same order: the notes of one pitch do not overlap
+    notes = zip(pitches.tolist(), starts.tolist(), ends.tolist(), strict=True)
+    return sorted(
+        (Note(lowest + pitch, start * step, end * step) for pitch, start, end in notes),
+        key=lambda note: (note.start, note.pitch),
+    )
+
+
+def to_midi(
+    roll: npt.NDArray[np.uint8], lowest: int, timing: Timing, name: str, sampled_from: int | None = None
+) -> bytes:
+    """A MIDI file of type 0 that sounds as the piano roll `roll` [steps, notes] says; the same roll, the same bytes.
+
+    Read again by `corpora.midi` and `corpora.pianoroll` it gives the same roll, up to its last sounding row (silence
+    after it is kept as the length of the track). `sampled_from`: the row that a marker `continuation` is put at.
+    Raises InputError, naming the tune `name`, if nothing sounds.
+    """
+    notes = sounding(roll, lowest, timing.step)
+    if not notes:
+        raise InputError(
+            f"{name}: nothing sounds in it; a MIDI file of silence says nothing, take another tune"
+        )
+    # At one time, notes end before others start.
+    events = [(note.end, 0, mido.Message("note_off", note=note.pitch, velocity=64)) for note in notes]
+    events += [(note.start, 2, mido.Message("note_on", note=note.pitch, velocity=64)) for note in notes]
+    if sampled_from is not None:
+        events.append((sampled_from * timing.step, 1, mido.MetaMessage("marker", text="continuation")))
+    events.append((len(roll) * timing.step, 3, mido.MetaMessage("end_of_track")))
+    track = mido.MidiTrack()
+    track.append(mido.MetaMessage("track_name", name=name))
+    track.append(mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(timing.tempo)))
+    now = 0
+    for time, _, message in sorted(events, key=lambda event: event[:2]):  # stable: then by start and pitch
+        track.append(message.copy(time=time - now))
+        now = time
+    output = io.BytesIO()
+    mido.MidiFile(type=0, ticks_per_beat=TICKS_PER_BEAT, tracks=[track]).save(file=output)
+    return output.getvalue()

@@ -1,0 +1,128 @@
+"""One sample of one run: a tune continued, or a text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from spectralgru.errors import InputError, RunError
+from spectralgru.pipeline.sampling.continuation import continue_notes, continue_words
+from spectralgru.pipeline.sampling.text import decode, encode
+from spectralgru.pipeline.sampling.trained import Trained
+from spectralgru.training.data.dataset import Notes, Split, Words
+
+if TYPE_CHECKING:  # mido is needed for music only
+    from spectralgru.pipeline.sampling.music import Timing
+
+NOTE_STEPS, TOKENS = 64, 60  # sampled unless told otherwise
+
+
+@dataclass(frozen=True)
+class Tune:
+    """A piano roll of which the rows from `begins` on continue the others."""
+
+    name: str
+    roll: npt.NDArray[np.uint8]  # [steps, notes]
+    begins: int
+    lowest: int  # MIDI number of column 0
+    timing: "Timing"
+
+    def midi(self) -> bytes:
+        """The tune as a MIDI file."""
+        from spectralgru.pipeline.sampling.music import to_midi
+
+        return to_midi(self.roll, self.lowest, self.timing, self.name, self.begins)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Token ids of which those from `begins` on continue the others; the first is `<eos>`: a sentence begins."""
+
+    ids: Sequence[int]
+    begins: int
+    vocabulary: Sequence[str]
+
+    def __str__(self) -> str:
+        return decode(self.ids[1:], self.vocabulary)
+
+    @property
+    def prompt(self) -> str:
+        """What was given."""
+        return decode(self.ids[1 : self.begins], self.vocabulary)
+
+    @property
+    def continuation(self) -> str:
+        """What was sampled."""
+        return decode(self.ids[self.begins :], self.vocabulary)
+
+
+def sample(
+    trained: Trained,
+    split: Split,
+    tune: int | None,
+    prompt: str | None,
+    steps: int | None,
+    temperature: float,
+    seed: int,
+) -> Tune | Text:
+    """Continue a tune (by default the first of the split) or a text (by default a new sentence), as the run has it.
+
+    Raises InputError for both of `tune` and `prompt`, and as `sample_tune` and `sample_text` do.
+    """
+    wants_tune = tune is not None or (prompt is None and isinstance(trained.corpus, Notes))
+    if wants_tune and prompt is not None:
+        raise InputError(f"tune {tune} and prompt {prompt!r}: one of the two; a run knows tunes or words")
+    if wants_tune:
+        return sample_tune(
+            trained, split, tune or 0, NOTE_STEPS if steps is None else steps, temperature, seed
+        )
+    return sample_text(trained, prompt or "", TOKENS if steps is None else steps, temperature, seed)
+
+
+def original(trained: Trained, split: Split, number: int, steps: int) -> Tune:
+    """The first bars of a tune (counted from 0) of a split, at most half of it, and as it goes on for `steps` steps.
+
+    Raises InputError if the model is one of words, or there is no such tune; RunError if mido is not installed.
+    """
+    corpus = trained.corpus
+    if not isinstance(corpus, Notes):
+        raise InputError(f"tune {number}: {corpus.name} has words, not tunes; give --prompt instead")
+    count = len(corpus.lengths(split))
+    if not 0 <= number < count:
+        raise InputError(f"tune {number}: {corpus.name} has tunes 0 to {count - 1} in {split}")
+    try:
+        from spectralgru.pipeline.sampling.music import TIMINGS
+    except ModuleNotFoundError:
+        raise RunError("tunes are written with mido, which is not installed; pip install mido") from None
+    roll, timing = corpus.tunes(split)[number], TIMINGS[corpus.name]
+    begins = max(1, min(timing.beginning, len(roll) // 2))
+    return Tune(f"{corpus.name} {split} {number}", roll[: begins + steps], begins, corpus.lowest, timing)
+
+
+def sample_tune(
+    trained: Trained, split: Split, number: int, steps: int, temperature: float, seed: int
+) -> Tune:
+    """The first bars of a tune, as `original` has them, and `steps` sampled steps.
+
+    Raises InputError as `original` and `continue_notes` do.
+    """
+    given, run = original(trained, split, number, 0), trained.run
+    rng = np.random.default_rng(seed)
+    sampled = continue_notes(trained.model, given.roll, steps, temperature, rng)
+    name = f"{given.name}, {run.setting} seed {run.seed}"
+    return Tune(name, np.concatenate([given.roll, sampled]), given.begins, given.lowest, given.timing)
+
+
+def sample_text(trained: Trained, prompt: str, steps: int, temperature: float, seed: int) -> Text:
+    """The prompt as the beginning of a sentence, and `steps` sampled tokens.
+
+    Raises InputError if the model is one of notes, for a word that it does not know, and as `continue_words` does.
+    """
+    corpus = trained.corpus
+    if not isinstance(corpus, Words):
+        raise InputError(f"prompt {prompt!r}: {corpus.name} has tunes, not words; give --tune instead")
+    given = encode(prompt, corpus.vocabulary)
+    sampled = continue_words(trained.model, given, steps, temperature, np.random.default_rng(seed))
+    return Text(given + sampled, len(given), corpus.vocabulary)

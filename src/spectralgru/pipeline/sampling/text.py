@@ -1,0 +1,30 @@
+"""Text to token ids and back, as a model of words reads it."""
+
+from collections.abc import Iterable, Sequence
+
+from spectralgru.errors import InputError
+from spectralgru.training.data.dataset import EOS, UNK
+
+
+def encode(text: str, vocabulary: Sequence[str]) -> list[int]:
+    """Ids of the words of `text`, after an `<eos>`: the text begins a sentence. A line's end is an `<eos>` too.
+
+    Raises InputError for a word that is not in the vocabulary. It is not taken for `<unk>` silently: what the model
+    is shown should be what was typed.
+    """
+    ids = {word: i for i, word in enumerate(vocabulary)}
+    words = text.replace("\n", f" {EOS} ").split()
+    for word in words:
+        if word not in ids:
+            meant = f"write {word.lower()!r}" if word.lower() in ids else "choose another word"
+            unknown = f", or {UNK} for it" if UNK in ids else ""
+            raise InputError(
+                f"prompt: {word!r} is not among the {len(ids):,} words that the model knows; {meant}{unknown}"
+            )
+    return [ids[word] for word in (EOS, *words)]
+
+
+def decode(ids: Iterable[int], vocabulary: Sequence[str]) -> str:
+    """The words of `ids` with blanks between them, a line's end for `<eos>`."""
+    lines = " ".join(vocabulary[i] for i in ids).split(EOS)
+    return "\n".join(line.strip() for line in lines)

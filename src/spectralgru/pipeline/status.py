@@ -1,0 +1,122 @@
+"""How a campaign stands, read from its run directories alone: it may run on other machines."""
+
+import csv
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from spectralgru.errors import InputError
+from spectralgru.pipeline.params import Params
+from spectralgru.records import read_run, run_path, setting_name
+
+State = Literal["finished", "diverged", "running", "interrupted", "queued"]
+STATES: tuple[State, ...] = ("finished", "diverged", "running", "interrupted", "queued")
+# A run that has written nothing for so many seconds, and for three of its epochs, is not running any more.
+SILENCE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run of the campaign."""
+
+    corpus: str
+    setting: str
+    seed: int
+    state: State
+    epoch: int  # last finished one
+    epochs: int  # at most
+    metric: float | None  # best of validation so far
+    seconds: float  # of training so far; runs trained together share them
+
+
+def run_status(directory: Path, corpus: str, setting: str, seed: int, epochs: int, now: float) -> RunStatus:
+    """State of one run directory at the time `now` (seconds since 1970, as file dates are)."""
+    history = directory / "history.csv"
+    try:
+        with history.open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        silent = now - history.stat().st_mtime
+    except FileNotFoundError:
+        return RunStatus(corpus, setting, seed, "queued", 0, epochs, None, 0.0)
+    seconds = [float(row["seconds"]) for row in rows]
+    state: State
+    try:
+        state = "diverged" if read_run(directory).status == "diverged" else "finished"
+    except InputError:
+        patience = max(SILENCE_SECONDS, 3 * sum(seconds) / max(len(seconds), 1))
+        state = "running" if silent < patience else "interrupted"
+    best = min((float(row["valid_metric"]) for row in rows), default=None)
+    return RunStatus(corpus, setting, seed, state, len(rows), epochs, best, sum(seconds))
+
+
+def campaign_status(params: Params, root: Path) -> Iterator[RunStatus]:
+    """Every run that params.yaml asks for at its scale, in the order of the tables."""
+    now = time.time()
+    for corpus in params.chosen_corpora():
+        epochs = params.experiment(corpus).training.epochs
+        for method, value in params.settings(corpus):
+            for seed in params.section.seeds:
+                directory = run_path(root, corpus, method, value, seed)
+                yield run_status(directory, corpus, setting_name(method, value), seed, epochs, now)
+
+
+def seconds_left(runs: list[RunStatus]) -> float | None:
+    """Estimate of the time to the campaign's end, None without any epoch to judge by.
+
+    A job trains all seeds of a setting together. Jobs under way need their remaining epochs, jobs that wait as much as
+    the mean job of their corpus; as many jobs as run now are assumed to run side by side.
+    """
+    jobs: dict[tuple[str, str], list[RunStatus]] = {}
+    for run in runs:
+        jobs.setdefault((run.corpus, run.setting), []).append(run)
+    whole: dict[str, list[float]] = {}  # seconds of a whole job, by corpus
+    left, waiting, running = 0.0, [], 0
+    for (corpus, _), seeds in jobs.items():
+        slowest = max(seeds, key=lambda run: run.seconds)
+        done = all(run.state in ("finished", "diverged") for run in seeds)
+        if slowest.epoch:
+            total = slowest.seconds if done else slowest.seconds * slowest.epochs / slowest.epoch
+            whole.setdefault(corpus, []).append(total)
+        if any(run.state == "running" for run in seeds):
+            running += 1
+        if not done and slowest.epoch:
+            left += whole[corpus][-1] - slowest.seconds
+        elif not done:
+            waiting.append(corpus)
+    known = [seconds for corpus in whole for seconds in whole[corpus]]
+    if not known:
+        return None if waiting or running else 0.0
+    for corpus in waiting:
+        like = whole.get(corpus, known)
+        left += sum(like) / len(like)
+    return left / max(running, 1)
+
+
+def describe(params: Params, root: Path) -> str:
+    """The campaign in a few lines: a line for every corpus and every run under way, and the time left."""
+    runs = list(campaign_status(params, root))
+    lines = []
+    for corpus in params.chosen_corpora():
+        counts = Counter(run.state for run in runs if run.corpus == corpus)
+        parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+        lines.append(f"{corpus}: {sum(counts.values())} runs, {', '.join(parts)}")
+    for run in runs:
+        if run.state in ("running", "interrupted"):
+            best = "" if run.metric is None else f", best validation {run.metric:.4g}"
+            lines.append(
+                f"  {run.corpus} {run.setting} seed {run.seed}: {run.state}, epoch {run.epoch}/{run.epochs}{best}"
+            )
+    left = seconds_left(runs)
+    if left != 0.0:
+        lines.append("time left: unknown as yet" if left is None else f"time left: about {_duration(left)}")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"

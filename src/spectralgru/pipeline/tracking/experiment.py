@@ -1,0 +1,239 @@
+"""One MLflow experiment and the runs found in it, by the directory that each shows."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from spectralgru.files import sha256
+from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.tracking import convert, inputs, live, metrics
+from spectralgru.pipeline.tracking.convert import Point
+from spectralgru.pipeline.tracking.live import LiveRun
+from spectralgru.pipeline.tracking.store import artifact_root
+
+FILES = ("run.json", "history.csv", "steps.csv", "model.safetensors")
+# Tags: which directory a run shows, and which version of it.
+DIRECTORY, CONTENT = "spectralgru.directory", "spectralgru.content"
+PARENT = "mlflow.parentRunId"
+LAYOUT = "3"  # changes when the import itself changes, so that everything is imported anew
+# A diverged training did not succeed: MLflow's red mark finds it at a glance, the tag `status` says which it was.
+STATUS = {
+    "finished": "FINISHED",
+    "diverged": "FAILED",
+    "failed": "FAILED",
+    "running": "RUNNING",
+    "interrupted": "KILLED",
+}
+
+
+@dataclass
+class Tracked:
+    """What `track` did: MLflow runs (parents included) made or changed, and left as they were."""
+
+    uri: str
+    written: int = 0
+    unchanged: int = 0
+    running: int = 0  # runs without a record as yet, under way or interrupted
+    models: list[str] = field(default_factory=list)  # registered, `name version`
+    not_registered: list[str] = field(default_factory=list)  # and why
+
+
+class Experiment:
+    """Brings the runs of an experiment up to date."""
+
+    def __init__(self, client: Any, uri: str, scale: str, corpus: str, done: Tracked) -> None:
+        self.client, self.done = client, done
+        self.id = _find(client, uri, scale, corpus)
+        self.known: dict[str, list[Any]] = {}
+        token = None
+        while True:
+            page = client.search_runs([self.id], max_results=1000, page_token=token)
+            for run in page:
+                self.known.setdefault(run.data.tags.get(DIRECTORY, ""), []).append(run)
+            token = page.token
+            if not token:
+                break
+
+    def track_setting(
+        self, items: Sequence[RunFiles], under_way: Sequence[LiveRun], benchmark: Path
+    ) -> dict[Path, str]:
+        """One parent run that sums the finished seeds up, one run per seed; the MLflow run of each finished one."""
+        contents = [_content([item.directory / "run.json"]) for item in items]
+        whole = _digest(
+            [*sorted(contents), *sorted(str(run.directory) for run in under_way)]
+            + [sha256(path) for path in (benchmark,) if path.exists()]
+        )
+        directory = [*(item.directory for item in items), *(run.directory for run in under_way)][0].parent
+        if parent := self._current(directory, whole):
+            self.done.unchanged += 1
+        else:
+            parent = self._make_parent(directory, whole, items, under_way, benchmark)
+        ids = {}
+        for item, content in zip(items, contents, strict=True):
+            if child := self._current(item.directory, content):
+                self._move(child, parent)
+                self.done.unchanged += 1
+            else:
+                child = self._track_run(item, content, parent)
+            ids[item.directory] = child.info.run_id
+        for run in under_way:
+            self._track_live(run, parent)
+        return ids
+
+    def track_figures(self, directory: Path, figures: Sequence[Path]) -> None:
+        """One run `results` that carries the files as artifacts."""
+        if not figures:
+            return
+        content = _content(figures)
+        if self._current(directory, content):
+            self.done.unchanged += 1
+            return
+        run = self._replace(directory, "results", None, {})
+        self._artifacts(run, figures)
+        self._finish(run, content)
+
+    def _make_parent(
+        self,
+        directory: Path,
+        content: str,
+        items: Sequence[RunFiles],
+        under_way: Sequence[LiveRun],
+        benchmark: Path,
+    ) -> Any:
+        runs = [item.run for item in items]
+        starts = [*map(convert.started, runs), *(run.started for run in under_way)]
+        shown = (runs or under_way)[0]
+        parent = self._replace(directory, shown.setting, min(starts), convert.setting_tags(shown))
+        points: list[Point] = []
+        params: dict[str, str] = {}
+        end = None
+        if runs:
+            end, params = max(map(convert.ended, runs)), convert.setting_params(runs)
+            points = convert.setting_metrics(items) + inputs.usage(benchmark, end)
+        metrics.insert(self.client, parent.info.run_id, points, params)
+        self._finish(parent, content, end, "RUNNING" if under_way else "FINISHED")
+        return parent
+
+    def _track_run(self, item: RunFiles, content: str, parent: Any) -> Any:
+        run, points, shift = item.run, convert.run_metrics(item), 0
+        tags = convert.run_tags(run) | {PARENT: parent.info.run_id}
+        if found := self._watched(item.directory, live.read_lines(item.directory)):
+            made, epochs = found
+            run_id = made.info.run_id
+            self.client.set_tag(run_id, CONTENT, "")  # broken off from here on, it is made anew
+            shift = made.info.start_time - convert.started(run)  # its curves began at a guess of the start
+            points = [(name, value, time + shift, step) for name, value, time, step in points]
+            new = [p for p in points if not (p[0].startswith("epoch/") and p[3] <= epochs)]
+            metrics.add(self.client, run_id, new, convert.run_params(run), tags)
+        else:
+            name = f"{run.setting} seed {run.seed}"
+            made = self._replace(item.directory, name, convert.started(run), tags)
+            metrics.insert(self.client, made.info.run_id, points, convert.run_params(run))
+        self._artifacts(made, [path for name in FILES if (path := item.directory / name).exists()])
+        if run.data_sha256:
+            inputs.log_dataset(self.client, made.info.run_id, run)
+        self._finish(made, content, convert.ended(run) + shift, STATUS[run.status])
+        return made
+
+    def _track_live(self, run: LiveRun, parent: Any) -> None:
+        """Add the epochs that have come since; a training begun anew gets a run of its own."""
+        self.done.running += 1
+        found = self._watched(run.directory, run.lines)
+        if found is None:
+            tags = convert.setting_tags(run) | {"seed": str(run.seed), PARENT: parent.info.run_id}
+            made, shown, status = (
+                self._replace(run.directory, f"{run.setting} seed {run.seed}", run.started, tags),
+                0,
+                "",
+            )
+        else:
+            made, shown = found
+            self._move(made, parent)
+            status = made.data.tags.get("status", "")
+        if found and shown == len(run.lines) and status == run.state:
+            self.done.unchanged += 1
+            return
+        points = list(run.points(made.info.start_time, shown))
+        tags = {CONTENT: live.content(run.lines), "status": run.state}
+        metrics.add(self.client, made.info.run_id, points, tags=tags)
+        self.client.update_run(made.info.run_id, STATUS[run.state])
+        self.done.written += 1
+
+    def _watched(self, directory: Path, lines: list[str]) -> tuple[Any, int] | None:
+        """The run that showed this training under way, and the number of its epochs there."""
+        found = self.known.get(str(directory), [])
+        if len(found) != 1:
+            return None
+        epochs = live.shown_epochs(found[0].data.tags.get(CONTENT, ""), lines)
+        return None if epochs is None else (found[0], epochs)
+
+    def _current(self, directory: Path, content: str) -> Any:
+        """The run that shows `directory` as it is; None when there is none, an older one or more than one."""
+        found = self.known.get(str(directory), [])
+        return found[0] if len(found) == 1 and found[0].data.tags.get(CONTENT) == content else None
+
+    def _move(self, child: Any, parent: Any) -> None:
+        if child.data.tags.get(PARENT) != parent.info.run_id:
+            self.client.set_tag(child.info.run_id, PARENT, parent.info.run_id)
+
+    def _replace(self, directory: Path, name: str, start: int | None, tags: Mapping[str, str]) -> Any:
+        for old in self.known.pop(str(directory), []):
+            self.client.delete_run(old.info.run_id)
+        return self.client.create_run(self.id, start, {**tags, DIRECTORY: str(directory)}, name)
+
+    def _finish(self, run: Any, content: str, end: int | None = None, status: str = "FINISHED") -> None:
+        """The tag CONTENT, written last, says that nothing is missing."""
+        if status != "RUNNING":
+            self.client.set_terminated(run.info.run_id, status, end)
+        self.client.set_tag(run.info.run_id, CONTENT, content)
+        self.done.written += 1
+
+    def _artifacts(self, run: Any, files: Sequence[Path]) -> None:
+        """Hard links where the artifacts lie on the same disk (run directories are never edited in place)."""
+        place = urlparse(run.info.artifact_uri)
+        if place.scheme not in ("", "file"):
+            for file in files:
+                self.client.log_artifact(run.info.run_id, str(file))
+            return
+        folder = Path(unquote(place.path))
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            try:
+                os.link(file, folder / file.name)
+            except OSError:
+                shutil.copy2(file, folder / file.name)
+
+
+def _find(client: Any, uri: str, scale: str, corpus: str) -> str:
+    from mlflow.entities import LifecycleStage
+    from mlflow.exceptions import MlflowException
+
+    name = f"spectralgru/{scale}/{corpus}"
+    about = f"Every setting trained on {corpus} at scale {scale}, and below each its seeds; `results` has the figures."
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        folder = artifact_root(uri)
+        location = folder / name if folder else None
+        try:
+            tags = {"mlflow.note.content": about, "scale": scale, "corpus": corpus}
+            return str(client.create_experiment(name, location and location.as_uri(), tags))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another process was faster
+    if found.lifecycle_stage == LifecycleStage.DELETED:
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join([LAYOUT, *lines]).encode()).hexdigest()
+
+
+def _content(files: Sequence[Path]) -> str:
+    return _digest(f"{path.name} {sha256(path)}" for path in sorted(files))

@@ -1,0 +1,122 @@
+"""The registered models: what `mlflow.pyfunc.load_model` loads, predicting the next word or the next notes.
+
+A model is a folder: `run.json`, `model.safetensors` and `names.json`, which says what its outputs stand for.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from spectralgru.errors import InputError
+from spectralgru.pipeline.saved import load_model
+from spectralgru.training.data.dataset import EOS, UNK, Corpus, Words
+from spectralgru.training.models import ReplicatedModel
+
+CHUNK = 100  # steps computed at once: bounds the memory that the logits take
+NAMES = "names.json"
+
+
+def names(corpus: Corpus) -> dict[str, Any]:
+    """What the outputs of a model of this corpus stand for."""
+    return {"vocabulary": corpus.vocabulary} if isinstance(corpus, Words) else {"lowest": corpus.lowest}
+
+
+class NextWord:
+    """Reads texts, tells each one's most probable next word and how well the text itself was predicted."""
+
+    def __init__(self, model: ReplicatedModel, vocabulary: Sequence[str]) -> None:
+        self.model, self.vocabulary = model, list(vocabulary)
+        self.ids = {word: i for i, word in enumerate(self.vocabulary)}
+
+    def predict(self, texts: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Columns `next_word`, `probability`, and `nats` over the `predicted` words that follow the first.
+
+        `texts` has the column `text`: words between blanks, as in the corpus; a line's end counts as `<eos>`, a word
+        out of the vocabulary as `<unk>`. exp(sum of nats / sum of predicted) is the perplexity.
+        """
+        return pd.DataFrame([self._read(text) for text in texts["text"]])
+
+    def _read(self, text: str) -> dict[str, Any]:
+        words = text.replace("\n", f" {EOS} ").split()
+        unknown = [word for word in words if word not in self.ids] if UNK not in self.ids else []
+        if not words or unknown:
+            raise InputError(f"text {text[:40]!r}: {unknown[:3] or 'empty'}; give words of the vocabulary")
+        ids = torch.tensor([self.ids.get(word, self.ids.get(UNK, 0)) for word in words])
+        nats, last = 0.0, torch.empty(0)
+        for at, log_p in _chunks(self.model, ids.view(-1, 1)):
+            log_p = log_p.double().log_softmax(-1)
+            targets = ids[at + 1 : at + 1 + len(log_p)]
+            nats -= float(log_p[: len(targets)].gather(1, targets.view(-1, 1)).sum())
+            last = log_p[-1]
+        best = int(last.argmax())
+        return {
+            "next_word": self.vocabulary[best],
+            "probability": float(last[best].exp()),
+            "nats": nats,
+            "predicted": len(words) - 1,
+        }
+
+
+class NextNotes:
+    """Reads tunes, tells each one's most probable next notes and how well the tune itself was predicted."""
+
+    def __init__(self, model: ReplicatedModel, lowest: int) -> None:
+        self.model, self.lowest = model, lowest
+        self.size = model.output["bias"].shape[1]
+
+    def predict(self, tunes: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Columns `next_notes` (MIDI numbers more probable than not), and `nats` over the tune's `steps`.
+
+        `tunes` has the column `tune`: one text a tune, its time steps between `|`, a step's MIDI numbers between
+        blanks: `60 64 67 | 60 64 67 |  | 62`. sum of nats / sum of steps is the negative log-likelihood.
+        """
+        return pd.DataFrame([self._read(tune) for tune in tunes["tune"]])
+
+    def _read(self, tune: str) -> dict[str, Any]:
+        roll = torch.zeros(1 + tune.count("|") + 1, 1, self.size)  # silence before the first step
+        for at, step in enumerate(tune.split("|"), 1):
+            for word in step.split():
+                if not word.isdecimal() or not 0 <= int(word) - self.lowest < self.size:
+                    allowed = f"{self.lowest} to {self.lowest + self.size - 1}"
+                    raise InputError(f"note {word!r} in step {at}: a MIDI number from {allowed} is needed")
+                roll[at, 0, int(word) - self.lowest] = 1
+        nats, last = 0.0, torch.empty(0)
+        for at, logits in _chunks(self.model, roll):
+            targets = roll[at + 1 : at + 1 + len(logits), 0]
+            losses = torch.nn.functional.binary_cross_entropy_with_logits(
+                logits[: len(targets)].double(), targets.double(), reduction="sum"
+            )
+            nats += float(losses)
+            last = logits[-1]
+        notes = self.lowest + np.flatnonzero((last > 0).numpy())
+        return {"next_notes": " ".join(map(str, notes)), "nats": nats, "steps": len(roll) - 1}
+
+
+@torch.no_grad()
+def _chunks(model: ReplicatedModel, inputs: Tensor) -> Any:
+    """Where each chunk of `inputs` [T, 1, ...] begins, and the logits [t, V] after each of its steps."""
+    state = model.initial_state(1)
+    for at in range(0, len(inputs), CHUNK):
+        chunk = inputs[at : at + CHUNK]
+        logits, state = model(chunk if model.kind == "words" else chunk.unsqueeze(0), state)
+        yield at, logits[0, :, 0]
+
+
+def text_of(corpus: Corpus, steps: Any) -> str:
+    """Steps of a corpus (ids [T], or notes [T, V]) in the words that `predict` reads."""
+    if isinstance(corpus, Words):
+        return " ".join(corpus.vocabulary[i] for i in steps)
+    return " | ".join(" ".join(str(corpus.lowest + i) for i in np.flatnonzero(step)) for step in steps)
+
+
+def _load_pyfunc(folder: str) -> NextWord | NextNotes:
+    """What MLflow calls."""
+    _, model = load_model(Path(folder))
+    described = json.loads((Path(folder) / NAMES).read_text(encoding="utf-8"))
+    return NextWord(model, **described) if model.kind == "words" else NextNotes(model, **described)

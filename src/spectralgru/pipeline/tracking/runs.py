@@ -1,0 +1,105 @@
+"""Import of run directories.
+
+An experiment `spectralgru/<scale>/<corpus>` holds one parent run per setting, below it one run per run directory, and
+one run `results` with the figures. What changed on disk is replaced, what did not is left alone; a run under way
+grows, and becomes the finished run.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spectralgru.errors import InputError, RunError
+from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.tracking.experiment import Experiment, Tracked
+from spectralgru.pipeline.tracking.live import LiveRun, read_live
+from spectralgru.pipeline.tracking.registry import register_best
+from spectralgru.pipeline.tracking.store import (
+    exclusive,
+    first_line,
+    open_store,
+    tracking_uri,
+    without_password,
+)
+from spectralgru.records import Run, read_run
+
+
+@dataclass
+class Setting:
+    """The seeds of one setting, by how far they are."""
+
+    finished: list[RunFiles] = field(default_factory=list)
+    under_way: list[LiveRun] = field(default_factory=list)
+
+
+def track(
+    root: Path,
+    runs: Sequence[Path],
+    uri: str | None = None,
+    figures: Sequence[Path] = (),
+    data: Path = Path("data"),
+    benchmarks: Path = Path("logs/benchmarks/train"),
+    scale: str | None = None,
+) -> Tracked:
+    """Bring MLflow up to date with the run directories `runs` below `root` (`results/<scale>`) and with `figures`.
+
+    Give all seeds of a setting together: its parent run sums up those given. A figure named `<corpus>-...` goes to
+    that corpus, any other file to all. The best model of a corpus whose runs have all ended is registered, when
+    `data`/prepared has the corpus it was trained on. `benchmarks`/<scale>/<corpus>/<setting>.tsv are what Snakemake
+    measured. Runs under way do not tell their `scale`: it is the name of `root` unless given. Raises InputError for
+    a record that cannot be read, RunError for a store that cannot be written.
+    """
+    root, uri = Path(root), tracking_uri(uri)
+    experiments = _gather(runs, scale or root.resolve().name)
+    corpora = [corpus for _, corpus in experiments]
+    client, done = open_store(uri), Tracked(without_password(uri))
+    with exclusive(uri, root):
+        try:
+            for (scale, corpus), settings in experiments.items():
+                experiment = Experiment(client, uri, scale, corpus, done)
+                ids: dict[Path, str] = {}
+                for name, setting in settings.items():
+                    benchmark = benchmarks / scale / corpus / f"{name}.tsv"
+                    ids |= experiment.track_setting(setting.finished, setting.under_way, benchmark)
+                others = tuple(f"{other}-" for other in corpora if other != corpus)
+                mine = [path for path in map(Path, figures) if not path.name.startswith(others)]
+                experiment.track_figures(root.resolve() / "figures" / corpus, mine)
+                # While runs are under way the best so far may not stay it.
+                if not any(setting.under_way for setting in settings.values()):
+                    finished = [item for setting in settings.values() for item in setting.finished]
+                    register_best(client, experiment.id, finished, ids, data, done)
+        except InputError:
+            raise
+        except Exception as error:  # whatever the store's driver raises
+            raise RunError(
+                f"{done.uri}: MLflow store cannot be written ({first_line(error)}); track again when it can: "
+                "nothing is lost, and nothing will be there twice"
+            ) from error
+    return done
+
+
+def follow(step: Callable[[], Tracked], runs: Sequence[Path], every: float) -> Tracked:
+    """Call `step` (a `track` of `runs`) every `every` seconds until all of them have ended: what the last did."""
+    while True:
+        ended = all((directory / "run.json").exists() for directory in runs)  # looked at before the import
+        done = step()
+        if ended:
+            return done
+        time.sleep(every)
+
+
+def _gather(runs: Sequence[Path], scale: str) -> dict[tuple[str, str], dict[str, Setting]]:
+    """By scale and corpus, then setting; directories where nothing has begun are passed over."""
+    experiments: dict[tuple[str, str], dict[str, Setting]] = {}
+
+    def setting_of(run: Run | LiveRun) -> Setting:
+        return experiments.setdefault((run.scale, run.corpus), {}).setdefault(run.setting, Setting())
+
+    for directory in map(Path, runs):
+        if (directory / "run.json").exists():
+            item = RunFiles(directory.resolve(), read_run(directory))
+            setting_of(item.run).finished.append(item)
+        elif run := read_live(directory, scale):
+            setting_of(run).under_way.append(run)
+    return experiments

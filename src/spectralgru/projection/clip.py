@@ -1,0 +1,53 @@
+"""P_delta computed from a whole decomposition: the definition (SVD) and the Gram matrix's eigenvectors."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spectralgru.recurrent.products import matmul
+
+Method = Literal["auto", "svd", "eigh"]
+METHODS: tuple[Method, ...] = ("auto", "svd", "eigh")
+# Squaring loses digits: up to these ratios of the largest singular value to the bound they do not show in the result.
+FLOAT32_RANGE, FLOAT64_RANGE = 4.0, 1e3
+
+
+class Clipped(NamedTuple):
+    """Clipped matrices [N, n, m], singular values before, descending [N, p], right singular vectors [N, m, p]."""
+
+    weight: Tensor
+    sigma: Tensor
+    vectors: Tensor
+
+
+def clip(weight: Tensor, bound: Tensor, method: Method) -> Clipped:
+    """Clip the singular values of [N, n, m] at `bound` [N], in the precision of `weight`."""
+    if method == "svd":
+        return _svd(weight, bound)
+    if weight.shape[1] < weight.shape[2]:
+        tall = clip(weight.mT, bound, method)
+        # Left singular vectors of this matrix; callers that want vectors pass square matrices.
+        return Clipped(tall.weight.mT, tall.sigma, tall.vectors)
+    result = _eigh(weight, bound)
+    rough = result.sigma[:, 0] > FLOAT64_RANGE * bound
+    if method == "auto" and rough.any():
+        exact = _svd(weight[rough], bound[rough])
+        for whole, part in zip(result, exact, strict=True):
+            whole[rough] = part
+    return result
+
+
+def _eigh(weight: Tensor, bound: Tensor) -> Clipped:
+    values, vectors = torch.linalg.eigh(matmul(weight.mT, weight))
+    sigma, vectors = values.clamp_min(0).sqrt().flip(-1), vectors.flip(-1)
+    # W - sum_i (1 - c / sigma_i) (W v_i) v_i^T touches nothing but the values above the bound.
+    count = int((sigma > bound[:, None]).sum(-1).max())
+    top = vectors[..., :count]
+    excess = (1 - bound[:, None] / sigma[:, :count]).clamp_min(0).unsqueeze(-2)
+    return Clipped(weight - matmul(matmul(weight, top) * excess, top.mT), sigma, vectors)
+
+
+def _svd(weight: Tensor, bound: Tensor) -> Clipped:
+    u, sigma, vh = torch.linalg.svd(weight, full_matrices=False)
+    return Clipped((u * sigma.minimum(bound[:, None]).unsqueeze(-2)) @ vh, sigma, vh.mT)

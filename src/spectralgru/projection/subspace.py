@@ -1,0 +1,201 @@
+"""P_delta from the few largest singular values, with a proof that no other is above the bound.
+
+Let A = W^T W, U an orthonormal basis of approximate leading eigenvectors with Ritz values theta, E = A U - U theta
+their coupling to the rest, e = |E|_F, and B the compression of A to the complement of U. In that basis
+
+    A = [[theta, E^T], [E, B]],  so that after clipping theta at c^2 no eigenvalue is above c^2 + e^2 / (c^2 - |B|).
+
+What remains is a bound on |B|, from either of two sources:
+
+- a Cholesky factorisation of s^2 I - A + U theta U^T exists only if |B| < s^2. Its rounding errors do not matter
+  because s^2 lies in a gap of the spectrum, well inside c^2.
+- Weyl: if at most j singular values of an earlier W were above s and W has moved by at most d (Frobenius) since, at
+  most j are above s + d now. If j Ritz values are above (s + d)^2 + e, those are they, and |B| <= (s + d)^2 + e.
+
+Vectors are the rows of the tensors here: a few rows times a matrix is what the CPU's libraries multiply fastest.
+"""
+
+from collections.abc import Callable
+from math import acosh
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spectralgru.recurrent.products import matmul
+
+# Relative excess of sigma_1^2 over the bound that the coupling may cause; the guarantee is 2e-6.
+COUPLING = 5e-7
+# Error of the clipped matrix relative to its Frobenius norm that the coupling may cause; the guarantee is 1e-5.
+ERROR = 3e-6
+# Narrower gaps (relative to c^2) drown in float32 rounding.
+NARROWEST = 1e-4
+# Chebyshev degrees of the successive sweeps; the first only brings new outliers in, since amplifying them more would
+# drown the other vectors, as amplifying anything by more than STRONGEST would.
+DEGREES, STRONGEST = (4, 6, 8, 8), 1e8
+# Relative residual at which the watched leading pair counts as found, and the sweeps it may take in one call.
+TRACKING, TRACKING_SWEEPS = 2e-3, 16
+# sigma_1 / c: beyond AGAIN, float32 rounding leaves more above the bound than is allowed, so that the result is clipped
+# once more; beyond FURTHEST, it spoils the result itself.
+AGAIN, FURTHEST = 2.0, 16.0
+
+
+def chebyshev(product: Callable[[Tensor], Tensor], basis: Tensor, edge: float, degree: int) -> Tensor:
+    """basis @ T_degree(2 A / edge - 1): damps eigenvalues in [0, edge], amplifies the larger ones exponentially."""
+    older, newer = basis, product(basis).mul_(2 / edge).sub_(basis)
+    for _ in range(degree - 1):
+        step = product(newer).mul_(4 / edge).sub_(newer, alpha=2).sub_(older)
+        older, newer = newer, step
+    return newer
+
+
+def gentle(degree: int, top: float, edge: float) -> int:
+    """`degree`, or the highest one that amplifies the eigenvalue `top` by no more than STRONGEST."""
+    return min(degree, max(2, int(acosh(STRONGEST) / acosh(max(2 * top / edge - 1, 1.01)))))
+
+
+class Above(NamedTuple):
+    """At most `number` singular values are above `level`."""
+
+    number: int
+    level: float
+
+
+class Few(NamedTuple):
+    """What `clip_few` found."""
+
+    weight: Tensor | None  # the clipped matrix, None where nothing was above the bound
+    saturated: int  # how many were above the bound
+    basis: Tensor  # [k, n], for the next call, leading vectors last
+    edge: float  # of the spectrum of A outside the basis, roughly
+    known: Above  # of the clipped matrix
+    largest: float  # no singular value of the clipped matrix is above this
+
+
+def orthonormal(rows: Tensor) -> Tensor:
+    """Orthonormal rows that span the same space."""
+    columns: Tensor = torch.linalg.qr(rows.mT).Q
+    return columns.mT
+
+
+def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Ritz values (ascending) and rotation (rows) for `image` = `basis` @ A, A symmetric; None: overflow."""
+    compressed = image @ basis.mT
+    if not compressed.isfinite().all():
+        return None
+    values, rotation = torch.linalg.eigh((compressed + compressed.mT) / 2)
+    return values, rotation.mT
+
+
+def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
+    """Estimate of the largest singular value, from below, and a better basis [k, n] for the next call, leading last.
+
+    Subspace iteration until the residual of the leading pair is TRACKING; the error goes with its square. The longest
+    row of the matrix takes the place of the last of the basis, which a new large value may be orthogonal to.
+    """
+    longest = torch.linalg.vector_norm(weight, dim=1).argmax()
+    basis = orthonormal(torch.cat([weight[longest][None], basis[1:]]))
+    for _ in range(TRACKING_SWEEPS):
+        image = matmul(matmul(basis, weight.mT), weight)
+        pairs = ritz(image, basis)
+        if pairs is None:
+            return float(torch.linalg.matrix_norm(weight.double(), 2)), basis
+        values, rotation = pairs
+        top, leading = values[-1], rotation[-1:]
+        residual = torch.linalg.vector_norm(leading @ image - (leading * top) @ basis)
+        basis = orthonormal(rotation @ image)
+        if residual <= TRACKING * top:
+            break
+    return max(top.item(), 0.0) ** 0.5, basis
+
+
+def clip_few(
+    weight: Tensor, bound: float, basis: Tensor, known: Above | None, norm: float, edge: float
+) -> Few | None:
+    """Clip [n, n] at `bound`, or None if the leading values cannot be told from the rest in a few sweeps.
+
+    Args:
+        weight: [n, n].
+        bound: c.
+        basis: [k, n] orthonormal rows to start from; at most k - 1 values may be above the bound.
+        known: what earlier steps and Weyl's inequality prove about this matrix.
+        norm: Frobenius norm of `weight`.
+        edge: where the spectrum of A outside the basis ends, roughly; 0 if the basis may already do as it is.
+    """
+    squared = bound * bound
+    trusted = known if known is not None and known.level < bound else None
+    gram = None if trusted else matmul(weight.mT, weight)
+
+    def product(rows: Tensor) -> Tensor:
+        return matmul(matmul(rows, weight.mT), weight) if gram is None else matmul(rows, gram)
+
+    theta = [edge]
+    for degree in DEGREES if edge else (0, *DEGREES):
+        if degree:
+            basis = orthonormal(chebyshev(product, basis, edge, gentle(degree, theta[0], edge)))
+        image = product(basis)
+        pairs = ritz(image, basis)
+        if pairs is None:
+            return None
+        values, rotation = pairs
+        basis = rotation @ basis
+        coupling = (rotation @ image - values[:, None] * basis).square_().sum(1).flip(0).double().cumsum(0)
+        theta, errors = values.flip(0).tolist(), [0.0, *coupling.tolist()]
+        if theta[0] > FURTHEST**2 * squared and weight.dtype == torch.float32:
+            return None
+        edge = max(min(theta[-1], squared), 1e-12 * squared)
+        saturated = sum(t > squared for t in theta)
+        if saturated == len(theta):
+            return None
+        if errors[saturated] <= (ERROR * bound * norm) ** 2:
+            proven = _split(theta, errors, saturated, squared, trusted)
+            if proven is not None and (gram is None or _holds(gram, basis, values, proven)):
+                break
+        if degree and gram is None:
+            trusted, gram = None, matmul(weight.mT, weight)
+    else:
+        return None
+    clipped = None
+    if saturated:
+        top, sigma = basis[-saturated:], values[-saturated:, None].sqrt()
+        clipped = torch.addmm(weight, (matmul(top, weight.mT) * (1 - bound / sigma)).mT, top, alpha=-1)
+        if theta[0] > AGAIN**2 * squared and weight.dtype == torch.float32:
+            rounding = 1e-6 * theta[0] ** 0.5
+            again = clip_few(clipped, bound, basis, Above(proven.number, proven.level + rounding), norm, 0.0)
+            return again and again._replace(
+                weight=clipped if again.weight is None else again.weight, saturated=saturated
+            )
+    largest = (
+        bound * (1 + COUPLING) if saturated else (max(theta[0], proven.level**2) + errors[-1] ** 0.5) ** 0.5
+    )
+    return Few(clipped, saturated, basis, edge, proven, largest)
+
+
+def _split(
+    theta: list[float], errors: list[float], saturated: int, squared: float, known: Above | None
+) -> Above | None:
+    """Where to cut the spectrum (`theta` descending): leading part U, rest below the returned level."""
+    if known is not None:
+        count, e = known.number, errors[min(known.number, len(theta))] ** 0.5
+        level = known.level**2 + e
+        inside = saturated <= count < len(theta) and (count == 0 or theta[count - 1] > level)
+        proven = inside and level < squared and e * e <= COUPLING * squared * (squared - level)
+        return Above(count, level**0.5) if proven else None
+    best, widest = None, NARROWEST * squared
+    for count in range(saturated, len(theta)):
+        upper = squared if count == saturated else theta[count - 1]
+        gap = upper - theta[count]
+        level = theta[count] + gap / 2
+        if gap > widest and errors[count] <= COUPLING * squared * (squared - level):
+            best, widest = Above(count, max(level, 0.0) ** 0.5), gap
+    return best
+
+
+def _holds(gram: Tensor, vectors: Tensor, values: Tensor, claim: Above) -> bool:
+    """Whether the claim is true of the matrix with this Gram matrix, by a Cholesky factorisation."""
+    deflated = gram.neg()
+    if claim.number:
+        top = vectors[-claim.number :]
+        deflated.addmm_((top * values[-claim.number :, None]).mT, top)
+    deflated.diagonal().add_(claim.level**2)
+    return int(torch.linalg.cholesky_ex(deflated).info) == 0

@@ -1,0 +1,247 @@
+"""P_delta after every training step: the cheapest form that is provably exact for each matrix at each step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectralgru.errors import InputError
+from spectralgru.projection.batched import BatchedProjection
+from spectralgru.projection.clip import FLOAT32_RANGE, FLOAT64_RANGE, METHODS, Clipped, Method, clip
+from spectralgru.projection.subspace import AGAIN, Above, clip_few, track
+
+# The clip aims this far (relative) inside the bound, or as far as the type of the matrix can tell; no singular value
+# may be further outside than TOLERANCE.
+MARGIN, TOLERANCE = 5e-6, 5e-7
+# Vectors of the tracked subspace beyond the values above the bound, at least, and what their number is a multiple of
+# (17 rows cost as much as 32); the share of values above the bound (of n) from which on the whole decomposition is
+# faster.
+GUARDS, WIDTH, MANY = 8, 16, 1 / 8
+# The subspace method, having failed, is not tried for 2, 4, 8, ... calls, at most so many.
+LONGEST_PAUSE = 64
+# After a change below this share of the bound the last subspace may do as it is.
+SMALL_STEP = 0.02
+
+
+@dataclass(frozen=True)
+class ProjectionReport:
+    """What one call of `SpectralProjection.project_` found and did, per replica."""
+
+    sigma_max: Tensor  # [R] sigma_1 after the call; from below, within 2 %, where nothing was clipped; NaN: not finite
+    saturated: Tensor  # [R] int64, how many singular values were above the bound and are now at it
+    projected: Tensor  # [R] bool, whether the matrix was changed
+
+
+@dataclass
+class _Memory:
+    """What is known of one matrix between calls."""
+
+    # [k, n], leading right singular vectors, approximately, the first of them last.
+    basis: Tensor | None = None
+    edge: float = 0.0  # where the spectrum of W^T W outside the basis ends, roughly
+    known: Above | None = None  # at most `number` singular values are above `level`
+    largest: float = float("inf")  # no singular value is above this
+    saturated: int = 0  # in the last call that looked
+    failures: int = 0  # of the subspace method, one after the other
+    pause: int = 0  # calls left in which it is not tried
+
+    def move(self, distance: float) -> None:
+        """Weyl: a change of Frobenius norm `distance` moves no singular value further."""
+        self.largest += distance
+        if self.known is not None:
+            self.known = Above(self.known.number, self.known.level + distance)
+
+
+@dataclass
+class _Outcome:
+    sigma_max: float = float("nan")
+    saturated: int = 0
+    weight: Tensor | None = None  # None: unchanged
+
+
+class SpectralProjection:
+    """Keeps R matrices, one a replica, below their bounds, step after step.
+
+    After every call sigma_1 <= max_sv (1 + 1e-6), and the matrix is within 1e-5 (relative, Frobenius) of P_delta; of
+    float16 and bfloat16 matrices, which are clipped that much lower, within their resolution.
+    """
+
+    def __init__(self, max_sv: Tensor, method: Method = "auto") -> None:
+        """Start without knowledge of the matrices.
+
+        Args:
+            max_sv: bounds [R], positive; infinity for a replica without constraint, which is only watched.
+            method: "auto", the cheapest form that is exact; "svd" or "eigh", always that decomposition.
+        """
+        if method not in METHODS:
+            raise InputError(f"method={method!r}: unknown; use one of {', '.join(METHODS)}")
+        if max_sv.dim() != 1 or not (max_sv > 0).all():
+            raise InputError(f"max_sv={max_sv.tolist()}: must be a vector of positive bounds, one a replica")
+        self.method = method
+        self.max_sv: list[float] = max_sv.double().tolist()
+        self._memories = [_Memory() for _ in self.max_sv]
+        self._batched: BatchedProjection | None = None  # in place of the memories, on a GPU
+
+    @torch.no_grad()
+    def project_(self, weight: Tensor, update_norm: Tensor | None = None) -> ProjectionReport:
+        """Clip the singular values of each matrix at its bound, in place.
+
+        Args:
+            weight: [R, n, n], may be a view.
+            update_norm: [R], at least the Frobenius norm of each matrix's change since the last call; None if
+                unknown.
+        """
+        if weight.dim() != 3 or weight.shape[0] != len(self.max_sv) or weight.shape[1] != weight.shape[2]:
+            raise InputError(f"weight has shape {list(weight.shape)}; expected [{len(self.max_sv)}, n, n]")
+        if weight.is_cuda and self.method == "auto":
+            return self._together(weight)
+        count = len(self.max_sv)
+        norms = torch.linalg.vector_norm(weight, dim=(1, 2), dtype=_at_least_float32(weight)).tolist()
+        moved = [float("inf")] * count if update_norm is None else update_norm.tolist()
+        margin = max(MARGIN, torch.finfo(weight.dtype).eps)
+        outcomes = []
+        for matrix, bound, memory, norm, distance in zip(
+            weight, self.max_sv, self._memories, norms, moved, strict=True
+        ):
+            matrix = matrix.to(_at_least_float32(matrix))
+            if memory.basis is not None:
+                memory.basis = memory.basis.to(matrix)  # the module's type or device may have been changed
+            if norm < float("inf") or bool(matrix.isfinite().all()):
+                # Rounding of the update itself, beyond what `update_norm` can say.
+                memory.move(distance * (1 + 1e-5) + 1e-7 * norm)
+                target = bound * (1 - margin)
+                outcomes.append(self._one(matrix, bound, target, memory, norm, distance))
+            else:
+                memory.known, memory.largest = None, float("inf")
+                outcomes.append(_Outcome())
+        for matrix, outcome, memory in zip(weight, outcomes, self._memories, strict=True):
+            if outcome.weight is not None:
+                matrix.copy_(outcome.weight)
+                if matrix.dtype != outcome.weight.dtype:
+                    memory.move(float(torch.linalg.matrix_norm(matrix.to(outcome.weight) - outcome.weight)))
+        return ProjectionReport(
+            torch.tensor([o.sigma_max for o in outcomes], dtype=torch.float64, device=weight.device),
+            torch.tensor([o.saturated for o in outcomes], device=weight.device),
+            torch.tensor([o.weight is not None for o in outcomes], device=weight.device),
+        )
+
+    def _together(self, weight: Tensor) -> ProjectionReport:
+        """All matrices at once: what a GPU does."""
+        if self._batched is None or self._batched.bounds != self.max_sv:
+            max_sv = torch.tensor(self.max_sv, dtype=torch.float64, device=weight.device)
+            self._batched = self._batched or BatchedProjection(max_sv)
+            self._batched.bound(max_sv)
+        self._batched.start(weight)
+        left = self._batched.unproven()
+        if len(left):
+            self._batched.settle(weight, left)
+        saturated = self._batched.saturated.clone()
+        return ProjectionReport(self._batched.sigma_max.clone(), saturated, saturated > 0)
+
+    def _one(
+        self, weight: Tensor, bound: float, target: float, memory: _Memory, norm: float, distance: float
+    ) -> _Outcome:
+        if memory.basis is not None and memory.largest <= bound * (1 + TOLERANCE):
+            sigma, memory.basis = track(weight, memory.basis)
+            return _Outcome(sigma)
+        few_before = memory.basis is not None and memory.saturated <= MANY * len(weight)
+        memory.pause -= 1
+        if self.method == "auto" and few_before and memory.pause < 0 and norm < FLOAT64_RANGE * target:
+            assert memory.basis is not None
+            edge = memory.edge if distance > SMALL_STEP * bound else 0.0
+            few = clip_few(weight, target, memory.basis, memory.known, norm, edge)
+            memory.failures = memory.failures + 1 if few is None else 0
+            memory.pause = min(2**memory.failures, LONGEST_PAUSE) if few is None else 0
+            if few is not None:
+                memory.basis, memory.edge, memory.known = few.basis, few.edge, few.known
+                memory.largest, memory.saturated = few.largest, few.saturated
+                if few.saturated:
+                    return _Outcome(target, few.saturated, few.weight)
+                # The proof that nothing is above the bound needs no accurate singular value; the record does.
+                sigma, memory.basis = track(weight, memory.basis)
+                return _Outcome(sigma)
+        return self._whole(weight, target, memory, norm)
+
+    def _whole(self, weight: Tensor, target: float, memory: _Memory, norm: float) -> _Outcome:
+        """By a decomposition of the whole matrix; in float64 where float32, clipping twice, would not do."""
+        limit = torch.full((1,), target, dtype=torch.float64, device=weight.device)
+        if self.method != "svd" and weight.dtype == torch.float32 and norm < FLOAT64_RANGE * target:
+            result = clip(weight[None], limit.float(), "eigh")
+            largest = float(result.sigma[0, 0])
+            if largest <= FLOAT32_RANGE * target:
+                outcome = _learn(result, target, memory)
+                if largest <= AGAIN * target or outcome.weight is None:
+                    return outcome
+                assert memory.basis is not None
+                few = clip_few(outcome.weight, target, memory.basis, memory.known, norm, 0.0)
+                if few is not None:
+                    memory.basis, memory.known, memory.largest = few.basis, few.known, few.largest
+                    again = outcome.weight if few.weight is None else few.weight
+                    return _Outcome(target, outcome.saturated, again)
+        return _learn(clip(weight[None].double(), limit, self.method), target, memory)
+
+    def select(self, indices: Tensor | Sequence[int]) -> None:
+        """Keep only the replicas `indices`, in that order."""
+        kept = [int(i) for i in indices]
+        self.max_sv = [self.max_sv[i] for i in kept]
+        self._memories = [self._memories[i] for i in kept]
+        if self._batched is not None:
+            self._batched.select(torch.tensor(kept, device=self._batched.edge.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-identical continuation needs: tensors, numbers and lists of them."""
+        memories = [
+            {
+                "basis": None if m.basis is None else m.basis.clone(),
+                "known": None if m.known is None else list(m.known),
+                "bounds": [m.edge, m.largest],
+                "counts": [m.saturated, m.failures, m.pause],
+            }
+            for m in self._memories
+        ]
+        batched = None if self._batched is None else self._batched.state_dict()
+        return {"max_sv": list(self.max_sv), "memories": memories, "batched": batched}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`'s."""
+        self.max_sv = list(state["max_sv"])
+        self._batched = None
+        if state["batched"] is not None:
+            self._batched = BatchedProjection(state["batched"]["max_sv"])
+            self._batched.load_state_dict(state["batched"])
+        self._memories = [
+            _Memory(
+                None if m["basis"] is None else m["basis"].clone(),
+                m["bounds"][0],
+                None if m["known"] is None else Above(*m["known"]),
+                m["bounds"][1],
+                *m["counts"],
+            )
+            for m in state["memories"]
+        ]
+
+
+def _learn(result: Clipped, target: float, memory: _Memory) -> _Outcome:
+    """What a whole decomposition says, for the next calls and for this one."""
+    sigma = result.sigma[0].tolist()
+    saturated = sum(s > target for s in sigma)
+    watched = saturated if saturated <= MANY * len(sigma) else 0
+    columns = min(WIDTH * ceil((watched + GUARDS) / WIDTH), len(sigma))
+    clipped = [min(s, target) for s in sigma]
+    memory.basis = result.vectors[0, :, :columns].flip(-1).mT.contiguous()
+    memory.edge = clipped[columns - 1] ** 2
+    gaps = [a - b for a, b in pairwise(clipped[: columns + 1])]
+    split = 1 + max(range(len(gaps)), key=gaps.__getitem__) if gaps else 0
+    # Rounding of the Gram matrix hides singular values far below the largest.
+    hidden = 1e-5 * clipped[0] ** 2
+    memory.known = Above(split, (clipped[split] ** 2 + hidden) ** 0.5) if split else None
+    memory.largest, memory.saturated = clipped[0] * (1 + TOLERANCE), saturated
+    return _Outcome(clipped[0], saturated, result.weight[0] if saturated else None)
+
+
+def _at_least_float32(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)

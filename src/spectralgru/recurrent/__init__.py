@@ -1,0 +1,1 @@
+"""The GRU and how it is made fast."""

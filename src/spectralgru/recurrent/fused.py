@@ -1,0 +1,163 @@
+"""The GRU's sweeps on a GPU: per step two products over all replicas and two Triton kernels; nothing is allocated.
+
+The same arguments and results as `sweeps`; tensors are [R, T, B, H] or, a single network, [T, B, H].
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectralgru.recurrent.sweeps import Gradients, Trace, begin
+
+AVAILABLE = find_spec("triton") is not None
+# Units of the hidden layer that one program does.
+BLOCK = 256
+
+
+def usable(x: Tensor) -> bool:
+    """Whether these sweeps can run on such tensors."""
+    return AVAILABLE and x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _device(x: Tensor) -> AbstractContextManager[object]:
+    """Where kernels are to run; no matter in the interpreter, which takes tensors of the CPU."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def _grid(replicas: int, batch: int, hidden: int) -> tuple[tuple[int, int], dict[str, Any]]:
+    block = min(BLOCK, 1 << (hidden - 1).bit_length())
+    return (replicas * batch, -(-hidden // block)), {"BLOCK": block}
+
+
+def _factors(keep: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if keep is None else keep.squeeze(-1).to(like.dtype).contiguous()
+
+
+def forward(
+    x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
+) -> Trace:
+    """See `sweeps.forward`."""
+    if x.dim() == 3:
+        single = None if keep is None else keep[None]
+        one = forward(x[None], h0[None], weight_ih[None], weight_hh[None], single, before)
+        return Trace(*(t[0] for t in one))
+    from spectralgru.recurrent import pointwise
+
+    states, gates, candidates, recurrent = begin(x, h0, weight_ih)
+    replicas, steps, batch, hidden = candidates.shape
+    factors = _factors(keep, x)
+    held = None if factors is None else h0 * factors[:, 0, :, None]
+    by_gates, by_candidate = weight_hh[:, : 2 * hidden].mT, weight_hh[:, 2 * hidden :].mT
+    grid, options = _grid(replicas, batch, hidden)
+    with _device(x):
+        for t in range(steps):
+            rz, n, q, new = gates[:, t], candidates[:, t], recurrent[:, t], states[:, t + 1]
+            h = states[:, t] if held is None else held
+            rz.baddbmm_(h, by_gates)
+            if before:
+                pointwise.gates_forward[grid](
+                    rz, h, q, rz.stride(0), h.stride(0), q.stride(0), batch, hidden, **options
+                )
+                n.baddbmm_(q, by_candidate)
+            else:
+                q.baddbmm_(h, by_candidate, beta=0)
+            # Where no state is masked, `new` stands in for the factors and what they would go to.
+            masked = held is not None and factors is not None and t + 1 < steps
+            kept = factors[:, t + 1] if masked and factors is not None else new
+            pointwise.state_forward[grid](
+                *(rz, h, n, q, new, new if held is None else held, kept),
+                *(v.stride(0) for v in (rz, h, n, q, new, kept)),
+                *(batch, hidden),
+                **options | {"BEFORE": before, "KEEP": masked},
+            )
+    return Trace(states, gates, candidates, recurrent)
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    keep: Tensor | None,
+    trace: Trace,
+    before: bool,
+    needs_x: bool,
+) -> Gradients:
+    """See `sweeps.backward`."""
+    if x.dim() == 3:
+        masked, trace = None if keep is None else keep[None], Trace(*(t[None] for t in trace))
+        weights = weight_ih[None], weight_hh[None]
+        dx, *others = backward(grad[None], x[None], *weights, masked, trace, before, needs_x)
+        return Gradients(None if dx is None else dx[0], *(t[0] for t in others))
+    from spectralgru.recurrent import pointwise
+
+    states, gates, candidates, recurrent = trace
+    replicas, steps, batch, hidden = candidates.shape
+    grad = grad.contiguous()
+    factors = _factors(keep, x)
+    previous = states[:, :-1] if factors is None else states[:, :-1] * factors[..., None]
+    d_gates, d_n = torch.empty_like(gates), torch.empty_like(candidates)
+    d_q = d_n if before else torch.empty_like(d_n)
+    carry, drh = (x.new_zeros(replicas, batch, hidden) for _ in range(2))
+    gate_rows, candidate_rows = weight_hh[:, : 2 * hidden], weight_hh[:, 2 * hidden :]
+    grid, options = _grid(replicas, batch, hidden)
+    strides = (previous.stride(0), gates.stride(0))
+    with _device(x):
+        for t in reversed(range(steps)):
+            rz, d_rz, h = gates[:, t], d_gates[:, t], previous[:, t]
+            # The last step has nothing to carry, whatever its factor.
+            kept = None if factors is None else factors[:, min(t + 1, steps - 1)]
+            pointwise.state_backward[grid](
+                *(
+                    grad[:, t],
+                    carry,
+                    carry if kept is None else kept,
+                    rz,
+                    h,
+                    candidates[:, t],
+                    recurrent[:, t],
+                ),
+                *(d_rz, d_n[:, t], d_q[:, t], *strides, d_n.stride(0), 0 if kept is None else kept.stride(0)),
+                *(batch, hidden),
+                **options | {"BEFORE": before, "KEEP": kept is not None},
+            )
+            if before:
+                drh.baddbmm_(d_n[:, t], candidate_rows, beta=0)
+                pointwise.gates_backward[grid](drh, carry, rz, h, d_rz, *strides, batch, hidden, **options)
+            else:
+                carry.baddbmm_(d_q[:, t], candidate_rows)
+            carry.baddbmm_(d_rz, gate_rows)
+    dh0 = carry if factors is None else carry * factors[:, 0, :, None]
+    flat_gates, flat_n, flat_x = d_gates.flatten(1, 2), d_n.flatten(1, 2), x.flatten(1, 2)
+    grad_x = None
+    if needs_x:
+        grad_x = torch.bmm(flat_gates, weight_ih[:, : 2 * hidden])
+        grad_x = grad_x.baddbmm_(flat_n, weight_ih[:, 2 * hidden :]).view_as(x)
+    grad_ih, grad_hh = torch.empty_like(weight_ih), torch.empty_like(weight_hh)
+    grad_ih[:, : 2 * hidden].baddbmm_(flat_gates.mT, flat_x, beta=0)
+    grad_ih[:, 2 * hidden :].baddbmm_(flat_n.mT, flat_x, beta=0)
+    seen = recurrent if before else previous  # what W_hn was multiplied with
+    grad_hh[:, : 2 * hidden].baddbmm_(flat_gates.mT, previous.flatten(1, 2), beta=0)
+    grad_hh[:, 2 * hidden :].baddbmm_(d_q.flatten(1, 2).mT, seen.flatten(1, 2), beta=0)
+    return Gradients(grad_x, dh0, grad_ih, grad_hh)
+
+
+def dropout_masks(seeds: Tensor, drawn: Tensor, shape: tuple[int, ...], share: float) -> Tensor:
+    """Factors [R, *shape], 1 / `share` with that probability and else 0; counts `drawn` [1] on.
+
+    A replica's factors are a function of its seed [R] (int64), of how many such tensors were drawn before and of
+    the place in the tensor: never of its company.
+    """
+    from spectralgru.recurrent import pointwise
+
+    masks = torch.empty(len(seeds), *shape, device=seeds.device)
+    length = masks[0].numel()
+    with _device(seeds):
+        pointwise.bernoulli[(len(seeds), -(-length // (4 * 256)))](
+            masks, seeds, drawn, length, share, BLOCK=256
+        )
+    drawn += 1
+    return masks

@@ -1,0 +1,193 @@
+"""The sweeps of one network on a CPU in float32, in C++: compiled for this processor when first needed.
+
+Half of a GRU step at H = 200 is spent between operations, not in them. Where there is no C++ compiler, `sweeps` does
+the same work.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectralgru.recurrent.sweeps import Gradients, Trace, begin, weight_gradients
+
+SOURCE = Path(__file__).with_name("sweeps.cpp")
+OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exceptions", "-shared", "-fPIC"]
+# With less to do in a step, a second thread loses to PyTorch's own threads, which spin while they wait.
+MULTIPLICATIONS_A_THREAD = 4_000_000
+
+
+def usable(x: Tensor) -> bool:
+    """Whether `forward` and `backward` take x: float32 on a CPU, without an axis of replicas.
+
+    Not under `torch.compile`, which makes its own of operations that it knows.
+    """
+    mine = x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3
+    return mine and not torch.compiler.is_compiling() and library() is not None
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled sweeps, kept in the user's cache; None without a compiler (`CXX`, else c++) that makes them."""
+    compiler = _compiler()
+    if compiler is None:
+        return None
+    try:
+        compiled = _cache() / f"{_fingerprint(compiler)}.so"
+        if not compiled.exists():
+            _compile(compiler, compiled)
+        return ctypes.CDLL(str(compiled))
+    except (OSError, RuntimeError, subprocess.CalledProcessError):  # RuntimeError: a user without a home
+        return None
+
+
+def compiler_version() -> str:
+    """Of the compiler that made the sweeps; "none" where they are PyTorch's, whose last digits are others."""
+    compiler = _compiler()
+    if compiler is None or library() is None:
+        return "none"
+    found = re.search(r"\d+(\.\d+)+", _about(compiler).decode())
+    return found.group() if found else "unknown"
+
+
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX", "c++"))
+
+
+@cache
+def _about(compiler: str) -> bytes:
+    return subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "spectralgru"
+
+
+def _fingerprint(compiler: str) -> str:
+    """Of all that decides the machine code: homes are shared by machines with other processors."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
+    processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    parts = [
+        SOURCE.read_bytes(),
+        _about(compiler),
+        " ".join([*OPTIONS, *processor, platform.machine()]).encode(),
+    ]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+def _compile(compiler: str, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to.parent) as folder:
+        made = Path(folder) / to.name
+        subprocess.run([compiler, *OPTIONS, str(SOURCE), "-o", str(made)], capture_output=True, check=True)
+        made.replace(to)
+
+
+def forward(
+    x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
+) -> Trace:
+    """As `sweeps.forward`, for tensors [T, B, H]."""
+    trace = begin(x, h0, weight_ih)
+    torch.ops.spectralgru.sweep_forward(
+        weight_hh, keep, trace.gates, trace.candidates, trace.states, trace.recurrent, before=before
+    )
+    return trace
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    keep: Tensor | None,
+    trace: Trace,
+    before: bool,
+    needs_x: bool,
+) -> Gradients:
+    """As `sweeps.backward`, for tensors [T, B, H]."""
+    states, gates, candidates, recurrent = trace
+    previous = states[:-1] if keep is None else states[:-1] * keep
+    d_gates, d_n, d_q = (torch.empty_like(t) for t in (gates, candidates, candidates))
+    dh = torch.empty_like(states[0])
+    given = (grad.contiguous(), previous, gates, candidates, recurrent)
+    torch.ops.spectralgru.sweep_backward(weight_hh, keep, *given, d_gates, d_n, d_q, dh, before=before)
+    return weight_gradients(x, weight_ih, previous, recurrent, d_gates, d_n, d_q, dh, before, needs_x)
+
+
+def _sweep_forward(weight_hh: Tensor, keep: Tensor | None, *tensors: Tensor, before: bool) -> None:
+    hidden = weight_hh.shape[-1]
+    packed = [_packed(weight_hh[: 2 * hidden].mT), _packed(weight_hh[2 * hidden :].mT)]
+    _sweep("forward", before, packed, keep, *tensors, torch.empty_like(tensors[2][0]))
+
+
+def _sweep_backward(weight_hh: Tensor, keep: Tensor | None, *tensors: Tensor, before: bool) -> None:
+    hidden = weight_hh.shape[-1]
+    packed = [_packed(weight_hh[: 2 * hidden]), _packed(weight_hh[2 * hidden :])]
+    _sweep("backward", before, packed, keep, *tensors)
+
+
+# Operators of PyTorch's, so that whatever records operations sees them. All tensors but `weight_hh` are contiguous.
+_OPERATORS: Any = torch.library.Library("spectralgru", "DEF")  # type: ignore[no-untyped-call]
+_OPERATORS.define(
+    "sweep_forward(Tensor weight_hh, Tensor? keep, Tensor(a!) gates, Tensor(b!) candidates, Tensor(c!) states, "
+    "Tensor(d!) recurrent, *, bool before) -> ()"
+)
+_OPERATORS.define(
+    "sweep_backward(Tensor weight_hh, Tensor? keep, Tensor grad, Tensor previous, Tensor gates, Tensor candidates, "
+    "Tensor recurrent, Tensor(a!) d_gates, Tensor(b!) d_n, Tensor(c!) d_q, Tensor(d!) dh, *, bool before) -> ()"
+)
+_OPERATORS.impl("sweep_forward", _sweep_forward, "CPU")
+_OPERATORS.impl("sweep_backward", _sweep_backward, "CPU")
+
+
+def _packed(b: Tensor) -> Tensor:
+    """b [K, N] as the products read it: panels of columns, one after the other."""
+    loaded = library()
+    assert loaded is not None
+    (depth, width), panel = b.shape, loaded.panel_width()
+    packed = b.new_empty(-(-width // panel) * panel * depth)
+    numbers = (ctypes.c_long(n) for n in (depth, width, *b.stride()))
+    loaded.pack(_pointer(b), *numbers, _pointer(packed))
+    return packed
+
+
+def _sweep(name: str, before: bool, packed: list[Tensor], keep: Tensor | None, *tensors: Tensor) -> None:
+    """Call `name` of the library for all lanes, shared out to as many threads as PyTorch may use."""
+    steps, batch = tensors[0].shape[:2]
+    hidden = tensors[1].shape[-1]
+    if keep is not None:
+        keep = keep.contiguous()
+    pointers = [_pointer(t) for t in (*packed, keep, *tensors)]
+    worth = batch * hidden**2 // MULTIPLICATIONS_A_THREAD
+    parts = max(1, min(torch.get_num_threads(), batch, worth))
+    bounds = [batch * part // parts for part in range(parts + 1)]
+
+    def lanes(start: int, stop: int) -> None:
+        numbers = (ctypes.c_long(n) for n in (steps, batch, hidden, start, stop))
+        getattr(library(), name)(*numbers, ctypes.c_int(before), *pointers)
+
+    own, *shares = pairwise(bounds)
+    others = [Thread(target=lanes, args=share) for share in shares]
+    for thread in others:
+        thread.start()
+    lanes(*own)
+    for thread in others:
+        thread.join()
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
