@@ -3,32 +3,68 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from errno import EISDIR, ENXIO
 from pathlib import Path
+from stat import S_IFREG, S_ISDIR, S_ISREG
 from typing import Any
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it over `path` when the block succeeds, else remove it.
+    """Yield a temporary path; when the block succeeds, what was written there becomes `path`, else it is removed.
 
-    The temporary name keeps the suffix of `path`, so writers that look at it (numpy, matplotlib) behave.
+    A regular file is replaced in one step and keeps its permissions. A link stays: the file it points to is replaced,
+    unless that is write-protected, as in DVC's cache, where the link is. A device or a FIFO stays too and is written
+    to. The temporary name keeps the suffix of `path`, so writers that look at it (numpy, matplotlib) behave.
+
+    Raises OSError for a directory, a FIFO that nobody reads, and whatever else cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".partial{path.suffix}", dir=path.parent)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:  # or a link to nothing, which then becomes a file
+        mode = S_IFREG | 0o666 & ~_umask()
+    if S_ISDIR(mode):
+        raise IsADirectoryError(EISDIR, "is a directory, not a file", str(path))
+    if S_ISREG(mode) and mode & 0o222:
+        path = Path(os.path.realpath(path))
+    folder = path.parent if S_ISREG(mode) else Path(tempfile.gettempdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = os.fsdecode(os.fsencode(path.stem)[:100])  # the longest name that is allowed is to be possible
+    handle, name = tempfile.mkstemp(prefix=f".{stem}-", suffix=f".partial{path.suffix[:32]}", dir=folder)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        if S_ISREG(mode):
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(mode & 0o777 if mode & 0o222 else 0o666 & ~_umask())
+            temporary.replace(path)
+        else:
+            _write_through(path, temporary)
+    except OSError as error:
+        if error.filename in (None, name):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_through(path: Path, temporary: Path) -> None:
+    try:  # Without O_NONBLOCK, a FIFO that nobody reads would be waited for, for ever.
+        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno == ENXIO:
+            raise OSError(ENXIO, "nobody reads it", str(path)) from None
+        raise
+    os.set_blocking(handle, True)
+    with temporary.open("rb") as written, os.fdopen(handle, "wb") as file:
+        shutil.copyfileobj(written, file)
 
 
 def _umask() -> int:
