@@ -17,13 +17,13 @@ from matplotlib import style
 from spectralgru.files import sha256, write_json, write_text
 from spectralgru.pipeline.provenance.explain import read_record
 from spectralgru.pipeline.provenance.record import results_sha256
+from spectralgru.pipeline.report.recorded import recorded_runs
 from spectralgru.pipeline.results.claims import accuracy, success
 from spectralgru.pipeline.results.claims.render import to_markdown
 from spectralgru.pipeline.results.figures import learning_curves
 from spectralgru.pipeline.results.load import load_runs
 from spectralgru.pipeline.results.names import table_names
 from spectralgru.pipeline.results.paper import load_paper
-from spectralgru.pipeline.results.report.kept import kept_runs
 from spectralgru.pipeline.results.style import RC, save
 from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.records import run_path
@@ -74,7 +74,7 @@ def main(old: Path, new: Path) -> None:
     record = joined(old, new)
     history = histories(old, new, record["runs"])
     (corpus,) = record["data"]
-    runs = kept_runs(record)[corpus]
+    runs = recorded_runs(record)[corpus]
     settings = list(dict.fromkeys((run.method, run.value) for run in runs))
     seeds = sorted({run.seed for run in runs})
     name, scale = table_names([corpus])[corpus], record["scale"]

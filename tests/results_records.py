@@ -7,10 +7,10 @@ import numpy as np
 
 from spectralgru.files import write_json
 from spectralgru.pipeline.provenance.record import write_provenance
+from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.claims import write_claims
 from spectralgru.pipeline.results.curves import write_curves
 from spectralgru.pipeline.results.figures import write_figures
-from spectralgru.pipeline.results.report import write_report
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.records import Run, run_path, write_run
@@ -207,5 +207,7 @@ def make_experiment(folder: Path, title: str = "Does a lower rate repair clippin
     for suffix in ("svg", "pdf"):
         shutil.copy(root / f"figures/ptb-trajectory.{suffix}", folder / f"heat_map.{suffix}")
     answer = ["Clipping works at 3 of 7 rates.", "The constraint works at 5 of 7 <rates> & more."]
-    summary = {"title": title, "answer": answer, "tables": ["rates.html"], "figures": ["heat_map.svg"]}
+    cell = "<table><tbody><tr><td>rates & more</td></tr></tbody></table>".replace("&", "&amp;")
+    table = {"name": "rates", "caption": "Rates <tried>", "html": cell}
+    summary = {"title": title, "answer": answer, "tables": [table], "figures": ["heat_map.svg"]}
     write_json(folder / "summary.json", summary | more)

@@ -13,8 +13,8 @@ import chromium
 import pytest
 
 from results_records import REPOSITORY, make_experiment, make_results
+from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.names import KEPT
-from spectralgru.pipeline.results.report import write_report
 
 pytestmark = chromium.MARKS
 RECORD = "2026-11-22-ptb-650"

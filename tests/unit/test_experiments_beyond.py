@@ -51,7 +51,7 @@ def concluded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Path, d
 
 def test_every_baseline_is_a_line_of_the_table(concluded: tuple[Params, Path, dict[str, Any]]) -> None:
     _, out, summary = concluded
-    assert summary["tables"] == ["baselines_ptb.html"]
+    assert [table["name"] for table in summary["tables"]] == ["baselines_ptb"]
     table = pd.read_csv(out / "baselines_ptb.csv")
     assert len(table) == 11
     assert not table.duplicated(["network", "method"]).any()

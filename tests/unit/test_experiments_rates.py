@@ -115,7 +115,7 @@ def test_the_answer_follows_the_numbers(clipped, said):
 
 def test_tables_and_figures_are_written_and_say_what_they_are(tmp_path):
     answer = sum_up([Sweep("ptb", SETTINGS, runs(), 0.1)], tmp_path)
-    assert answer.tables == ["best_rates_ptb.html"]
+    assert [table.name for table in answer.tables] == ["best_rates_ptb"]
     text = (tmp_path / "best_rates_ptb.md").read_text()
     assert "| best rate |  | 0.5 | 0.5 | none |" in text
     assert "0.25 to 1" in text

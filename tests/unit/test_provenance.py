@@ -15,11 +15,11 @@ from spectralgru.pipeline.dates import OUTDATED, date_of, run_keys, settle
 from spectralgru.pipeline.params import parse_params
 from spectralgru.pipeline.provenance.explain import explain, find, read_record
 from spectralgru.pipeline.provenance.record import WRITTEN, artifacts, write_provenance
+from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.claims import write_claims
 from spectralgru.pipeline.results.curves import write_curves
 from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.names import REPORT
-from spectralgru.pipeline.results.report import write_report
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.pipeline.sampling.dates import made_of

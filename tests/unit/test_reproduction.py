@@ -10,9 +10,9 @@ import pytest
 
 from spectralgru.files import write_json
 from spectralgru.pipeline.provenance.explain import read_record
+from spectralgru.pipeline.report.recorded import recorded_runs
 from spectralgru.pipeline.results.names import KEPT, table_names
 from spectralgru.pipeline.results.paper import load_paper
-from spectralgru.pipeline.results.report.kept import kept_runs
 from spectralgru.pipeline.results.tables import make_table
 
 FOLDER = Path(__file__).parents[2] / KEPT
@@ -21,7 +21,7 @@ RECORDS = sorted(path.parent for path in FOLDER.glob("*/provenance.json"))
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name)
 def test_tables_are_what_the_runs_say(record: Path):
-    kept = kept_runs(read_record(record))
+    kept = recorded_runs(read_record(record))
     for corpus, name in table_names(list(kept)).items():
         settings = list(dict.fromkeys((run.method, run.value) for run in kept[corpus]))
         table = make_table(kept[corpus], corpus, settings, load_paper().table_for(corpus))
@@ -31,7 +31,7 @@ def test_tables_are_what_the_runs_say(record: Path):
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name)
 def test_every_line_of_runs_is_a_run_of_the_record(record: Path):
-    runs = [run for mine in kept_runs(read_record(record)).values() for run in mine]
+    runs = [run for mine in recorded_runs(read_record(record)).values() for run in mine]
     lines = pd.read_csv(record / "runs.csv").to_dict("records")
     assert [line["key"] for line in lines] == [run.key for run in runs]
     for line, run in zip(lines, runs, strict=True):

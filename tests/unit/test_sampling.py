@@ -17,8 +17,8 @@ from spectralgru.errors import InputError
 from spectralgru.files import sha256, write_json
 from spectralgru.pipeline import cli
 from spectralgru.pipeline.corpora import midi, pianoroll
+from spectralgru.pipeline.report.parts import sections
 from spectralgru.pipeline.results.load import load_runs
-from spectralgru.pipeline.results.report.parts import sections
 from spectralgru.pipeline.sampling.campaign import best, write_samples
 from spectralgru.pipeline.sampling.continuation import CHUNK, continue_notes, continue_words
 from spectralgru.pipeline.sampling.dates import are_current

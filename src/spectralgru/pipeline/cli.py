@@ -335,7 +335,7 @@ def provenance(
 @app.command()
 def report(params: ParamsOption = PARAMS, scale: ScaleOption = None) -> None:
     """Write report.html: one page of answer, tables, figures, claims and provenance, as they are there."""
-    from spectralgru.pipeline.results.report import write_report
+    from spectralgru.pipeline.report import write_report
 
     typer.echo(write_report(Path("results") / _params(params, scale).scale))
 

@@ -16,6 +16,7 @@ from spectralgru.files import sha256_of_all, write_json
 from spectralgru.pipeline.experiments.settings import NAMES, ExperimentName
 from spectralgru.pipeline.params import Params
 from spectralgru.pipeline.provenance.record import results_sha256
+from spectralgru.pipeline.results.render import FORMS, Fragment
 from spectralgru.pipeline.summary import is_current, write_summary
 from spectralgru.training.data.dataset import load
 
@@ -54,7 +55,7 @@ class Answer:
 
     title: str
     answer: Sequence[str]  # sentences
-    tables: Sequence[str]  # the HTML form of each; csv, md and tex lie beside it
+    tables: Sequence[Fragment]  # its files lie beside the summary
     figures: Sequence[str]  # the SVG form; pdf lies beside it
 
 
@@ -122,7 +123,12 @@ def conclude(params: Params, name: ExperimentName, out: Path) -> dict[str, Any]:
     records = {part: read_record(part.record(out)) for part in chosen_parts(params, name)}
     answer = question(name).conclude(params, out)
     keys = {part: record["key"] for part, record in records.items()}
-    return write_summary(out, asdict(answer), [*answer.tables, *answer.figures], made_of(keys))
+    return write_summary(
+        out,
+        asdict(answer),
+        [*(f"{t.name}.{suffix}" for t in answer.tables for suffix in FORMS), *answer.figures],
+        made_of(keys),
+    )
 
 
 def is_made(record: Path, key: str, out: Path) -> bool:

@@ -1,6 +1,5 @@
 """Provenance for readers: what stands behind a table's cells, a figure's lines or a verdict, as text and as a page."""
 
-import html
 import json
 import statistics
 from collections import Counter
@@ -12,15 +11,12 @@ import pandas as pd
 
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256
+from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.results.load import Setting, flatten
 from spectralgru.pipeline.results.names import CLAIMS, NUMBERS
 from spectralgru.records import run_path, setting_name
 
 Record = Mapping[str, Any]  # content of provenance.json
-STYLE = """body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #111; background: #fff }
-table { border-collapse: collapse; margin-bottom: 1.5em }
-th, td { padding: .2em .7em; text-align: left; vertical-align: top }
-tr { border-top: 1px solid #ccc } code { font-size: 12px } td { overflow-wrap: anywhere }"""
 
 
 def read_record(root: Path) -> Record:
@@ -154,35 +150,16 @@ def _with_spread(values: Sequence[float]) -> str:
 
 def to_html(record: Record) -> str:
     """A page of its own: what the runs of each corpus share, each run, each artifact."""
-
-    def table(heads: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
-        top = "".join(f"<th>{head}</th>" for head in heads)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>\n" for row in rows
-        )
-        return f"<table>\n<tr>{top}</tr>\n{body}</table>\n"
-
-    parts = []
+    corpora = []
     for corpus in record["data"]:
         runs = {p: run for p, run in record["runs"].items() if p.startswith(f"runs/{corpus}/")}
-        parts.append(f"<h2>{corpus}</h2>\n" + table(("", ""), common(record, corpus, list(runs.values()))))
-        rows = (
-            (
-                p,
-                run["status"],
-                *(f"{run['best'][split]:.5g}" if split in run["best"] else "" for split in ("valid", "test")),
-                run["started"],
-                f"{run['wall_seconds']:.0f}",
-                run["git_commit"][:12],
-                run["key"][:12],
-            )
-            for p, run in runs.items()
-        )
-        parts.append(table(("run", "status", "valid", "test", "started", "seconds", "commit", "key"), rows))
-    made = ((p, ", ".join(a["corpora"]), a["sha256"]) for p, a in record["artifacts"].items())
-    parts.append("<h2>Tables, figures, claims</h2>\n" + table(("file", "runs of", "SHA-256"), made))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>Provenance, scale {record['scale']}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n"
-        f"<h1>Provenance, scale {record['scale']}</h1>\n" + "".join(parts) + "</body>\n</html>\n"
-    )
+        shared = common(record, corpus, list(runs.values()))
+        corpora.append((corpus, list(shared), [_run_cells(path, run) for path, run in runs.items()]))
+    artifacts = [(p, ", ".join(a["corpora"]), a["sha256"]) for p, a in record["artifacts"].items()]
+    return render("provenance.html", scale=record["scale"], corpora=corpora, artifacts=artifacts)
+
+
+def _run_cells(path: str, run: Record) -> tuple[str, ...]:
+    best = (f"{run['best'][split]:.5g}" if split in run["best"] else "" for split in ("valid", "test"))
+    how = (run["started"], f"{run['wall_seconds']:.0f}", run["git_commit"][:12], run["key"][:12])
+    return (path, run["status"], *best, *how)

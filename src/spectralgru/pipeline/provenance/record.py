@@ -24,7 +24,7 @@ Settings = Mapping[str, Sequence[Setting]]  # of each corpus
 
 WRITTEN = ("provenance.json", "provenance.html", "ro-crate-metadata.json", "Snakefile", "params.yaml")
 CHECKOUT = PACKAGE.parents[1]
-CODE = ("results/**/*.py", "results/**/*.html", "results/**/*.css", "provenance/*.py")
+CODE = ("pages/*", "provenance/*.py", "report/*.py", "results/**/*.py")
 RUN_FILES = ("history.csv", "model.safetensors", "run.json", "steps.csv")
 RECORDED = (
     "status",

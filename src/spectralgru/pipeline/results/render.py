@@ -1,25 +1,20 @@
 """A table of results as Markdown, HTML and LaTeX: rows = quantity and source, columns = settings."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 
 import pandas as pd
 
+from spectralgru.files import write_text
+from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.results.load import Setting
 from spectralgru.pipeline.results.paper import Paper
 from spectralgru.records import setting_name
 
+FORMS = ("csv", "md", "html", "tex")
 GROUPS = {"constraint": "constraint, δ", "clipping": "clipping, threshold", "none": "none"}
-STYLE = """body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #111; background: #fff }
-figure { margin: 0; overflow-x: auto }
-figcaption { max-width: 62em; margin-bottom: 1em }
-table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; white-space: nowrap }
-th, td { padding: .3em .7em; text-align: right; font-variant-numeric: tabular-nums }
-th { font-weight: 500 } tr > th { text-align: left } thead th { text-align: right }
-thead tr:first-child th { text-align: center } thead tr:last-child { border-bottom: 1px solid }
-tr.rule { border-top: 1px solid #999 } tr.paper { color: #555 } b { font-weight: 700 }"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +33,15 @@ class Row:
     source: str  # ours or paper
     label: str  # the source as shown, with its mark
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A table as a part of a page."""
+
+    name: str  # of its files, without suffix
+    caption: str
+    html: str
 
 
 @dataclass(frozen=True)
@@ -91,28 +95,27 @@ def to_markdown(table: Rendered) -> str:
     return f"{table.caption}\n\n{body}\n"
 
 
+def to_fragment(name: str, table: Rendered) -> Fragment:
+    """The table as a part of a page."""
+    body = render("numbers.html", table=table, rows=_without_repeats(table.rows))
+    return Fragment(name, table.caption, body)
+
+
 def to_html(table: Rendered) -> str:
     """A page of its own that needs nothing else and scrolls sideways on a narrow screen."""
-    group_cells = "".join(
-        f'<th colspan="{len(values)}" scope="colgroup">{g}</th>' for g, values in table.groups
-    )
-    value_cells = "".join(f'<th scope="col">{v}</th>' for _, values in table.groups for v in values)
-    lines = []
-    for row in _without_repeats(table.rows):
-        cells = "".join(f"<td><b>{c.text}</b></td>" if c.best else f"<td>{c.text}</td>" for c in row.cells)
-        classes = " ".join(filter(None, ("rule" if row.quantity else "", row.source)))
-        lines.append(f'<tr class="{classes}"><th>{row.quantity}</th><th>{row.label}</th>{cells}</tr>')
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{html.escape(table.caption.split(':')[0])}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n"
-        f"<figure>\n<figcaption>{html.escape(table.caption)}</figcaption>\n<table>\n<thead>\n"
-        f'<tr><th colspan="2"></th>{group_cells}</tr>\n<tr><th colspan="2"></th>{value_cells}</tr>\n'
-        "</thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody>\n</table>\n</figure>\n</body>\n</html>\n"
-    )
+    return render("table.html", caption=table.caption, html=to_fragment("", table).html)
 
 
-def to_latex(table: Rendered) -> str:
+def write_table(stem: Path, numbers: pd.DataFrame, shown: Rendered) -> Fragment:
+    """Write `stem` .csv (the numbers), .md, .html and .tex; returns the table as a part of a page."""
+    csv = numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    forms = (csv, to_markdown(shown), to_html(shown), to_tex(shown))
+    for suffix, text in zip(FORMS, forms, strict=True):
+        write_text(stem.with_name(f"{stem.name}.{suffix}"), text)
+    return to_fragment(stem.name, shown)
+
+
+def to_tex(table: Rendered) -> str:
     """A `table*` for a paper; needs the package booktabs."""
     heads: list[str] = []
     rules: list[str] = []

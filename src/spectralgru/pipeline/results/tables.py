@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from spectralgru.errors import InputError
-from spectralgru.files import write_json, write_text
+from spectralgru.files import write_json
 from spectralgru.pipeline.results.load import RunFiles, Setting, flatten, load_runs
 from spectralgru.pipeline.results.names import WORDS, table_names
 from spectralgru.pipeline.results.paper import Paper, PaperTable, load_paper
-from spectralgru.pipeline.results.render import Rendered, to_html, to_latex, to_markdown
+from spectralgru.pipeline.results.render import FORMS, Rendered, write_table
 from spectralgru.records import Run, setting_name
 
 METRICS = {"perplexity": "perplexity", "nll": "NLL"}
@@ -143,15 +143,8 @@ def write_tables(
         runs, name = [item.run for item in found], names[corpus]
         table = make_table(runs, corpus, corpora[corpus], paper.table_for(corpus))
         shown = Rendered.of(table, corpora[corpus], caption(name, runs, corpus, paper), paper)
-        csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        for suffix, text in (
-            ("csv", csv),
-            ("md", to_markdown(shown)),
-            ("html", to_html(shown)),
-            ("tex", to_latex(shown)),
-        ):
-            written.append(root / "tables" / f"{name}.{suffix}")
-            write_text(written[-1], text)
+        write_table(root / "tables" / name, table, shown)
+        written += [root / "tables" / f"{name}.{suffix}" for suffix in FORMS]
         metrics |= _metrics(table)
     written.append(root / "tables" / "metrics.json")
     write_json(written[-1], metrics)

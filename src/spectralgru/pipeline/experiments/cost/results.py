@@ -11,9 +11,9 @@ from matplotlib import style
 
 from spectralgru.pipeline.experiments.base import Answer, Part, read_record
 from spectralgru.pipeline.experiments.settings import CostOf
-from spectralgru.pipeline.experiments.tables import records, write_table
+from spectralgru.pipeline.experiments.tables import records
 from spectralgru.pipeline.results.paper import Cost, load_paper
-from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups
+from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
 from spectralgru.pipeline.results.style import RC, WIDTH, new_figure, save
 
 TITLE = "What does the constraint cost?"
@@ -35,9 +35,9 @@ def sum_up(parts: Sequence[Part], networks: Mapping[str, CostOf], out: Path) -> 
     measured = [read_record(part.record(out)) for part in parts]
     table, paper = tabulate(measured), load_paper().cost
     shown = Rendered(_caption(measured, networks, paper), _columns(table, paper), _rows(table, paper))
-    name = write_table(out / "table3", table, shown)
+    made = write_table(out / "table3", table, shown)
     _draw(table, out / "cost")
-    return Answer(TITLE, sentences(table, paper), [name], ["cost.svg"])
+    return Answer(TITLE, sentences(table, paper), [made], ["cost.svg"])
 
 
 def tabulate(measured: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -1,18 +1,13 @@
 """Claims as Markdown and as a page of their own."""
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.results.claims.claim import RULES
 from spectralgru.pipeline.results.paper import load_paper
 
 Record = Mapping[str, Any]  # one entry of claims.json
-STYLE = """body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; max-width: 62em; color: #111; background: #fff }
-div { overflow-x: auto } table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid }
-th, td { padding: .4em .7em; text-align: left; vertical-align: top } th { font-weight: 500 } td { min-width: 6em }
-tr + tr, tbody tr { border-top: 1px solid #999 } .holds { color: #0b6623 } .fails { color: #a11212 }
-.undecided { color: #5a5a5a }"""
 SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 HEADS = ("verdict", "claim", "evidence", "test")
 
@@ -61,24 +56,13 @@ def to_markdown(claims: Sequence[Record], scale: str) -> str:
 
 def to_html(claims: Sequence[Record], scale: str) -> str:
     """A page of its own that needs nothing else."""
-    heads = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
-    parts = []
-    for _, heading, mine in by_corpus(claims):
-        rows = []
-        for c in mine:
-            verdict = f'<td class="{c["verdict"]}">{SIGNS[c["verdict"]]} {c["verdict"]}</td>'
-            texts = (statement(c), c["evidence"]["summary"], test_line(c))
-            rows.append(f"<tr>{verdict}{''.join(f'<td>{html.escape(text)}</td>' for text in texts)}</tr>")
-        parts.append(
-            f"<h2>{html.escape(heading)}</h2>\n<div>\n<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n"
-            + "\n".join(rows)
-            + "\n</tbody>\n</table>\n</div>\n"
-        )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<title>Claims, {scale} scale</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n"
-        f"<h1>Claims, {scale} scale</h1>\n<p>{html.escape(footnote(claims))}</p>\n"
-        + "".join(parts)
-        + "</body>\n</html>\n"
+    return render(
+        "claims.html",
+        scale=scale,
+        rules=footnote(claims),
+        corpora=[(heading, mine) for _, heading, mine in by_corpus(claims)],
+        heads=HEADS,
+        signs=SIGNS,
+        statement=statement,
+        test_line=test_line,
     )

@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from spectralgru.files import write_text
+from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.provenance.explain import Record, common, read_record
 from spectralgru.pipeline.provenance.record import report_made_from
+from spectralgru.pipeline.report.kept import kept_sections
+from spectralgru.pipeline.report.parts import figure, present, read_claims, sections
+from spectralgru.pipeline.report.recorded import tables
 from spectralgru.pipeline.results.claims.render import SIGNS, by_corpus, footnote, statement, test_line
-from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, NUMBERS, REPORT, table_names
+from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, NUMBERS, REPORT
 from spectralgru.pipeline.results.paper import load_paper
-from spectralgru.pipeline.results.report.kept import kept_sections
-from spectralgru.pipeline.results.report.parts import figure, present, read_claims, sections, table
+from spectralgru.pipeline.results.render import Fragment
 from spectralgru.pipeline.results.tables import describe
 from spectralgru.records import read_run
 
@@ -34,18 +35,14 @@ def write_report(root: Path) -> Path:
     """
     root = Path(root)
     record, claims = read_record(root), read_claims(root)
-    environment = Environment(
-        loader=PackageLoader("spectralgru.pipeline.results.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"statement": statement, "test_line": test_line, "signs": SIGNS}
-    corpora = [_corpus(root, record, claims, corpus) for corpus in table_names(list(record["data"]))]
-    page = environment.get_template("page.html").render(
+    corpora = [_corpus(root, record, claims, *found) for found in tables(root, "tables", record).items()]
+    page = render(
+        "report.html",
         made_from=report_made_from(root),
         scale=record["scale"],
+        statement=statement,
+        test_line=test_line,
+        signs=SIGNS,
         paper=load_paper(),
         headline=headline(claims, record["scale"]),
         corpora=corpora,
@@ -68,10 +65,11 @@ def headline(claims: Sequence[Mapping[str, Any]], scale: str) -> str:
     return f"At {scale} scale, on {' and '.join(corpora)}, {_counted(claims)}"
 
 
-def _corpus(root: Path, record: Record, claims: Sequence[Record], corpus: str) -> dict[str, Any]:
+def _corpus(
+    root: Path, record: Record, claims: Sequence[Record], corpus: str, table: tuple[Fragment, list[str]]
+) -> dict[str, Any]:
     (_, heading, mine), *_ = by_corpus([claim for claim in claims if claim["corpus"] == corpus])
     runs = {p: run for p, run in record["runs"].items() if p.startswith(f"runs/{corpus}/")}
-    name = table_names(list(record["data"]))[corpus]
     return {
         "name": corpus,
         "heading": heading,
@@ -79,9 +77,8 @@ def _corpus(root: Path, record: Record, claims: Sequence[Record], corpus: str) -
         "counted": _counted(mine),
         "first": [c for c in mine if c["id"] in FIRST or c["verdict"] == "fails"],
         "claims": mine,
-        "table_name": name,
-        "table": table(root / "tables" / f"{name}.html"),
-        "table_files": present(root, [f"tables/{name}.{suffix}" for suffix in ("csv", "tex", "md", "html")]),
+        "table": table[0],
+        "table_files": table[1],
         "figures": [
             figure(root, f"figures/{corpus}-{what}.svg", caption) for what, caption in FIGURE_CAPTIONS.items()
         ],

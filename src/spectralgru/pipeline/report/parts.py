@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,8 @@ from typing import Any
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.results.names import CLAIMS
+from spectralgru.pipeline.results.render import FORMS, Fragment
 from spectralgru.pipeline.summary import SUMMARY
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as it stands in its own page."""
-
-    caption: str  # HTML
-    html: str
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class Section:
     id: str
     title: str
     answer: list[str]
-    tables: list[tuple[Table, list[str]]]
+    tables: list[tuple[Fragment, list[str]]]  # with its files
     figures: list[Figure]
     links: list[tuple[str, str]]  # text and target
     texts: list[Text]
@@ -62,24 +54,6 @@ def read_claims(root: Path) -> list[dict[str, Any]]:
     return claims
 
 
-def table(path: Path) -> Table:
-    """Caption and table of a file that holds one."""
-    try:
-        return table_of(_read(path))
-    except ValueError:
-        raise InputError(f"{path}: holds no table; make it again with `snakemake`") from None
-
-
-def table_of(page: str) -> Table:
-    """Caption and table of a page that holds one. Raises ValueError where there is none."""
-    found = re.search(r"<table.*?</table>", page, re.DOTALL)
-    if found is None:
-        raise ValueError("no table")
-    caption = re.search(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
-    body = found[0].replace("<th>", '<th scope="row">')
-    return Table(caption[1] if caption else "", body)
-
-
 def figure(root: Path, name: str, caption: str) -> Figure:
     """The figure `root/name` (SVG) as part of the page."""
     data = base64.b64encode(_read(root / name).encode()).decode()
@@ -93,6 +67,11 @@ def sections(root: Path) -> list[Section]:
     return [_section(root, path) for path in found if path.exists()]
 
 
+def forms(root: Path, folder: str, table: Fragment) -> list[str]:
+    """The files of a table in `root/folder` that are there."""
+    return present(root, [f"{folder}/{table.name}.{suffix}" for suffix in FORMS])
+
+
 def present(root: Path, names: Iterable[str]) -> list[str]:
     """Those of the files `root/name` that are there: links must lead somewhere."""
     return [name for name in names if (root / name).exists()]
@@ -103,7 +82,7 @@ def _section(root: Path, path: Path) -> Section:
     try:
         summary = json.loads(_read(path))
         title = summary["title"]
-        tables = [(table(path.parent / name), _forms(root, f"{folder}/{name}")) for name in summary["tables"]]
+        tables = [(found, forms(root, folder, found)) for found in (Fragment(**t) for t in summary["tables"])]
         figures = [
             figure(root, f"{folder}/{name}", f"{_words(name)}: {title}") for name in summary["figures"]
         ]
@@ -120,11 +99,6 @@ def _section(root: Path, path: Path) -> Section:
 
 def _words(name: str) -> str:
     return Path(name).stem.replace("_", " ").replace("-", ", ").capitalize()
-
-
-def _forms(root: Path, name: str) -> list[str]:
-    stem = name.removesuffix(".html")
-    return present(root, [f"{stem}.{suffix}" for suffix in ("csv", "tex", "md", "html")])
 
 
 def _read(path: Path) -> str:

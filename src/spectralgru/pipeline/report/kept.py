@@ -1,0 +1,44 @@
+"""Campaigns kept in `reproduction/`, beside `results/`: those with an `answer.json` are shown in the report."""
+
+import json
+from pathlib import Path
+
+from spectralgru.errors import InputError
+from spectralgru.pipeline.provenance.explain import read_record
+from spectralgru.pipeline.report.parts import Section, figure, present
+from spectralgru.pipeline.report.recorded import tables
+from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, KEPT, table_names
+
+CURVES = "learning_curves"
+LINKS = {
+    "README.md": "Commands, hardware, versions, time and findings",
+    "claims.md": "Claims, with their tests",
+    "runs.csv": "Every run in a line",
+}
+
+
+def kept_sections(root: Path) -> list[Section]:
+    """A section a record, the latest first; `root` is `results/<scale>`.
+
+    Raises InputError naming a file of a record that is missing or not what it should be.
+    """
+    answers = sorted((root.parent.parent / KEPT).glob("*/answer.json"), reverse=True)
+    return [_section(root, path) for path in answers]
+
+
+def _section(root: Path, path: Path) -> Section:
+    folder = f"../../{KEPT}/{path.parent.name}"
+    record = read_record(path.parent)
+    try:
+        answer = json.loads(path.read_text(encoding="utf-8"))
+        names = table_names(list(record["data"]))
+        shown = list(tables(root, folder, record).values())
+        figures = [
+            figure(root, f"{folder}/{corpus}-{CURVES}.svg", FIGURE_CAPTIONS[CURVES]) for corpus in names
+        ]
+        links = [(text, href) for name, text in LINKS.items() for href in present(root, [f"{folder}/{name}"])]
+        return Section(path.parent.name, answer["title"], answer["answer"], shown, figures, links, [])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not the answer of a record ({error!r}); restore it from the repository"
+        ) from None
