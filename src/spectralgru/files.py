@@ -6,11 +6,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EISDIR, ENXIO
 from pathlib import Path
 from stat import S_IFREG, S_ISDIR, S_ISREG
 from typing import Any
+
+from spectralgru.errors import RunError
 
 
 @contextmanager
@@ -71,6 +73,27 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def private_folder(path: Path) -> Path:
+    """The folder `path`, made for this user alone if missing; what exists is never altered.
+
+    Raises RunError where it is a link or a file, belongs to another user, or others may write in it.
+    """
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700, parents=True)
+    found = path.lstat()
+    if not S_ISDIR(found.st_mode):
+        fault = "is no folder"
+    elif found.st_uid != os.geteuid():
+        fault = f"belongs to another user (uid {found.st_uid})"
+    elif found.st_mode & 0o022:
+        fault = "can be written by others"
+    else:
+        return path
+    raise RunError(
+        f"{path}: {fault}, so nothing in it is trusted; remove it, or set TMPDIR (caches: XDG_CACHE_HOME)"
+    )
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from spectralgru.errors import InputError
+from spectralgru.errors import InputError, RunError
 from spectralgru.training.gpus import gpu_slots
 
 USE = """
@@ -73,3 +73,51 @@ def test_more_devices_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(InputError, match="2 GPUs asked for, 1 visible \\(0\\)"), gpu_slots(2, print):
         pass
+
+
+def lay(kind: str, at: Path, target: Path) -> None:
+    """Somebody's trap at `at`; links of both kinds lead to `target`."""
+    at.parent.mkdir(exist_ok=True, mode=0o700)
+    make = {
+        "link": lambda: at.symlink_to(target),
+        "hard link": lambda: at.hardlink_to(target),
+        "link to nothing": lambda: at.symlink_to(target.with_name("nothing")),
+        "folder": at.mkdir,
+        "open folder": lambda: (at.mkdir(), at.chmod(0o777)),
+        "FIFO": lambda: os.mkfifo(at),
+        "file": lambda: at.write_text("content"),
+    }
+    make[kind]()
+
+
+def everything_in(folder: Path) -> list[tuple[str, int, str | None]]:
+    return [
+        (str(path), path.lstat().st_mode, path.read_text() if path.is_file() else None)
+        for path in sorted(folder.rglob("*"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "target"),
+    [(kind, "", "secret") for kind in ("link", "link to nothing", "open folder", "FIFO", "file")]
+    + [
+        (kind, "0.lock", "secret/file") for kind in ("link", "hard link", "link to nothing", "folder", "FIFO")
+    ],
+)
+def test_what_others_planted_is_said_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, place: str, target: str
+) -> None:
+    """In the place of the folder of locks, and of a lock in it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "secret").mkdir(mode=0o700)
+    (tmp_path / "secret/file").write_text("precious")
+    at = tmp_path / f"spectralgru-gpus-{os.geteuid()}" / place
+    lay(kind, at, tmp_path / target)
+    before = everything_in(tmp_path)
+    with pytest.raises(RunError) as caught, gpu_slots(1, print):
+        pass
+    assert str(caught.value).startswith(f"{at}: ")
+    assert "remove" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert everything_in(tmp_path) == before

@@ -1,7 +1,7 @@
 """Device ids for concurrent jobs: Snakemake counts GPUs but does not name them.
 
-Every device has a lock file in the machine's temporary folder, held while a job uses the device; the operating system
-frees it when the job dies.
+Every device has a lock file in a folder of the user's own within the machine's temporary folder, held while a job uses
+the device; the operating system frees it when the job dies. Jobs of different users do not see each other's.
 """
 
 import os
@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from spectralgru.errors import InputError
+from spectralgru.files import private_folder
 from spectralgru.training.locks import POLL_SECONDS, try_lock
 
 
@@ -29,7 +32,7 @@ def visible_devices() -> list[str]:
 def gpu_slots(count: int, say: Callable[[str], None]) -> Iterator[list[str]]:
     """Ids of `count` devices that no other job has for as long as the block runs; waits until so many are free.
 
-    Raises InputError if this machine has fewer.
+    Raises InputError if this machine has fewer, RunError if the folder of locks is not this user's alone.
     """
     if count == 0:
         yield []
@@ -40,10 +43,7 @@ def gpu_slots(count: int, say: Callable[[str], None]) -> Iterator[list[str]]:
             f"{count} GPUs asked for, {len(devices)} visible ({', '.join(devices) or 'none'}); ask for fewer, or "
             "set CUDA_VISIBLE_DEVICES"
         )
-    folder = Path(tempfile.gettempdir()) / "spectralgru-gpus"
-    folder.mkdir(exist_ok=True)
-    if folder.stat().st_uid == os.getuid():
-        folder.chmod(0o1777)  # shared by all users of the machine
+    folder = private_folder(Path(tempfile.gettempdir()) / f"spectralgru-gpus-{os.geteuid()}")
     held = _take(folder, devices, count)
     if not held:
         say(f"waiting for {count} of the GPUs {', '.join(devices)}")
@@ -53,19 +53,19 @@ def gpu_slots(count: int, say: Callable[[str], None]) -> Iterator[list[str]]:
     try:
         yield list(held)
     finally:
-        for descriptor in held.values():
-            os.close(descriptor)
+        for lock in held.values():
+            lock.release()
 
 
-def _take(folder: Path, devices: list[str], count: int) -> dict[str, int]:
+def _take(folder: Path, devices: list[str], count: int) -> dict[str, FileLock]:
     """Lock `count` of the devices, or none."""
-    held: dict[str, int] = {}
+    held: dict[str, FileLock] = {}
     for device in devices:
-        descriptor = try_lock(folder / f"{device.replace('/', '-')}.lock") if len(held) < count else None
-        if descriptor is not None:
-            held[device] = descriptor
+        lock = try_lock(folder / f"{device.replace('/', '-')}.lock") if len(held) < count else None
+        if lock is not None:
+            held[device] = lock
     if len(held) == count:
         return held
-    for descriptor in held.values():
-        os.close(descriptor)
+    for lock in held.values():
+        lock.release()
     return {}

@@ -1,61 +1,71 @@
 """Locks that the operating system frees when their holder dies, however it dies."""
 
-import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from spectralgru.errors import RunError
 
 POLL_SECONDS = 0.5
 
 
-def try_lock(path: Path) -> int | None:
-    """Lock the file (made if missing); its descriptor, to be closed when done, or None: another process has it."""
+def try_lock(path: Path) -> FileLock | None:
+    """The lock `path` (made if missing), held until released, or None: another process has it.
+
+    Raises RunError, and touches nothing, where a link, a folder, a FIFO or another's closed file lies in its place.
+    """
+    lock = FileLock(path, thread_local=False)
     try:
-        descriptor = os.open(path, os.O_RDWR)  # no O_CREAT: sticky folders refuse it for files of other users
-    except FileNotFoundError:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        os.fchmod(descriptor, 0o666)  # whatever the umask: another user may be the next to lock it
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        with suppress(FileNotFoundError):
+            os.close(_opened(path, os.O_RDONLY))
+        lock.acquire(blocking=False)
+        file = _opened(path, os.O_WRONLY)
+    except Timeout:
         return None
-    if not _is_at(path, descriptor):  # its last holder removed it meanwhile
+    except OSError as error:
+        lock.release()
+        raise RunError(f"{path}: cannot be locked ({error.strerror}); remove what lies there") from None
+    with os.fdopen(file, "wb") as own:
+        if os.fstat(file).st_uid == os.geteuid():
+            own.truncate()
+            own.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
+    return lock
+
+
+def _opened(path: Path, flags: int) -> int:
+    """Descriptor of a regular file of one name; OSError for links, and for a FIFO or device, not waited for."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(descriptor)
-        return try_lock(path)
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
+        raise OSError(0, "no lock file")
     return descriptor
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock `path`; while another process has it, wait, having told `on_wait` once who that is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = try_lock(path)
-    if descriptor is None:
+    lock = try_lock(path)
+    if lock is None:
         on_wait(_holder(path))
-    while descriptor is None:
+    while lock is None:
         time.sleep(POLL_SECONDS)
-        descriptor = try_lock(path)
+        lock = try_lock(path)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        path.unlink(missing_ok=True)  # while held: who waits for this file sees that it has no name any more
+        lock.release()
 
 
 def _holder(path: Path) -> str:
-    try:
-        return path.read_text() or "another process"
-    except FileNotFoundError:
-        return "another process"
+    with suppress(OSError), os.fdopen(_opened(path, os.O_RDONLY), "rb") as file:
+        text = file.read(200).decode(errors="replace")
+        return text if text and text.isprintable() else "another process"
+    return "another process"
