@@ -64,6 +64,9 @@ def test_tunes_begin_in_silence_and_in_an_order_of_the_seed_alone(corpora):
     assert torch.equal(both.inputs[1], swapped.inputs[0])
     assert not torch.equal(both.inputs[0], both.inputs[1])
     assert (both.inputs[both.starts] == 0).all()
+    three = training_stream(corpus, (1, 0, 1), 2, 6, 10, CPU)
+    assert len(three.positions) == 2  # an order a seed, however many runs read it
+    assert torch.equal(three.chunk(0).inputs, both.inputs[[1, 0, 1]])
     other_epoch = training_stream(corpus, (0, 1), 3, 6, 10, CPU).chunk(0)
     assert not torch.equal(both.inputs, other_epoch.inputs)
 

@@ -62,11 +62,15 @@ class NoteStream:
 
     def __init__(
         self, notes: np.ndarray, positions: np.ndarray, starts: np.ndarray, weights: np.ndarray, steps: int,
-        device: torch.device,
+        device: torch.device, replicas: Sequence[int] | np.ndarray = (0,),
     ) -> None:  # fmt: skip
-        """`positions`, `starts` [R, L, B]: which time step of `notes` stands where, and whether a tune begins there."""
+        """`positions`, `starts` [S, L, B]: which time step of `notes` stands where, and whether a tune begins there.
+
+        `replicas` [R]: whose of the S orders a replica reads.
+        """
         self.steps, self.lanes = steps, weights.shape[-1]
         self.notes = torch.from_numpy(notes).to(device)
+        self.replicas = torch.as_tensor(replicas, device=device)
         self.positions = torch.from_numpy(positions).to(device)
         self.starts = torch.from_numpy(starts).to(device)
         self.weights = torch.from_numpy(weights).to(device)
@@ -78,7 +82,7 @@ class NoteStream:
     def chunk(self, index: int) -> Chunk:
         """The `index`-th T steps of every lane."""
         part = slice(index * self.steps, (index + 1) * self.steps)
-        positions, starts = self.positions[:, part], self.starts[:, part]
+        positions, starts = (t[:, part][self.replicas] for t in (self.positions, self.starts))
         targets = self.notes[positions].float()
         inputs = self.notes[(positions - 1).clamp(min=0)].float() * ~starts.unsqueeze(-1)
         return Chunk(inputs, targets, self.weights[None, part], starts, float(self.counts[index]))
@@ -94,14 +98,17 @@ def training_stream(
     begins = np.cumsum(corpus.train_lengths) - corpus.train_lengths
     is_start = np.zeros(len(corpus.train), bool)
     is_start[begins] = True
+    distinct, replicas = np.unique(seeds, return_inverse=True)
     orders = []
-    for seed in seeds:
+    for seed in distinct:
         tunes = np.random.default_rng([seed, 1, epoch]).permutation(len(begins))
         orders.append(
             np.concatenate([np.arange(begins[t], begins[t] + corpus.train_lengths[t]) for t in tunes])
         )
     order = np.stack(orders)
-    return NoteStream(corpus.train, order[:, layout], is_start[order][:, layout], weights, steps, device)
+    return NoteStream(
+        corpus.train, order[:, layout], is_start[order][:, layout], weights, steps, device, replicas
+    )
 
 
 def evaluation_stream(
