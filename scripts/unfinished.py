@@ -24,7 +24,7 @@ columns = ["method", "value", "seed", "epoch", "learning_rate", "best_epoch", "v
 table.writerow([*columns, "grad_norm_max", "spectral_radius_max"])
 for run in [run for file in checkpoints for run in torch.load(file, weights_only=False)["progress"]]:
     model = ReplicatedModel(corpus.kind, width(corpus), *shape, job.model.input_scale, replicas=1)
-    model.set_weights(0, {name: weight.numpy() for name, weight in run["best_weights"].items()})
+    model.set_weights(0, run["best_weights"])
     streams = (
         evaluation_stream(corpus, split, job.training.batch_size, job.training.bptt_steps, model.device)
         for split in ("valid", "test")

@@ -55,7 +55,7 @@ def close(a, b, tolerance):
 def same_weights(a, b, replica_a, replica_b, tolerance):
     mine, theirs = a.model.weights_of(replica_a), b.model.weights_of(replica_b)
     for name, value in mine.items():
-        close(torch.from_numpy(value), torch.from_numpy(theirs[name]), tolerance)
+        close(value, theirs[name], tolerance)
 
 
 @captured

@@ -1,5 +1,6 @@
 """The replica engine against the paper's equations, written plainly in float64, and against itself in company."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -141,7 +142,7 @@ def test_steps_equal_the_equations_in_float64(
     assert projected
     for i, oracle in enumerate(oracles):
         for key, value in engine.model.weights_of(i).items():
-            torch.testing.assert_close(torch.from_numpy(value).double(), oracle.w[key], rtol=1e-4, atol=2e-5)
+            torch.testing.assert_close(value.double(), oracle.w[key], rtol=1e-4, atol=2e-5)
         for layer, h in enumerate(oracle.state):
             torch.testing.assert_close(engine.state[i, layer].double(), h, rtol=1e-4, atol=2e-5)
 
@@ -239,3 +240,29 @@ def test_state_survives_a_checkpoint(corpora: dict[str, Corpus]) -> None:
     restored.load_state_dict(engine.state_dict())
     for a, b in zip(engine.step(third), restored.step(third), strict=True):
         assert torch.equal(a, b)
+
+
+def test_start_weights_are_made_once_a_seed(
+    corpora: dict[str, Corpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decomposition of 650 x 650 takes seconds, and all settings of a seed start from the same."""
+    svd, calls = np.linalg.svd, []
+    monkeypatch.setattr(np.linalg, "svd", lambda *given: calls.append(given) or svd(*given))
+    replicas = [tiny.replica("clipping", 5.0, seed) for seed in (0, 1, 0, 0)]
+    engine = Engine(corpora["ptb"], ModelSettings(8, 2), replicas, 6, CPU)
+    assert len(calls) == 2 * 2
+    for name, weight in engine.model.weights_of(0).items():
+        assert torch.equal(weight, engine.model.weights_of(3)[name])
+        assert name == "output.bias" or not torch.equal(weight, engine.model.weights_of(1)[name])
+
+
+def test_singular_values_are_exact_and_of_every_run(corpora: dict[str, Corpus]) -> None:
+    engine = Engine(corpora["ptb"], ModelSettings(40, 2), tiny.EVERY_METHOD, 6, CPU)
+    for repeated in (True, False):  # all of them equal, as at the start
+        found = torch.tensor(engine.singular_values([3, 0]), dtype=torch.float64)
+        for layer in range(2):
+            for at, replica in enumerate((3, 0)):
+                exact = np.linalg.svd(engine.model.recurrent(layer)[replica].double().numpy())[1]
+                np.testing.assert_allclose(found[at, layer], exact, rtol=1e-12)
+                assert (np.ptp(exact) < 1e-5) == repeated
+            engine.model.recurrent(layer).add_(torch.randn(4, 40, 40))

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -170,6 +172,24 @@ def test_a_run_that_diverges_in_an_unfinished_interval_keeps_its_trace(data: Pat
     assert math.isnan(row["sigma_max"])
     assert math.isnan(row["spectral_radius"])
     assert [row["step"] for row in rows(tmp_path, "ptb", "constraint-0.2", 0, "steps")] == [30, 40]
+
+
+def test_histories_do_not_hold_up_short_epochs(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow disk a history is written less often than an epoch ends, and is whole in the end."""
+    fsync, calls = os.fsync, []
+
+    def slow(file: int) -> None:
+        calls.append(Path(f"/proc/self/fd/{file}").resolve().name)
+        time.sleep(0.02)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    job = tiny.job("ptb", (tiny.replica(rate=0.1), tiny.replica(seed=1, rate=0.1)), epochs=20)
+    trained(job, data, tmp_path)
+    assert 4 <= len([name for name in calls if name.startswith(".history")]) <= 20
+    assert len(rows(tmp_path, "ptb", "constraint-0.2", 1, "history")) == 20
 
 
 def test_a_run_no_better_than_unigrams_has_diverged(data: Path, tmp_path: Path) -> None:

@@ -42,8 +42,11 @@ class Engine:
         self.device = device
         shape = (width(corpus), model.hidden_size, model.num_layers)
         self.model = ReplicatedModel(corpus.kind, *shape, model.input_scale, len(self.replicas))
-        for index, replica in enumerate(self.replicas):
-            self.model.set_weights(index, dict(initial_weights(*shape, model.init_scale, replica.seed)))
+        for seed in {replica.seed for replica in self.replicas}:
+            weights = dict(initial_weights(*shape, model.init_scale, seed))
+            for index, replica in enumerate(self.replicas):
+                if replica.seed == seed:
+                    self.model.set_weights(index, weights)
         self.model.to(device)
         self.network = ranks.parallel(self.model)
         self.generators = [torch.Generator(device).manual_seed(replica.seed) for replica in self.replicas]
@@ -204,12 +207,18 @@ class Engine:
         return torch.stack(layers).amax(0)
 
     def singular_values(self, replicas: Sequence[int] | None = None) -> list[list[list[float]]]:
-        """Singular values of W_hh of `replicas` (all), descending: [R][L][H]; zero where W_hh is not finite."""
+        """Singular values of W_hh of `replicas` (all), descending: [R][L][H]; zero where W_hh is not finite.
+
+        In float64 on the host, of equal matrices once: at the start all values are equal, and those of a seed's runs.
+        """
         index = list(range(len(self.replicas)) if replicas is None else replicas)
-        weights = [self.model.recurrent(layer)[index] for layer in range(self.model.num_layers)]
-        layers = [w.nan_to_num(0, 0, 0) for w in weights]
-        values = [torch.linalg.svdvals(w).tolist() for w in layers]
-        return [[layer[r] for layer in values] for r in range(len(index))]
+        layers = [self.model.recurrent(layer)[index].cpu() for layer in range(self.model.num_layers)]
+        weights = torch.stack(layers, 1).nan_to_num(0, 0, 0).double()
+        distinct, which = torch.unique(weights.flatten(0, 1), dim=0, return_inverse=True)
+        values: list[list[list[float]]] = (
+            torch.linalg.svdvals(distinct)[which].view(weights.shape[:3]).tolist()
+        )
+        return values
 
     def keep(self, replicas: Sequence[int]) -> None:
         """Drop all replicas but these."""

@@ -3,7 +3,7 @@
 Shapes: R replicas, T time steps, B lanes of the batch, H hidden units, V words or notes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -116,15 +116,15 @@ class ReplicatedModel(nn.Module):
             parameter.grad = None
         self.gru.replicas = len(index)
 
-    def weights_of(self, replica: int) -> dict[str, np.ndarray]:
-        """Copy of one replica's weights, without the replica axis."""
-        return {name: p.detach()[replica].cpu().numpy().copy() for name, p in self.named_parameters()}
+    def weights_of(self, replica: int) -> dict[str, Tensor]:
+        """Copy of one replica's weights, on its device, without the replica axis."""
+        return {name: p.detach()[replica].clone() for name, p in self.named_parameters()}
 
-    def set_weights(self, replica: int, weights: dict[str, np.ndarray]) -> None:
+    def set_weights(self, replica: int, weights: Mapping[str, Tensor | np.ndarray]) -> None:
         """Overwrite one replica's weights."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                parameter[replica] = torch.from_numpy(weights[name])
+                parameter[replica] = torch.as_tensor(weights[name])
 
 
 def _apart(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

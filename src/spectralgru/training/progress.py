@@ -1,13 +1,15 @@
 """What is known of one run while it trains, and the record it becomes."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
+from torch import Tensor
 
 from spectralgru.training.schedule import LearningRate
 from spectralgru.training.settings import Replica, Schedule
+
+STATE = ("history", "best_epoch", "best_weights", "initial_spectrum")
 
 
 @dataclass
@@ -16,7 +18,9 @@ class Progress:
 
     replica: Replica
     rate: LearningRate
-    best_weights: dict[str, np.ndarray]  # of the best validation epoch; the initial ones before the first
+    best_weights: dict[
+        str, Tensor
+    ]  # on the device; of the best validation epoch; the initial ones before the first
     initial_spectrum: list[list[float]]
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
@@ -41,18 +45,17 @@ class Progress:
         }
         return {name: row[column] for name, column in names.items()}
 
-    def finish_epoch(self, row: dict[str, float], weights: dict[str, np.ndarray]) -> bool:
-        """Take an epoch's row in (and the weights, if it is the best so far); False when training is over."""
+    def finish_epoch(self, row: dict[str, float], weights: Callable[[], dict[str, Tensor]]) -> bool:
+        """Take an epoch's row in (and a copy of the weights, if it is the best so far); False when training is over."""
         self.history.append(row)
         if self.best_epoch == 0 or row["valid_loss"] < self.history[self.best_epoch - 1]["valid_loss"]:
-            self.best_epoch, self.best_weights = len(self.history), weights
+            self.best_epoch, self.best_weights = len(self.history), weights()
         return self.rate.finish_epoch(row["valid_loss"])
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors, for a checkpoint."""
-        state = {name: getattr(self, name) for name in ("history", "best_epoch", "initial_spectrum")}
-        weights = {name: torch.from_numpy(value) for name, value in self.best_weights.items()}
-        return {**state, "replica": asdict(self.replica), "rate": asdict(self.rate), "best_weights": weights}
+        state = {name: getattr(self, name) for name in STATE}
+        return {**state, "replica": asdict(self.replica), "rate": asdict(self.rate)}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "Progress":
@@ -61,6 +64,5 @@ class Progress:
         return cls(
             replica=Replica(**state["replica"]),
             rate=LearningRate(schedule=Schedule(**rate.pop("schedule")), **rate),
-            best_weights={name: value.numpy() for name, value in state["best_weights"].items()},
-            **{name: state[name] for name in ("history", "best_epoch", "initial_spectrum")},
+            **{name: state[name] for name in STATE},
         )

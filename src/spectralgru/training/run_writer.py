@@ -71,4 +71,5 @@ class Writer:
             wall_seconds=round(seconds, 3),
             replicas=together,
         )
-        write_run(self.directory(replica), run, progress.history, steps, progress.best_weights)
+        weights = {name: weight.cpu().numpy() for name, weight in progress.best_weights.items()}
+        write_run(self.directory(replica), run, progress.history, steps, weights)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ from spectralgru.training.settings import Job, Replica
 from spectralgru.training.stopping import Preempted, stop_on_signal
 from spectralgru.training.trace import Trace
 
-CHECKPOINT_SHARE = 0.02
+# Of the time, at most: what checkpoints take, and what histories take.
+WRITING_SHARE = 0.02
 NOT_FINITE = "loss, gradient, update or weight not finite"
 
 
@@ -43,7 +45,7 @@ class Session:
     ) -> None:
         self.job, self.corpus, self.writer, self.device = job, corpus, writer, device
         self.say, self.ranks = say, ranks
-        self.clock = time.monotonic()
+        self.clock = self.show_at = time.monotonic()
         self.together = len(replicas)
         self.epoch, self.chunk, self.steps, self.seconds = 1, 0, 0, 0.0
         if state is not None:
@@ -85,7 +87,7 @@ class Session:
     def run(self, store: CheckpointStore, checkpoint_seconds: float) -> None:
         """Epochs until every run has ended, with a checkpoint every `checkpoint_seconds` (0: after every step).
 
-        They are written less often where they would take more than CHECKPOINT_SHARE of the time. Raises Preempted, a
+        They are written less often where they would take more than WRITING_SHARE of the time. Raises Preempted, a
         checkpoint written, after SIGTERM to any rank.
         """
         saved, pause = time.monotonic(), checkpoint_seconds
@@ -102,9 +104,10 @@ class Session:
                         begin = time.monotonic()
                         self._save(store)
                         saved = time.monotonic()
-                        pause = max(checkpoint_seconds, (saved - begin) / CHECKPOINT_SHARE)
+                        pause = max(checkpoint_seconds, (saved - begin) / WRITING_SHARE)
                         pause *= checkpoint_seconds > 0
                     if stopped:
+                        self._show_histories()
                         raise Preempted(
                             f"stopped at epoch {self.epoch}, step {self.steps}; checkpoint written"
                         )
@@ -170,7 +173,7 @@ class Session:
                 ended[i] = self._divergence(self.steps, "validation loss not finite")
                 continue
             row = self._row(i, progress, steps_in_epoch, float(valid_loss[i]), float(radius[i]))
-            more = progress.finish_epoch(row, self.engine.model.weights_of(i))
+            more = progress.finish_epoch(row, partial(self.engine.model.weights_of, i))
             self.engine.rate[i] = progress.rate.rate
             if more and self.epoch < self.job.training.epochs:
                 going_on.append(i)
@@ -183,7 +186,8 @@ class Session:
             self._write(ended)
         if ended:
             self._keep(going_on)
-        self._show_histories()
+        if time.monotonic() >= self.show_at:
+            self._show_histories()
         self.epoch += 1
         self._reset_sums()
 
@@ -219,9 +223,12 @@ class Session:
         return self.seconds + time.monotonic() - self.clock
 
     def _show_histories(self) -> None:
+        """How far every run has come; after an epoch only where that does not take more than WRITING_SHARE."""
+        begin = time.monotonic()
         if self.ranks.first:
             for progress in self.progress:
                 self.writer.write_history(progress)
+        self.show_at = begin + (time.monotonic() - begin) / WRITING_SHARE
 
     def _write(self, ended: Mapping[int, dict[str, Any] | None]) -> None:
         tests = self._test_losses(list(ended))
@@ -246,11 +253,11 @@ class Session:
         """Test loss with the best and with the final weights of these runs."""
         m = self.job.model
         shape = (width(self.corpus), m.hidden_size, m.num_layers)
-        model = ReplicatedModel(self.corpus.kind, *shape, m.input_scale, 2 * len(indices))
+        model = ReplicatedModel(self.corpus.kind, *shape, m.input_scale, 2 * len(indices)).to(self.device)
         for at, i in enumerate(indices):
             model.set_weights(2 * at, self.progress[i].best_weights)
             model.set_weights(2 * at + 1, self.engine.model.weights_of(i))
-        losses: Tensor = evaluate(model.to(self.device), self.test, self.ranks)
+        losses: Tensor = evaluate(model, self.test, self.ranks)
         return [(best, final) for best, final in losses.view(-1, 2).tolist()]
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import copy
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,9 +77,8 @@ class _PlainRun:
             epoch = len(self.progress.history) + 1
             row, diverged = self._epoch(epoch)
             if diverged is None:
-                more = (
-                    self.progress.finish_epoch(row, _weights(self.model)) and epoch < self.job.training.epochs
-                )
+                more = self.progress.finish_epoch(row, partial(_weights, self.model))
+                more &= epoch < self.job.training.epochs
                 if self.progress.best_epoch == epoch:
                     best = copy.deepcopy(self.model.state_dict())
                 for group in self.optimizer.param_groups:
@@ -172,7 +171,7 @@ class _PlainRun:
 
 
 @torch.no_grad()
-def _weights(model: PlainModel) -> dict[str, np.ndarray]:
+def _weights(model: PlainModel) -> dict[str, Tensor]:
     """Copies, named and laid out as the engine's; those of an LSTM begin with `lstm.`."""
     stack = "lstm" if model.states == 2 else "gru"
     tensors = {
@@ -183,7 +182,7 @@ def _weights(model: PlainModel) -> dict[str, np.ndarray]:
     for layer in range(model.num_layers):
         for name in (f"weight_ih_l{layer}", f"weight_hh_l{layer}"):
             tensors[f"{stack}.{name}"] = getattr(model.rnn, name)
-    return {name: tensor.detach().numpy().copy() for name, tensor in tensors.items()}
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def _spectrum(model: PlainModel) -> list[list[float]]:
