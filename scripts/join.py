@@ -26,7 +26,7 @@ from spectralgru.pipeline.results.names import table_names
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.style import RC, save
 from spectralgru.pipeline.results.tables import write_tables
-from spectralgru.records import run_path
+from spectralgru.records import Setting, run_path
 
 METHODS = ["constraint", "clipping", "none"]
 OF_RUNS = (
@@ -41,8 +41,8 @@ OF_RUNS = (
 def place(path: str) -> tuple[int, float, str]:
     """Where a run stands in tables: `runs/<corpus>/<setting>/seed-<k>`."""
     _, _, setting, seed = path.split("/")
-    method, _, value = setting.partition("-")
-    return METHODS.index(method), float(value or 0), seed
+    method, value = Setting.parse(setting)
+    return METHODS.index(method), value or 0, seed
 
 
 def joined(old: Path, new: Path) -> dict:
@@ -75,7 +75,7 @@ def main(old: Path, new: Path) -> None:
     history = histories(old, new, record["runs"])
     (corpus,) = record["data"]
     runs = recorded_runs(record)[corpus]
-    settings = list(dict.fromkeys((run.method, run.value) for run in runs))
+    settings = list(dict.fromkeys(Setting(run.method, run.value) for run in runs))
     seeds = sorted({run.seed for run in runs})
     name, scale = table_names([corpus])[corpus], record["scale"]
     lines = [

@@ -13,19 +13,16 @@ from spectralgru.pipeline.results.curves import write_curves
 from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import write_tables
-from spectralgru.records import Run, run_path, write_run
+from spectralgru.records import Run, Setting, run_path, write_run
 
 REPOSITORY = Path(__file__).parents[1]
 
 SETTINGS = {
-    "ptb": [("constraint", 0.2), ("constraint", 0.5), ("clipping", 5.0), ("clipping", 20.0), ("none", None)],
-    "chorales": [
-        ("constraint", 0.2),
-        ("constraint", 1.4),
-        ("clipping", 15.0),
-        ("clipping", 60.0),
-        ("none", None),
-    ],
+    corpus: [Setting.parse(name) for name in names.split()]
+    for corpus, names in {
+        "ptb": "constraint-0.2 constraint-0.5 clipping-5 clipping-20 none",
+        "chorales": "constraint-0.2 constraint-1.4 clipping-15 clipping-60 none",
+    }.items()
 }
 START = "2026-01-02T03:04:05+00:00"
 

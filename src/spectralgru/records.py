@@ -7,11 +7,13 @@
 import csv
 import io
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
@@ -39,14 +41,38 @@ HISTORY_COLUMNS = (
 STEP_COLUMNS = ("step", "epoch", "grad_norm", "sigma_max", "spectral_radius")
 
 
-def setting_name(method: str, value: float | None) -> str:
-    """Name of a setting in paths and wildcards: `constraint-0.2`, `clipping-5`, `none`."""
-    return method if value is None else f"{method}-{value:g}"
+def number(value: float) -> str:
+    """The shortest text that gives the value back exactly: `0.2`, `5`, `0.2000001`."""
+    return repr(float(value)).removesuffix(".0")
 
 
-def run_path(root: Path | str, corpus: str, method: str, value: float | None, seed: int) -> Path:
+class Setting(NamedTuple):
+    """A method and its value."""
+
+    method: Method
+    value: float | None = (
+        None  # delta (constraint, spectral_norm), threshold, strength (weight_decay) or None
+    )
+
+    @property
+    def name(self) -> str:
+        """As in paths and wildcards: `constraint-0.2`, `clipping-5`, `none`. Distinct settings have distinct names."""
+        return self.method if self.value is None else f"{self.method}-{number(self.value)}"
+
+    @classmethod
+    def parse(cls, name: str) -> "Setting":
+        """The setting of this name. Raises InputError if it is not the name of one."""
+        method, dash, text = name.partition("-")
+        with suppress(ValueError):
+            setting = cls(cast(Method, method), float(text) if dash else None)
+            if method in get_args(Method) and setting.name == name and 0 <= (setting.value or 0) < math.inf:
+                return setting
+        raise InputError(f"{name}: names no setting; write one like constraint-0.2, clipping-5 or none")
+
+
+def run_path(root: Path | str, corpus: str, method: Method, value: float | None, seed: int) -> Path:
     """Where the run of one setting and seed lives below `root` (`results/<scale>`)."""
-    return Path(root) / "runs" / corpus / setting_name(method, value) / f"seed-{seed}"
+    return Path(root) / "runs" / corpus / Setting(method, value).name / f"seed-{seed}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +105,7 @@ class Run:
     @property
     def setting(self) -> str:
         """Name of the setting, as in paths."""
-        return setting_name(self.method, self.value)
+        return Setting(self.method, self.value).name
 
 
 def write_run(

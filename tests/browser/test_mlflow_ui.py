@@ -15,10 +15,11 @@ import pytest
 import tiny
 from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.tracking import open_store, track, ui_address, ui_command
+from spectralgru.records import Setting
 from spectralgru.training.train import train
 
 pytestmark = chromium.MARKS
-SETTINGS = [("constraint", 0.2), ("constraint", 1.8), ("none", None)]
+SETTINGS = [Setting("constraint", 0.2), Setting("constraint", 1.8), Setting("none")]
 EPOCHS = 5
 MODE = "workflowType=machine_learning"
 # Number of points of every curve drawn.

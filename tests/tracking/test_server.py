@@ -13,9 +13,10 @@ from tracked import runs_of
 from results_records import make_campaign, make_run
 from spectralgru.errors import RunError
 from spectralgru.pipeline.tracking import open_store, track
+from spectralgru.records import Setting
 
 PTB = "spectralgru/quick/ptb"
-SETTINGS = {"ptb": [("constraint", 0.2), ("constraint", 0.5), ("none", None)]}
+SETTINGS = {"ptb": [Setting("constraint", 0.2), Setting("constraint", 0.5), Setting("none")]}
 TRACK = (
     "import sys; from pathlib import Path; from spectralgru.pipeline.tracking import track\n"
     "root = Path(sys.argv[1]); track(root, sorted(root.glob('runs/*/*/seed-*')), data=root)"

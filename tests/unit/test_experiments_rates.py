@@ -5,15 +5,15 @@ import pytest
 from spectralgru.pipeline.experiments.learning_rate.heat_map import write_heat_map
 from spectralgru.pipeline.experiments.learning_rate.rate_ranges import mark_working, ranges, tabulate
 from spectralgru.pipeline.experiments.learning_rate.results import Sweep, sentences, sum_up
-from spectralgru.records import Run
+from spectralgru.records import Run, Setting
 
 RATES = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0]
-SETTINGS = [("constraint", 0.2), ("clipping", 20.0), ("none", None)]
+SETTINGS = [Setting("constraint", 0.2), Setting("clipping", 20.0), Setting("none")]
 WORKING = {
     # Perplexity by rate; None: not finite; a string: no better than the frequencies.
-    ("constraint", 0.2): [130, 105, 100, 108, 140, None],
-    ("clipping", 20.0): [140, 108, 104, "lost", 300, None],
-    ("none", None): [None] * 6,
+    Setting("constraint", 0.2): [130, 105, 100, 108, 140, None],
+    Setting("clipping", 20.0): [140, 108, 104, "lost", 300, None],
+    Setting("none"): [None] * 6,
 }
 SHARED = {
     "data": {"train": None, "valid": None, "test": None, "vocabulary": None},
@@ -74,7 +74,7 @@ def test_one_lost_seed_of_several_is_enough():
 
 
 def test_a_range_that_reaches_the_end_of_the_sweep_is_open():
-    values = {**WORKING, ("clipping", 20.0): [100, 100, 100, 100, 100, 100]}
+    values = {**WORKING, Setting("clipping", 20.0): [100, 100, 100, 100, 100, 100]}
     found = table(values).loc["clipping-20"]
     assert found["open_below"]
     assert found["open_above"]
@@ -82,7 +82,7 @@ def test_a_range_that_reaches_the_end_of_the_sweep_is_open():
 
 
 def test_working_is_measured_against_the_best_of_all_methods():
-    values = {**WORKING, ("constraint", 0.2): [50] * 6}
+    values = {**WORKING, Setting("constraint", 0.2): [50] * 6}
     found = table(values).loc["clipping-20"]
     assert found["best_rate"] == 0.5
     assert found.isna()["lowest"]
@@ -104,7 +104,7 @@ def test_working_is_measured_against_the_best_of_all_methods():
     ],
 )
 def test_the_answer_follows_the_numbers(clipped, said):
-    values = {**WORKING, ("clipping", 20.0): clipped}
+    values = {**WORKING, Setting("clipping", 20.0): clipped}
     found = sentences([Sweep("ptb", SETTINGS, runs(values), 0.1)])
     assert len(found) == 3
     assert said in found[0]

@@ -1,15 +1,20 @@
 import copy
 import json
+import math
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from results_records import make_run
 from spectralgru.errors import InputError
 from spectralgru.pipeline.params import json_schema, load_params, parse_params, parse_setting, with_changes
+from spectralgru.pipeline.results.tables import write_tables
+from spectralgru.records import Setting
 from spectralgru.training.settings import job_from_dict
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +187,46 @@ def test_settings_by_hand():
     ):
         with pytest.raises(InputError):
             parse_setting(method, value)
+
+
+@given(st.sampled_from(["constraint", "clipping"]), st.floats(1e-300, 1.9999999))
+def test_a_setting_is_trained_and_named_by_exactly_the_value_given(method, value):
+    setting = parse_setting(method, value)
+    assert Setting.parse(setting.name) == setting == (method, value)
+    assert setting.name not in {parse_setting(method, math.nextafter(value, to)).name for to in (0, 2)}
+
+
+def test_names_of_settings_are_short_and_names_that_are_none_are_refused():
+    names = [
+        "constraint-0.2",
+        "clipping-5",
+        "clipping-0.1234567",
+        "none",
+        "weight_decay-0.0001",
+        "orthogonal",
+    ]
+    assert [Setting.parse(name).name for name in names] == names
+    assert Setting("clipping", 5.0).name == Setting("clipping", 5).name == "clipping-5"
+    for name in (
+        "",
+        "clip-5",
+        "clipping-",
+        "clipping-five",
+        "clipping-5.0",
+        "constraint-nan",
+        "../none",
+        "none-",
+    ):
+        with pytest.raises(InputError, match="setting"):
+            Setting.parse(name)
+
+
+def test_values_that_differ_in_the_seventh_digit_have_columns_of_their_own(tmp_path):
+    settings = parse_params(changed(DELTAS, [0.2, 0.2000001])).settings("ptb")[:2]
+    for setting in settings:
+        make_run(tmp_path, "ptb", *setting, 0)
+    table = pd.read_csv(write_tables(tmp_path, {"ptb": settings}, [0], "quick")[0])
+    assert list(dict.fromkeys(table["setting"])) == ["constraint-0.2", "constraint-0.2000001"]
 
 
 def test_a_job_survives_json():

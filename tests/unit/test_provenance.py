@@ -77,7 +77,7 @@ class Campaign:
         write_json(run / "run.json", record | {"key": keys[run.relative_to(self.root).as_posix()]})
 
     def sum_up(self, corpus, setting):
-        name = f"{setting[0]}-{setting[1]:g}"
+        name = setting.name
         runs = [json.loads(p.read_text()) for p in (self.root / "runs" / corpus / name).glob("*/run.json")]
         summary = [{"seed": run["seed"], "key": run["key"]} for run in runs]
         write_json(self.root / "runs" / corpus / name / "setting.json", {"runs": summary})

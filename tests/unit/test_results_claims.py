@@ -13,7 +13,7 @@ from results_records import SETTINGS, make_campaign, make_run
 from spectralgru.errors import InputError
 from spectralgru.pipeline.results.claims import CHECKS, check_claims, write_claims
 from spectralgru.pipeline.results.load import RunFiles, load_runs
-from spectralgru.records import run_path
+from spectralgru.records import Setting, run_path
 
 SEEDS = (0, 1, 2)
 DELTAS = (0.2, 0.5, 0.8, 1.1, 1.4)
@@ -345,7 +345,7 @@ def test_claims_of_a_campaign_as_json_markdown_and_html(tmp_path: Path):
 def test_a_missing_run_is_named(tmp_path: Path):
     make_run(tmp_path, "ptb", "constraint", 0.2, 0)
     with pytest.raises(InputError, match="seed-1"):
-        write_claims(tmp_path, {"ptb": [("constraint", 0.2)]}, (0, 1), "quick")
+        write_claims(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0, 1), "quick")
     assert not list(tmp_path.glob("claims*"))
 
 

@@ -11,9 +11,9 @@ from spectralgru.pipeline.results.figures import FIGURES, write_figures
 from spectralgru.pipeline.results.load import load_runs
 from spectralgru.pipeline.results.names import FIGURE_NAMES
 from spectralgru.pipeline.results.style import looks
-from spectralgru.records import setting_name
+from spectralgru.records import Setting
 
-PTB = {"ptb": [("constraint", 0.2), ("clipping", 20.0), ("none", None)]}
+PTB = {"ptb": [Setting("constraint", 0.2), Setting("clipping", 20.0), Setting("none")]}
 SEEDS = (0, 1)
 
 
@@ -58,7 +58,7 @@ def test_same_records_same_bytes_other_records_others(drawn, tmp_path: Path, mon
 
 @pytest.mark.parametrize("trace", [40, 0])
 def test_runs_that_never_finished_an_epoch_are_drawn(tmp_path: Path, trace: int):
-    settings = [("none", None)]
+    settings = [Setting("none")]
     make_run(tmp_path, "chorales", "none", None, 0, diverged_in=1, trace=trace)
     assert pd.read_csv(tmp_path / "runs/chorales/none/seed-0/history.csv").empty
     paths = write_figures(tmp_path, {"chorales": settings}, (0,), "quick")
@@ -66,7 +66,7 @@ def test_runs_that_never_finished_an_epoch_are_drawn(tmp_path: Path, trace: int)
 
 
 def test_settings_differ_without_colour():
-    chosen = looks([("constraint", d) for d in (0.2, 0.5, 0.8, 1.1, 1.4)])
+    chosen = looks([Setting("constraint", d) for d in (0.2, 0.5, 0.8, 1.1, 1.4)])
     assert len({(look.marker, str(look.linestyle)) for look in chosen.values()}) == 5
     reds = [int(look.color[1:3], 16) for look in chosen.values()]
     assert reds == sorted(reds)  # dark to light
@@ -76,21 +76,21 @@ def test_an_unreadable_trace_is_named(tmp_path: Path):
     directory = make_run(tmp_path, "ptb", "constraint", 0.2, 0)
     (directory / "steps.csv").write_text("step,epoch\n1,two\n")
     with pytest.raises(InputError, match=r"steps\.csv"):
-        write_figures(tmp_path, {"ptb": [("constraint", 0.2)]}, (0,), "quick")
+        write_figures(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0,), "quick")
 
 
-@pytest.mark.parametrize("lost_at_once", [[], [("none", None)]])
-@pytest.mark.parametrize("exploding", [("clipping", 60), ("constraint", 1.4)])  # beside the other, and alone
+@pytest.mark.parametrize("lost_at_once", [[], [Setting("none")]])
+@pytest.mark.parametrize("exploding", [Setting("clipping", 60), Setting("constraint", 1.4)])
 def test_a_run_that_explodes_does_not_flatten_the_learning_curves_of_others(
     tmp_path: Path, exploding, lost_at_once
 ):
-    settings = [("constraint", 0.2), exploding, *lost_at_once]
+    settings = [Setting("constraint", 0.2), exploding, *lost_at_once]
     for setting, diverged_in in zip(settings, (None, 5, 1), strict=False):
         make_run(tmp_path, "ptb", *setting, 0, diverged_in=diverged_in)
-    history = tmp_path / "runs/ptb" / setting_name(*exploding) / "seed-0/history.csv"
+    history = tmp_path / "runs/ptb" / exploding.name / "seed-0/history.csv"
     pd.read_csv(history).assign(valid_metric=[900.0, 400.0, 1e9, 1e200]).to_csv(history, index=False)
     runs = load_runs(tmp_path, "ptb", settings, (0,), "quick")
-    figure = FIGURES["learning_curves"]({(i.run.method, i.run.value): [i] for i in runs})
+    figure = FIGURES["learning_curves"]({Setting(i.run.method, i.run.value): [i] for i in runs})
     low, high = figure.axes[0].get_ylim()
     shown = runs[0].history["valid_metric"]
     assert low < shown.min()

@@ -11,7 +11,7 @@ from spectralgru.errors import InputError
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import COLUMNS, make_table, table_names, write_tables
-from spectralgru.records import read_run
+from spectralgru.records import Setting, read_run
 
 SEEDS = (0, 1, 2)
 
@@ -56,7 +56,9 @@ def test_mean_and_deviation_are_over_the_successful_runs_only(tmp_path: Path):
     tests = [97.0, 99.0, 104.0]
     runs = [make_run(tmp_path, "ptb", "clipping", 10.0, k, best=(t + 5, t)) for k, t in enumerate(tests)]
     runs.append(make_run(tmp_path, "ptb", "clipping", 10.0, 3, diverged_in=4, best=(1.0, 1.0)))
-    table = make_table([read_run(r) for r in runs], "ptb", [("clipping", 10.0)], load_paper().tables["ptb"])
+    table = make_table(
+        [read_run(r) for r in runs], "ptb", [Setting("clipping", 10.0)], load_paper().tables["ptb"]
+    )
     row = table[(table["source"] == "ours") & (table["quantity"] == "test perplexity")].iloc[0]
     assert row["mean"] == pytest.approx(100.0)
     assert row["sd"] == pytest.approx(statistics.stdev(tests))  # n - 1
@@ -69,7 +71,9 @@ def test_mean_and_deviation_are_over_the_successful_runs_only(tmp_path: Path):
 def test_one_successful_run_has_no_deviation_and_none_has_no_mean(tmp_path: Path):
     kept = make_run(tmp_path, "ptb", "clipping", 20.0, 0)
     lost = make_run(tmp_path, "ptb", "none", None, 0, diverged_in=1)
-    table = make_table([read_run(kept), read_run(lost)], "ptb", [("clipping", 20.0), ("none", None)], None)
+    table = make_table(
+        [read_run(kept), read_run(lost)], "ptb", [Setting("clipping", 20.0), Setting("none")], None
+    )
     assert table["mean"].notna().tolist() == [True, True, False, False]
     assert table["sd"].isna().all()
     assert table["success"].tolist() == [1, 1, 0, 0]
@@ -78,7 +82,7 @@ def test_one_successful_run_has_no_deviation_and_none_has_no_mean(tmp_path: Path
 def test_every_run_has_a_line_with_what_its_record_says(tmp_path: Path):
     make_run(tmp_path, "ptb", "constraint", 0.2, 0, best=(100.0, 95.5))
     lost = read_run(make_run(tmp_path, "ptb", "constraint", 0.2, 1, diverged_in=3))
-    (path,) = write_runs(tmp_path, {"ptb": [("constraint", 0.2)]}, (0, 1), "quick")
+    (path,) = write_runs(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0, 1), "quick")
     table = pd.read_csv(path, dtype={"key": str})
     assert table["seed"].tolist() == [0, 1]
     assert table["status"].tolist() == ["finished", "diverged"]
@@ -186,7 +190,9 @@ def test_same_records_same_bytes(root: Path):
 def test_a_missing_run_is_named_with_the_command_that_makes_it(tmp_path: Path):
     make_run(tmp_path, "ptb", "constraint", 0.2, 0)
     with pytest.raises(InputError) as caught:
-        write_tables(tmp_path, {"ptb": [("constraint", 0.2), ("clipping", 5.0)]}, (0, 1), "quick")
+        write_tables(
+            tmp_path, {"ptb": [Setting("constraint", 0.2), Setting("clipping", 5.0)]}, (0, 1), "quick"
+        )
     assert str(tmp_path / "runs/ptb/constraint-0.2/seed-1") in str(caught.value)
     assert "--method constraint --value 0.2 --seeds 1" in str(caught.value)
     assert not (tmp_path / "tables").exists()
@@ -196,7 +202,7 @@ def test_runs_of_one_table_must_share_their_settings(tmp_path: Path):
     make_run(tmp_path, "ptb", "constraint", 0.2, 0)
     other = make_run(tmp_path, "ptb", "constraint", 0.2, 1, epochs=7)
     with pytest.raises(InputError, match=r"training\.epochs = 7") as caught:
-        write_tables(tmp_path, {"ptb": [("constraint", 0.2)]}, (0, 1), "quick")
+        write_tables(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0, 1), "quick")
     assert str(other) in str(caught.value)
 
 
@@ -206,7 +212,7 @@ def test_a_broken_record_is_named(tmp_path: Path):
     for change in ({"settings": {}}, {"best": {}}, {"status": "failed"}):
         (directory / "run.json").write_text(json.dumps(record | change))
         with pytest.raises(InputError, match="seed-0"):
-            write_tables(tmp_path, {"ptb": [("constraint", 0.2)]}, (0,), "quick")
+            write_tables(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0,), "quick")
 
 
 def test_table_names_follow_the_paper():

@@ -25,11 +25,11 @@ from spectralgru.pipeline.sampling.dates import are_current
 from spectralgru.pipeline.sampling.sample import original, sample, sample_text, sample_tune
 from spectralgru.pipeline.sampling.text import decode, encode
 from spectralgru.pipeline.sampling.trained import open_run
-from spectralgru.records import read_run, write_safetensors
+from spectralgru.records import Setting, read_run, write_safetensors
 from spectralgru.training.data.dataset import load
 from spectralgru.training.train import train
 
-VALUES = (("constraint", 0.2), ("constraint", 1.4), ("clipping", 5.0))
+VALUES = (Setting("constraint", 0.2), Setting("constraint", 1.4), Setting("clipping", 5.0))
 REPLICAS = {
     "ptb": tuple(tiny.replica(method, value, seed, 0.3) for method, value in VALUES for seed in (0, 1)),
     "chorales": tuple(tiny.replica(method, value, seed, 0.05) for method, value in VALUES for seed in (0, 1)),

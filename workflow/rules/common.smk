@@ -14,7 +14,7 @@ from spectralgru.pipeline.experiments.dates import settle_experiments
 from spectralgru.pipeline.dates import settle
 from spectralgru.pipeline.params import parse_params
 from spectralgru.pipeline.provenance.record import WRITTEN
-from spectralgru.records import setting_name
+from spectralgru.records import Setting
 from spectralgru.pipeline.results.names import FIGURE_NAMES, NUMBERS, table_names
 
 OVERRIDABLE = ("scale", "corpora", "experiments")
@@ -42,7 +42,7 @@ SCALE = PARAMS.scale
 CORPORA = PARAMS.chosen_corpora()
 ROOT = f"results/{SCALE}"
 SETTINGS = {
-    corpus: [setting_name(*setting) for setting in PARAMS.settings(corpus)]
+    corpus: [setting.name for setting in PARAMS.settings(corpus)]
     for corpus in CORPORA
 }
 TABLE_NAMES = table_names(CORPORA)
@@ -88,15 +88,9 @@ wildcard_constraints:
     setting=r"constraint-[0-9.e-]+|clipping-[0-9.e+-]+|none",
 
 
-def setting_of(name):
-    """Method and value of a setting's name."""
-    method, _, value = name.partition("-")
-    return method, float(value) if value else None
-
-
 def setting_options(wildcards):
     """The setting as options of `spectralgru train`."""
-    method, value = setting_of(wildcards.setting)
+    method, value = Setting.parse(wildcards.setting)
     return f"--method {method}" + ("" if value is None else f" --value {value}")
 
 

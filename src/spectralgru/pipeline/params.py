@@ -17,12 +17,11 @@ from pydantic import (
 from spectralgru.errors import InputError
 from spectralgru.pipeline.experiments.settings import ExperimentName, Experiments
 from spectralgru.pipeline.schema import CorpusName, Experiment, Methods, Seeds, Strict, distinct
-from spectralgru.records import Method, run_path
+from spectralgru.records import Setting, run_path
 from spectralgru.training.settings import DataSettings, Job, ModelSettings, Replica, TrainingSettings
 from spectralgru.training.settings import Schedule as ScheduleSettings
 
 Scale = Literal["quick", "paper"]
-Setting = tuple[Method, float | None]
 NOT_YAML = (yaml.YAMLError, ValueError)  # ValueError: not UTF-8, or a date that is none (2026-02-30)
 
 
@@ -119,9 +118,9 @@ class Params(Strict):
 
 def in_order(methods: Methods) -> list[Setting]:
     """Every method and value, in the order of the paper's tables."""
-    settings: list[Setting] = [("constraint", delta) for delta in methods.constraint]
-    settings += [("clipping", threshold) for threshold in methods.clipping]
-    return settings + ([("none", None)] if methods.none else [])
+    settings = [Setting("constraint", delta) for delta in methods.constraint]
+    settings += [Setting("clipping", threshold) for threshold in methods.clipping]
+    return settings + ([Setting("none")] if methods.none else [])
 
 
 def make_job(
@@ -168,14 +167,9 @@ def parse_setting(method: str, value: float | None) -> Setting:
     """Validate one method and its value, as given by hand."""
     try:
         if method == "none" and value is None:
-            return "none", None
+            return Setting("none")
         if method in ("constraint", "clipping") and value is not None:
-            checked = Methods.model_validate({method: [value]})
-            return (
-                ("constraint", checked.constraint[0])
-                if method == "constraint"
-                else ("clipping", checked.clipping[0])
-            )
+            return in_order(Methods.model_validate({method: [value], "none": False}))[0]
     except ValidationError as error:
         raise InputError(f"--value: {_explain(error)}") from None
     raise InputError(

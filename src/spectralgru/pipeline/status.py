@@ -10,7 +10,7 @@ from typing import Literal
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.params import Params
-from spectralgru.records import read_run, run_path, setting_name
+from spectralgru.records import read_run, run_path
 
 State = Literal["finished", "diverged", "running", "interrupted", "queued"]
 STATES: tuple[State, ...] = ("finished", "diverged", "running", "interrupted", "queued")
@@ -57,10 +57,10 @@ def campaign_status(params: Params, root: Path) -> Iterator[RunStatus]:
     now = time.time()
     for corpus in params.chosen_corpora():
         epochs = params.experiment(corpus).training.epochs
-        for method, value in params.settings(corpus):
+        for setting in params.settings(corpus):
             for seed in params.section.seeds:
-                directory = run_path(root, corpus, method, value, seed)
-                yield run_status(directory, corpus, setting_name(method, value), seed, epochs, now)
+                directory = run_path(root, corpus, *setting, seed)
+                yield run_status(directory, corpus, setting.name, seed, epochs, now)
 
 
 def seconds_left(runs: list[RunStatus]) -> float | None:

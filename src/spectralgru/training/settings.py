@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Literal
 
 from spectralgru.files import sha256_of_all
-from spectralgru.records import Method, setting_name
+from spectralgru.records import Method, Setting
 from spectralgru.resources import PACKAGE
 
 SOURCES = (
@@ -78,7 +78,7 @@ class Replica:
     @property
     def setting(self) -> str:
         """Name of the setting, as in paths."""
-        return setting_name(self.method, self.value)
+        return Setting(self.method, self.value).name
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import pandas as pd
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256
 from spectralgru.pipeline.pages import render
-from spectralgru.pipeline.results.load import Setting, flatten
+from spectralgru.pipeline.results.load import flatten
 from spectralgru.pipeline.results.names import CLAIMS, NUMBERS
-from spectralgru.records import run_path, setting_name
+from spectralgru.records import Setting, run_path
 
 Record = Mapping[str, Any]  # content of provenance.json
 
@@ -95,7 +95,7 @@ def _cells(
     csv = root / "tables" / f"{Path(path).stem}.csv"
     table = pd.read_csv(csv) if csv.exists() and csv.name not in NUMBERS else None
     for setting in settings:
-        name = setting_name(*setting)
+        name = setting.name
         mine = {p: runs[p] for seed in seeds if (p := run_path("", corpus, *setting, seed).as_posix())}
         good = [run for run in mine.values() if run["status"] == "finished"]
         shown = [f"success {len(good)} of {len(mine)}"]
@@ -127,7 +127,7 @@ def _panels(
     before = None
     for setting, seed in shown(Path(path).stem.removeprefix(f"{corpus}-"), settings, seeds):
         if setting != before:
-            yield f"  {setting_name(*setting)}"
+            yield f"  {setting.name}"
         before = setting
         directory = run_path("", corpus, *setting, seed).as_posix()
         yield _line(root, directory, runs[directory])

@@ -16,10 +16,9 @@ from spectralgru.files import sha256, sha256_of_all, write_json, write_text
 from spectralgru.pipeline.results.names import CLAIMS, FIGURE_NAMES, KEPT, NUMBERS, table_names
 from spectralgru.pipeline.results.paper import NAME
 from spectralgru.pipeline.summary import SUMMARY
-from spectralgru.records import read_run, run_path
+from spectralgru.records import Setting, read_run, run_path
 from spectralgru.resources import PACKAGE, resource
 
-Setting = tuple[str, float | None]  # method and its value
 Settings = Mapping[str, Sequence[Setting]]  # of each corpus
 
 WRITTEN = ("provenance.json", "provenance.html", "ro-crate-metadata.json", "Snakefile", "params.yaml")

@@ -9,7 +9,7 @@ from spectralgru.pipeline.results.names import table_names
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.render import Fragment, Rendered, to_fragment
 from spectralgru.pipeline.results.tables import caption, make_table
-from spectralgru.records import Run
+from spectralgru.records import Run, Setting
 
 
 def recorded_runs(record: Record) -> dict[str, list[Run]]:
@@ -17,9 +17,8 @@ def recorded_runs(record: Record) -> dict[str, list[Run]]:
     runs: dict[str, list[Run]] = {corpus: [] for corpus in record["data"]}
     for path, found in record["runs"].items():
         _, corpus, setting, seed = path.split("/")
-        method, _, value = setting.partition("-")
         known: dict[str, Any] = {name: found[name] for name in found if name in Run.__dataclass_fields__}
-        which = (corpus, method, float(value) if value else None, int(seed.removeprefix("seed-")))
+        which = (corpus, *Setting.parse(setting), int(seed.removeprefix("seed-")))
         runs[corpus].append(Run(*which, scale=record["scale"], **known))
     return runs
 
@@ -28,7 +27,7 @@ def tables(root: Path, folder: str, record: Record) -> dict[str, tuple[Fragment,
     """The table of each corpus, with those of its files that are in `root/folder`."""
     paper, names, made = load_paper(), table_names(list(record["data"])), {}
     for corpus, runs in recorded_runs(record).items():
-        settings = list(dict.fromkeys((run.method, run.value) for run in runs))
+        settings = list(dict.fromkeys(Setting(run.method, run.value) for run in runs))
         numbers = make_table(runs, corpus, settings, paper.table_for(corpus))
         shown = Rendered.of(numbers, settings, caption(names[corpus], runs, corpus, paper), paper)
         table = to_fragment(names[corpus], shown)

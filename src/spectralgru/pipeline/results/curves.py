@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from spectralgru.files import write_text
-from spectralgru.pipeline.results.load import Setting, load_runs
-from spectralgru.records import setting_name
+from spectralgru.pipeline.results.load import load_runs
+from spectralgru.records import Setting
 
 
 def write_curves(
@@ -19,7 +19,7 @@ def write_curves(
     seeds. Returns the path. Raises InputError naming the first run that is missing.
     """
     tables = [
-        item.history.assign(corpus=corpus, setting=setting_name(item.run.method, item.run.value))
+        item.history.assign(corpus=corpus, setting=item.run.setting)
         for corpus, settings in corpora.items()
         for item in load_runs(Path(root), corpus, settings, seeds, scale)
     ]

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from spectralgru.pipeline.results.load import RunFiles, Setting, load_runs
+from spectralgru.pipeline.results.load import RunFiles, load_runs
 from spectralgru.pipeline.results.names import FIGURE_NAMES
 from spectralgru.pipeline.results.style import RC, WIDTH, looks, method_color, new_figure, save, title
+from spectralgru.records import Setting
 
 METRIC = {"perplexity": "validation perplexity", "nll": "validation NLL (nats per time step)"}
 GRADIENT = "gradient norm (nats)"
@@ -40,7 +41,7 @@ def write_figures(
         for corpus, found in loaded.items():
             runs: Runs = {}
             for item in found:
-                runs.setdefault((item.run.method, item.run.value), []).append(item)
+                runs.setdefault(Setting(item.run.method, item.run.value), []).append(item)
             for what, draw in FIGURES.items():
                 figure = draw(runs)
                 figure.suptitle(f"{corpus}, {scale} scale", fontsize=9, color="0.35")

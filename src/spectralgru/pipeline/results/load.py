@@ -9,9 +9,7 @@ from typing import Any
 import pandas as pd
 
 from spectralgru.errors import InputError
-from spectralgru.records import Run, read_run, run_path
-
-Setting = tuple[str, float | None]  # method and its value
+from spectralgru.records import Run, Setting, number, read_run, run_path
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def load_runs(
         for seed in seeds:
             directory = run_path(root, corpus, method, value, seed)
             if not (directory / "run.json").exists():
-                chosen = f"--method {method}" + ("" if value is None else f" --value {value:g}")
+                chosen = f"--method {method}" + ("" if value is None else f" --value {number(value)}")
                 raise InputError(
                     f"{directory}: run missing; make it with `spectralgru train --corpus {corpus} {chosen} "
                     f"--seeds {seed} --scale {scale}`, or let `snakemake` make all of them"

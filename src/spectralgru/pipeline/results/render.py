@@ -9,9 +9,8 @@ import pandas as pd
 
 from spectralgru.files import write_text
 from spectralgru.pipeline.pages import render
-from spectralgru.pipeline.results.load import Setting
 from spectralgru.pipeline.results.paper import Paper
-from spectralgru.records import setting_name
+from spectralgru.records import Setting, number
 
 FORMS = ("csv", "md", "html", "tex")
 GROUPS = {"constraint": "constraint, δ", "clipping": "clipping, threshold", "none": "none"}
@@ -55,7 +54,7 @@ class Rendered:
     @classmethod
     def of(cls, table: pd.DataFrame, settings: Sequence[Setting], caption: str, paper: Paper) -> "Rendered":
         """Lay out a tidy table (`tables.make_table`); the best mean of each row is marked."""
-        names = [setting_name(method, value) for method, value in settings]
+        names = [setting.name for setting in settings]
         quantities = list(dict.fromkeys(table["quantity"]))
         sources = list(dict.fromkeys(table["source"]))
         rows = []
@@ -76,8 +75,8 @@ class Rendered:
 def column_groups(settings: Sequence[Setting]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Heads of columns that are settings: method as shown, its values."""
     return tuple(
-        (GROUPS[method], tuple("" if value is None else f"{value:g}" for _, value in members))
-        for method, members in groupby(settings, key=lambda setting: setting[0])
+        (GROUPS[method], tuple("" if value is None else number(value) for _, value in members))
+        for method, members in groupby(settings, key=lambda setting: setting.method)
     )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from spectralgru.files import write_text
-from spectralgru.pipeline.results.load import RunFiles, Setting, load_runs
+from spectralgru.pipeline.results.load import RunFiles, load_runs
+from spectralgru.records import Setting
 
 # Column of a trace -> the largest value in it. sigma_1(W_hh), |lambda_1(J)|, norm before clipping.
 LARGEST = {"sigma_max": "sigma_max", "spectral_radius": "spectral_radius_max", "grad_norm": "grad_norm_max"}

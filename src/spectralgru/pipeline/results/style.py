@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from spectralgru.files import atomic_path
-from spectralgru.pipeline.results.load import Setting
+from spectralgru.records import Setting, number
 
 WIDTH = 7.2  # inches, the text width of a page
 RC: dict[str, Any] = {
@@ -75,10 +75,9 @@ def _color(ramp: str, shade: float) -> str:
 
 def title(setting: Setting) -> str:
     """A setting as legends name it: `δ = 0.2`, `clip 15`, `unconstrained`."""
-    method, value = setting
-    if method == "constraint":
-        return f"δ = {value:g}"
-    return f"clip {value:g}" if method == "clipping" else "unconstrained"
+    if setting.value is None:
+        return "unconstrained"
+    return ("δ = " if setting.method == "constraint" else "clip ") + number(setting.value)
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -9,11 +9,11 @@ import pandas as pd
 
 from spectralgru.errors import InputError
 from spectralgru.files import write_json
-from spectralgru.pipeline.results.load import RunFiles, Setting, flatten, load_runs
+from spectralgru.pipeline.results.load import RunFiles, flatten, load_runs
 from spectralgru.pipeline.results.names import WORDS, table_names
 from spectralgru.pipeline.results.paper import Paper, PaperTable, load_paper
 from spectralgru.pipeline.results.render import FORMS, Rendered, write_table
-from spectralgru.records import Run, setting_name
+from spectralgru.records import Run, Setting
 
 METRICS = {"perplexity": "perplexity", "nll": "NLL"}
 COLUMNS = (
@@ -39,7 +39,7 @@ def make_table(
     """
     rows: list[dict[str, Any]] = []
     for method, value in settings:
-        setting = setting_name(method, value)
+        setting = Setting(method, value).name
         mine = [run for run in runs if run.setting == setting]
         good = [run for run in mine if run.status == "finished"]
         for split, word in (("valid", "validation"), ("test", "test")):

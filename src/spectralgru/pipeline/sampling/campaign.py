@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib import style
 
 from spectralgru.files import atomic_path, write_text
-from spectralgru.pipeline.results.load import RunFiles, Setting, load_runs
+from spectralgru.pipeline.results.load import RunFiles, load_runs
 from spectralgru.pipeline.results.style import RC, save, title
 from spectralgru.pipeline.sampling.dates import METHODS, made_of
 from spectralgru.pipeline.sampling.music import sounding
@@ -19,7 +19,7 @@ from spectralgru.pipeline.sampling.sample import NOTE_STEPS, TOKENS, Tune, origi
 from spectralgru.pipeline.sampling.text import decode
 from spectralgru.pipeline.sampling.trained import Trained, open_run
 from spectralgru.pipeline.summary import SUMMARY, write_summary
-from spectralgru.records import Run
+from spectralgru.records import Run, Setting
 from spectralgru.training.data.dataset import EOS, Notes, Words
 
 # The same for every method, chosen before anything was heard or read.
@@ -165,4 +165,5 @@ def _prompts(trained: Trained) -> list[str]:
 
 
 def _heading(run: Run) -> str:
-    return f"{title((run.method, run.value))} (seed {run.seed}, validation {run.best['valid']:.4g} {UNITS[run.metric]})"
+    setting = title(Setting(run.method, run.value))
+    return f"{setting} (seed {run.seed}, validation {run.best['valid']:.4g} {UNITS[run.metric]})"

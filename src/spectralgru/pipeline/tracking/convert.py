@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spectralgru.pipeline.results.load import RunFiles, flatten
-from spectralgru.records import Method, Run
+from spectralgru.records import Method, Run, number
 
 Point = tuple[str, float, int, int]  # name, value, time (milliseconds since 1970), step
 
@@ -67,7 +67,7 @@ def setting_tags(run: Identified) -> dict[str, str]:
     """What all runs of a setting share."""
     tags = {"corpus": run.corpus, "scale": run.scale, "method": run.method, "setting": run.setting}
     if run.value is not None:
-        tags[VALUE_NAMES[run.method]] = f"{run.value:g}"
+        tags[VALUE_NAMES[run.method]] = number(run.value)
     return tags
 
 
@@ -93,7 +93,7 @@ def run_params(run: Run) -> dict[str, str]:
     params = flatten(run.settings) | {"method": run.method, "seed": run.seed}
     params |= {"threads": run.threads, "replicas": run.replicas}
     if run.value is not None:
-        params[VALUE_NAMES[run.method]] = f"{run.value:g}"
+        params[VALUE_NAMES[run.method]] = number(run.value)
     return {name: str(value) for name, value in params.items()}
 
 

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 from spectralgru.pipeline.status import run_status
 from spectralgru.pipeline.tracking.convert import EPOCH_COLUMNS, Point
-from spectralgru.records import HISTORY_COLUMNS, Method, setting_name
+from spectralgru.records import HISTORY_COLUMNS, Method, Setting
 
 MARK = "epochs"  # begins the content tag of a run under way: `epochs <how many> <their hash>`
 
@@ -31,20 +30,19 @@ class LiveRun:
         return self.directory.parent.parent.name
 
     @property
+    def setting(self) -> str:
+        """Name of the setting, as in paths."""
+        return self.directory.parent.name
+
+    @property
     def method(self) -> Method:
         """Name of the method."""
-        return cast(Method, self.directory.parent.name.partition("-")[0])
+        return Setting.parse(self.setting).method
 
     @property
     def value(self) -> float | None:
         """Delta or threshold."""
-        text = self.directory.parent.name.partition("-")[2]
-        return float(text) if text else None
-
-    @property
-    def setting(self) -> str:
-        """Name of the setting, as in paths."""
-        return setting_name(self.method, self.value)
+        return Setting.parse(self.setting).value
 
     @property
     def seed(self) -> int:

@@ -16,6 +16,7 @@ from spectralgru.files import sha256_of_all
 from spectralgru.pipeline.experiments.base import Answer, Means, Part, of_chosen_corpora
 from spectralgru.pipeline.experiments.settings import CostOf
 from spectralgru.pipeline.params import Params
+from spectralgru.records import number
 from spectralgru.training.settings import DataSettings, ModelSettings, Replica, code_sha256
 
 SEED = 0
@@ -85,7 +86,7 @@ def conclude(params: Params, out: Path) -> Answer:
 
 
 def _name(delta: float) -> str:
-    return f"delta-{delta:g}"
+    return f"delta-{number(delta)}"
 
 
 def _networks(params: Params) -> dict[str, CostOf]:

@@ -15,6 +15,7 @@ from spectralgru.pipeline.experiments.tables import records
 from spectralgru.pipeline.results.paper import Cost, load_paper
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
 from spectralgru.pipeline.results.style import RC, WIDTH, new_figure, save
+from spectralgru.records import Setting
 
 TITLE = "What does the constraint cost?"
 LAPS = 5
@@ -119,7 +120,7 @@ def _caption(measured: Sequence[Mapping[str, Any]], networks: Mapping[str, CostO
 
 
 def _columns(table: pd.DataFrame, paper: Cost) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    deltas = column_groups([("constraint", delta) for delta in sorted(table["delta"].unique())])
+    deltas = column_groups([Setting("constraint", delta) for delta in sorted(table["delta"].unique())])
     return (*deltas, (f"paper{paper.mark.symbol}, s", ("",)))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from spectralgru.pipeline.experiments.base import Answer, Means, Part, of_chosen_corpora
 from spectralgru.pipeline.experiments.settings import RateSweep
 from spectralgru.pipeline.params import Params, in_order, make_job
-from spectralgru.records import run_path
+from spectralgru.records import number, run_path
 from spectralgru.training.settings import Job
 
 
@@ -55,7 +55,7 @@ def conclude(params: Params, out: Path) -> Answer:
 
 
 def _name(rate: float) -> str:
-    return f"rate-{rate:g}"
+    return f"rate-{number(rate)}"
 
 
 def _sweeps(params: Params) -> dict[str, RateSweep]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from spectralgru.pipeline.results.load import Setting
-from spectralgru.records import Run, setting_name
+from spectralgru.records import Run, Setting
 
 COLUMNS = ("setting", "rate", "runs", "finished", "overflowed", "valid", "test")
 RANGES = (
@@ -31,8 +30,7 @@ def tabulate(runs: Mapping[float, Sequence[Run]], settings: Sequence[Setting]) -
     the corpus' frequencies.
     """
     rows = []
-    for method, value in settings:
-        setting = setting_name(method, value)
+    for setting in (setting.name for setting in settings):
         for rate, found in runs.items():
             mine = [run for run in found if run.setting == setting]
             good = [run.best for run in mine if run.status == "finished"]

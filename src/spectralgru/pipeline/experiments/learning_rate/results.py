@@ -12,11 +12,10 @@ from spectralgru.pipeline.experiments.base import Answer
 from spectralgru.pipeline.experiments.learning_rate.heat_map import write_heat_map
 from spectralgru.pipeline.experiments.learning_rate.rate_ranges import mark_working, ranges, tabulate
 from spectralgru.pipeline.experiments.tables import records
-from spectralgru.pipeline.results.load import Setting
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
 from spectralgru.pipeline.results.style import title
 from spectralgru.pipeline.results.tables import METRICS, describe
-from spectralgru.records import Run, setting_name
+from spectralgru.records import Run, Setting
 
 Range = dict[str, Any]  # a row of `ranges`
 TITLE = "Does a lower learning rate repair clipping?"
@@ -69,7 +68,7 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
     for sweep in sweeps:
         rows = sweep.rows()
         found = {row["setting"]: row for row in records(ranges(rows))}
-        names = {setting_name(*setting): title(setting) for setting in sweep.settings}
+        names = {setting.name: title(setting) for setting in sweep.settings}
         repaired.append(f"on {sweep.corpus}: {_repair(sweep, rows, found, names)}")
         spans = [f"{_width(found[setting])} ({name})" for setting, name in names.items()]
         widths.append(f"{', '.join(spans)} on {sweep.corpus}")
@@ -87,10 +86,10 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
 def _repair(sweep: Sweep, rows: pd.DataFrame, found: dict[str, Range], names: dict[str, str]) -> str:
     """On the clipping with the largest threshold, beside the constraint with the best validation result."""
     clipped = [setting for setting in sweep.settings if setting[0] == "clipping"]
-    constrained = [setting_name(*setting) for setting in sweep.settings if setting[0] == "constraint"]
+    constrained = [setting.name for setting in sweep.settings if setting.method == "constraint"]
     if not clipped:
         return "clipping was not run"
-    setting = setting_name(*max(clipped, key=lambda s: s[1] or 0.0))
+    setting = max(clipped, key=lambda s: s.value or 0.0).name
     mine = rows[rows["setting"] == setting]
     at, name = found[setting], names[setting]
     lost = mine.loc[mine["finished"] < mine["runs"], "rate"]

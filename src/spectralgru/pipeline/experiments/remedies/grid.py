@@ -6,17 +6,17 @@ from pathlib import Path
 
 from spectralgru.pipeline.experiments.plain_loop.job import Cell, Optimizer
 from spectralgru.pipeline.experiments.remedies.settings import BeyondOn
-from spectralgru.records import Method
+from spectralgru.records import Method, Setting, number
 
 COST = "cost"
 CELLS: dict[Cell, str] = {"GRU": "GRU", "LSTM": "LSTM", "paper": "GRU of the paper"}
 LABELS: dict[Method, str] = {
-    "constraint": "δ = {:g}",
-    "clipping": "clip {:g}",
+    "constraint": "δ = {}",
+    "clipping": "clip {}",
     "none": "none",
-    "spectral_norm": "spectral norm, δ = {:g}",
+    "spectral_norm": "spectral norm, δ = {}",
     "orthogonal": "orthogonal",
-    "weight_decay": "weight decay {:g}",
+    "weight_decay": "weight decay {}",
 }
 
 
@@ -36,8 +36,8 @@ class Baseline:
         """As in file names: `gru-adam-constraint-0.2`, `gru-2-layers-clipping-5`."""
         parts = [self.cell, "" if self.optimizer == "SGD" else self.optimizer]
         parts += ["" if self.layers is None else f"{self.layers}-layers", self.method.replace("_", "-")]
-        parts += ["" if self.value is None else f"{self.value:g}"]
-        parts += ["" if self.clip is None else f"clipping-{self.clip:g}"]
+        parts += ["" if self.value is None else number(self.value)]
+        parts += ["" if self.clip is None else f"clipping-{number(self.clip)}"]
         return "-".join(part for part in parts if part).lower()
 
     @property
@@ -49,16 +49,16 @@ class Baseline:
     @property
     def label(self) -> str:
         """Method as shown."""
-        clipped = "" if self.clip is None else f" and clip {self.clip:g}"
-        return LABELS[self.method].format(self.value) + clipped
+        clipped = "" if self.clip is None else f" and clip {number(self.clip)}"
+        return LABELS[self.method].format("" if self.value is None else number(self.value)) + clipped
 
 
 def baselines(on: BeyondOn) -> Iterator[Baseline]:
     """All of a corpus, in the order of the table."""
-    pair: tuple[tuple[Method, float | None], ...] = (("clipping", on.threshold), ("constraint", on.delta))
-    three = (*pair, ("none", None))
-    alone: list[tuple[Method, float | None]] = [("spectral_norm", on.delta), ("orthogonal", None)]
-    alone += [("weight_decay", strength) for strength in on.decays]
+    pair = (Setting("clipping", on.threshold), Setting("constraint", on.delta))
+    three = (*pair, Setting("none"))
+    alone = [Setting("spectral_norm", on.delta), Setting("orthogonal")]
+    alone += [Setting("weight_decay", strength) for strength in on.decays]
     yield from (Baseline(*method) for method in three)
     yield Baseline("constraint", on.delta, clip=on.threshold)
     yield from (Baseline(*method) for method in alone)
@@ -71,4 +71,4 @@ def baselines(on: BeyondOn) -> Iterator[Baseline]:
 
 def root_of(out: Path, baseline: Baseline, rate: float) -> Path:
     """Where the runs of a baseline at one rate are, in the experiment's folder `out`."""
-    return out / baseline.name / f"rate-{rate:g}"
+    return out / baseline.name / f"rate-{number(rate)}"

@@ -32,8 +32,12 @@ class BeyondOn(Strict):
     )
     delta: Delta = Field(description="of the constraint, and of spectral_norm")
     threshold: Positive = Field(description="of clipping")
-    decays: list[Positive] = Field(description="strengths of weight decay on the candidate's W_hh")
-    depths: list[PositiveInt] = Field(description="further numbers of layers, constrained and clipped")
+    decays: Annotated[list[Positive], AfterValidator(distinct)] = Field(
+        description="strengths of weight decay on the candidate's W_hh"
+    )
+    depths: Annotated[list[PositiveInt], AfterValidator(distinct)] = Field(
+        description="further numbers of layers, constrained and clipped"
+    )
 
 
 class Beyond(Strict):

@@ -11,8 +11,9 @@ from spectralgru.pipeline.results.claims.claim import ALPHA, RULES, Claim, Runs
 from spectralgru.pipeline.results.claims.cost import costs_no_more
 from spectralgru.pipeline.results.claims.render import to_html, to_markdown
 from spectralgru.pipeline.results.claims.success import clipping_fails, never_diverges, prevents_explosion
-from spectralgru.pipeline.results.load import RunFiles, Setting, load_runs
+from spectralgru.pipeline.results.load import RunFiles, load_runs
 from spectralgru.pipeline.results.paper import load_paper
+from spectralgru.records import Setting
 
 __all__ = ["ALPHA", "CHECKS", "RULES", "Claim", "check_claims", "write_claims"]
 
@@ -34,7 +35,7 @@ def check_claims(items: Sequence[RunFiles], corpus: str) -> list[Claim]:
     """Every claim that the paper makes of `corpus` or the corpus it stands in for, checked on its runs."""
     runs: dict[Setting, list[RunFiles]] = {}
     for item in items:
-        runs.setdefault((item.run.method, item.run.value), []).append(item)
+        runs.setdefault(Setting(item.run.method, item.run.value), []).append(item)
     paper = load_paper().table_for(corpus)
     checked: Runs = runs
     return [claim for check in CHECKS if (claim := check(corpus, checked, paper)) is not None]

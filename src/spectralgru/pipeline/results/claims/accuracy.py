@@ -7,9 +7,10 @@ import numpy as np
 from scipy.stats import permutation_test, ttest_ind
 
 from spectralgru.pipeline.results.claims.claim import ALPHA, Claim, Runs, decide, paths
-from spectralgru.pipeline.results.load import RunFiles, Setting
+from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.results.paper import PaperTable
 from spectralgru.pipeline.results.style import title
+from spectralgru.records import Setting, number
 
 UNITS = {"perplexity": "perplexity", "nll": "nats per time step"}
 RESAMPLES = 9999
@@ -122,7 +123,7 @@ def _neighbours(groups: dict[Setting, Any]) -> list[dict[str, Any]]:
         difference = a.mean() - b.mean()
         found.append(
             {
-                "deltas": f"{small[1]:g} against {large[1]:g}",
+                "deltas": f"{number(small[1] or 0)} against {number(large[1] or 0)}",
                 "difference": difference,
                 "p_claimed": claimed,
                 "p_reversed": against,

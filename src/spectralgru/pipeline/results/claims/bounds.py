@@ -4,6 +4,7 @@ import numpy as np
 
 from spectralgru.pipeline.results.claims.claim import Claim, Runs, of_method, paths
 from spectralgru.pipeline.results.paper import PaperTable
+from spectralgru.records import number
 
 ROUNDING = 1e-6  # relative, of float32
 NOT_FINITE = (
@@ -55,7 +56,7 @@ def _every_record(
         bound = 2 - (setting[1] or 0)
         within = values < 1 if unstable else values <= bound * (1 + ROUNDING)
         n, broken, lost = n + len(values), broken + int((~within).sum()), lost + overflowed
-        deltas[f"{setting[1]:g}"] = {
+        deltas[number(setting[1] or 0)] = {
             "largest": float(values.max()) if len(values) else None,
             "bound": 1 if unstable else bound,
             "records": len(values),

@@ -8,6 +8,7 @@ from scipy.stats import t as student
 from spectralgru.pipeline.results.claims.claim import Claim, Runs, decide, of_method, paths, percent
 from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.results.paper import PaperTable
+from spectralgru.records import number
 
 MARGIN = 0.05  # "no more" allows this much: timings on a machine in use tell no finer
 # Clipping costs the same at every threshold: settings further apart than this were timed under disturbance.
@@ -29,7 +30,9 @@ def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
         "corpus": corpus,
         "test": f"Welch's t test of log seconds an epoch over settings, margin {percent(MARGIN)}",
         "n": len(ours) + len(theirs),
-        "numbers": {"seconds_per_epoch": {f"{m} {v:g}": s for (m, v), s in seconds.items() if v is not None}},
+        "numbers": {
+            "seconds_per_epoch": {f"{m} {number(v)}": s for (m, v), s in seconds.items() if v is not None}
+        },
         "notes": (
             "Seconds of training and validation an epoch, median over the epochs of all runs of a setting, which "
             "are trained together. The machine was shared with other programs and with other settings' trainings; "

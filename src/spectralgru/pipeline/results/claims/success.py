@@ -5,6 +5,7 @@ from scipy.stats import binomtest, fisher_exact
 from spectralgru.pipeline.results.claims.claim import Claim, Runs, decide, of_method, paths, percent
 from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.results.paper import PaperTable
+from spectralgru.records import number
 
 SURE = 0.8  # a success rate above it must be certain before "never diverges" is said to hold
 
@@ -31,7 +32,7 @@ def never_diverges(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
         numbers={
             "success_rate_lower_bound": bound,
             "deltas": {
-                f"{setting[1]:g}": {
+                number(setting[1] or 0): {
                     "runs": len(items),
                     "diverged": _diverged(items),
                     "success_rate_lower_bound": _sure_rate(len(items) - _diverged(items), len(items)),
@@ -90,18 +91,18 @@ def clipping_fails(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim |
     )
     return Claim(
         id="clipping-fails-at-large-thresholds",
-        statement=f"Gradient clipping fails at large thresholds ({min(failing):g} and more).",
+        statement=f"Gradient clipping fails at large thresholds ({number(min(failing))} and more).",
         provenance="U",
         corpus=corpus,
         verdict=decide(most, least),
-        summary=f"{lost} of {n} runs clipped at {min(failing):g} or more diverged.",
+        summary=f"{lost} of {n} runs clipped at {number(min(failing))} or more diverged.",
         test="exact binomial test of a failure rate above 1/2",
         statistic=lost / n if n else None,
         p_value=most if n else None,
         n=n,
         numbers={
             "thresholds": {
-                f"{setting[1]:g}": {
+                number(setting[1] or 0): {
                     "runs": len(items),
                     "diverged": _diverged(items),
                     "paper_success_rate": shares.get(items[0].run.setting),
