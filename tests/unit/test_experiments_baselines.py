@@ -12,8 +12,8 @@ import torch
 import tiny
 from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
 from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, step
+from spectralgru.pipeline.experiments.plain_loop.rules import METHODS, OPTIMIZERS
 from spectralgru.pipeline.experiments.plain_loop.training import train
-from spectralgru.pipeline.experiments.remedies.baselines import METHODS, OPTIMIZERS
 from spectralgru.pipeline.results.load import load_runs
 from spectralgru.records import Method, Run
 from spectralgru.training.batches import training_stream

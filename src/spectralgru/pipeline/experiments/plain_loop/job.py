@@ -15,7 +15,6 @@ Optimizer = Literal["SGD", "Adam"]
 SOURCES = (
     "constraint.py",
     "pipeline/experiments/plain_loop/*.py",
-    "pipeline/experiments/remedies/baselines.py",
 )
 
 

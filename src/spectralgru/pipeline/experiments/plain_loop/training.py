@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
 from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, evaluate, step
-from spectralgru.pipeline.experiments.remedies.baselines import OPTIMIZERS, rule
+from spectralgru.pipeline.experiments.plain_loop.rules import OPTIMIZERS, rule
 from spectralgru.records import Run, read_run
 from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream

@@ -7,7 +7,7 @@ import torch
 
 from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
 from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, State, step
-from spectralgru.pipeline.experiments.remedies.baselines import OPTIMIZERS, rule
+from spectralgru.pipeline.experiments.plain_loop.rules import OPTIMIZERS, rule
 from spectralgru.training.batches import training_stream
 from spectralgru.training.data.dataset import Corpus
 from spectralgru.training.data.loading import part
