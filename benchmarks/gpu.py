@@ -108,7 +108,7 @@ def training(name: str, data: Path, per_setting: int, warm: int, repeats: int) -
         left = []
         for index in range(warm):
             engine.step(stream.chunk(index))
-            left.append(float(len(engine.together.unproven())) / (per_setting * model.num_layers))
+            left.append(float(len(engine.projector.batch.unproven())) / (per_setting * model.num_layers))
         unproven[label] = round(statistics.mean(left[-warm // 2 :]), 3)
         ahead = itertools.cycle([stream.chunk(warm + i) for i in range(10)])
         functions[label] = lambda engine=engine, ahead=ahead: engine.step(next(ahead))

@@ -59,7 +59,7 @@ def run(device: str, data: Path = Path("data")) -> None:
                     "first block": ratios[0],
                     "last block": ratios[-1],
                     "spread": spread(ratios),
-                    "at the bound": int(constrained.engine.saturated.sum()),
+                    "at the bound": int(constrained.engine.projector.saturated.sum()),
                 }
             )
             print(rows[-1], flush=True)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from spectralgru.files import sha256, write_json
-from spectralgru.projection.batched import BatchedProjection
 from spectralgru.training.engine import Engine
+from spectralgru.training.projector import BatchedProjector
 from spectralgru.training.settings import (
     DataSettings,
     Job,
@@ -77,12 +77,11 @@ EVERY_METHOD = (
 
 def batched(engine: Engine) -> Engine:
     """Turn an engine on a CPU to the projection that it chooses on a GPU."""
-    engine.together = BatchedProjection(engine.max_sv.repeat(engine.model.num_layers))
-    engine.projections = []
-    engine.projected.zero_()
-    engine.skipped.zero_()
-    engine._project(None)
-    engine._settle()
+    weights = [engine.model.recurrent(layer) for layer in range(engine.model.num_layers)]
+    engine.projector = BatchedProjector(engine.projector.max_sv, len(weights))
+    with torch.no_grad():
+        engine.projector.start(weights)
+        engine.projector.finish(weights)
     return engine
 
 

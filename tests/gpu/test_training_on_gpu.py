@@ -72,7 +72,7 @@ def test_the_captured_step_equals_the_plain_one(case):
     for replica in range(4):
         same_weights(graph, plain, replica, replica, 1e-3)
     close(graph.state, plain.state, 1e-3)
-    assert torch.equal(graph.projected, plain.projected)
+    assert torch.equal(graph.projector.projected, plain.projector.projected)
     assert torch.equal(graph.drawn, plain.drawn)
     first = graph.captured
     for one in (graph, plain):
@@ -93,8 +93,8 @@ def test_another_shape_is_not_captured_and_does_not_disturb_the_graph(case):
     for chunk in [*parts[:4], stream.chunk(0), *parts[4:]]:
         for a, b in zip(graph.step(chunk), plain.step(chunk), strict=True):
             close(a, b, 1e-3)
-        close(graph.sigma_max, plain.sigma_max, 1e-3)
-        assert torch.equal(graph.projected, plain.projected)
+        close(graph.projector.sigma_max, plain.projector.sigma_max, 1e-3)
+        assert torch.equal(graph.projector.projected, plain.projector.projected)
     assert graph.captured.graph is not None
 
 
@@ -115,7 +115,7 @@ def test_equals_a_cpu(case):
     for here, there in zip(chunks(case), chunks(case, device=cpu), strict=True):
         for a, b in zip(gpu.step(here), plain.step(there), strict=True):
             close(a, b, 1e-3)
-        close(gpu.sigma_max, plain.sigma_max, 1e-2)
+        close(gpu.projector.sigma_max, plain.projector.sigma_max, 1e-2)
         close(gpu.spectral_radius(), plain.spectral_radius(), 1e-3)
 
 
@@ -137,7 +137,7 @@ def test_a_diverging_replica_does_not_disturb_the_others(case):
         calm.step(chunk)
         loss, _ = disturbed.step(chunk)
     assert not loss[2].isfinite()
-    assert disturbed.sigma_max[2].isnan()
+    assert disturbed.projector.sigma_max[2].isnan()
     for replica in (0, 1, 3):
         same_weights(calm, disturbed, replica, replica, 1e-3)
 
@@ -160,7 +160,7 @@ def test_a_checkpoint_goes_on_where_it_was(case, tmp_path):
     restored.load_state_dict(torch.load(tmp_path / "state.pt", map_location="cpu", weights_only=True))
     for replica in range(4):
         same_weights(one, restored, replica, replica, 0)
-    for a, b in pairwise([one.together.basis, restored.together.basis]):
+    for a, b in pairwise([one.projector.batch.basis, restored.projector.batch.basis]):
         assert torch.equal(a, b)
     for chunk in parts[5:]:
         for a, b in zip(one.step(chunk), restored.step(chunk), strict=True):

@@ -7,7 +7,7 @@ import torch
 import tiny
 from spectralgru.errors import InputError
 from spectralgru.pipeline.experiments import base
-from spectralgru.pipeline.experiments.cost.metered import MeteredEngine, metered_steps
+from spectralgru.pipeline.experiments.cost.metered import MeteredProjector, metered_steps
 from spectralgru.pipeline.experiments.cost.results import METHODS, sentences, tabulate
 from spectralgru.pipeline.experiments.cost.truncated import TruncatedProjection
 from spectralgru.pipeline.params import load_params
@@ -55,9 +55,8 @@ def test_the_truncated_projection_skips_what_cannot_have_crossed_the_bound():
 
 def test_metering_leaves_the_training_as_it_is(corpus):
     replica = Replica("constraint", 1.1, 0, 0.5)
-    metered = MeteredEngine(corpus, MODEL, replica, 4)
-    metered.meter()
-    plain = Engine(corpus, MODEL, [replica], 4, torch.device("cpu"))
+    metered, plain = (Engine(corpus, MODEL, [replica], 4, torch.device("cpu")) for _ in range(2))
+    metered.projector = MeteredProjector(metered)
     stream = training_stream(corpus, [0], 1, 4, 10, torch.device("cpu"))
     for index in range(5):
         metered.step(stream.chunk(index))

@@ -132,7 +132,7 @@ def test_steps_equal_the_equations_in_float64(
     clipped = projected = False
     for chunk in chunks(corpus, REPLICAS, 4):
         loss, norm = engine.step(chunk)
-        projected |= bool(engine.saturated[3])
+        projected |= bool(engine.projector.saturated[3])
         for i, oracle in enumerate(oracles):
             expected_loss, expected_norm = oracle.step(chunk, i)
             clipped |= oracle.replica.method == "clipping" and expected_norm > 0.5
@@ -222,11 +222,11 @@ def test_no_singular_value_is_ever_above_the_bound(corpora: dict[str, Corpus], d
     saturated = 0
     for chunk in chunks(corpora["chorales"], (replica,), 12):
         engine.step(chunk)
-        saturated += int(engine.saturated)
+        saturated += int(engine.projector.saturated)
         for layer in range(2):
             sigma = torch.linalg.svdvals(engine.model.recurrent(layer)[0].double())
             assert float(sigma[0]) <= (2 - delta) * (1 + 1e-6)
-        assert float(engine.sigma_max) <= (2 - delta) * (1 + 1e-6)
+        assert float(engine.projector.sigma_max) <= (2 - delta) * (1 + 1e-6)
     assert saturated > 0
 
 

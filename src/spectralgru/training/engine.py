@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spectralgru.projection import batched
 from spectralgru.recurrent import fused
-from spectralgru.spectral import SpectralProjection, jacobian_at_origin, spectral_radius
+from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import Chunk
 from spectralgru.training.clipping import clip_factor, gradient_norm
 from spectralgru.training.data.dataset import Corpus
@@ -16,6 +16,7 @@ from spectralgru.training.data.loading import width
 from spectralgru.training.distributed import ALONE, Ranks
 from spectralgru.training.graph import CapturedStep
 from spectralgru.training.models import ReplicatedModel, initial_weights
+from spectralgru.training.projector import BatchedProjector, MatrixProjector, Projector
 from spectralgru.training.settings import ModelSettings, Replica
 
 INFINITY = float("inf")
@@ -53,7 +54,7 @@ class Engine:
         # Dropout masks come from the generators or, of `drawn` that came before, from a kernel.
         self.drawn = torch.zeros(1, dtype=torch.int64, device=device)
         self.fused = device.type == "cuda" and fused.AVAILABLE
-        self.max_sv = self._column(
+        max_sv = self._column(
             2 - r.value if r.method == "constraint" and r.value else INFINITY for r in self.replicas
         )
         self.threshold = self._column(
@@ -61,19 +62,11 @@ class Engine:
         )
         self.rate = self._column(r.learning_rate for r in self.replicas)
         self.state = self.model.initial_state(self.part.stop - self.part.start)
-        self.projections: list[SpectralProjection] = []
-        self.together: batched.BatchedProjection | None = None  # all layers', on a GPU
-        if device.type == "cuda":
-            self.together = batched.BatchedProjection(self.max_sv.repeat(model.num_layers))
-        else:
-            self.projections = [SpectralProjection(self.max_sv) for _ in range(model.num_layers)]
-        self.projected = self._column(0 for _ in self.replicas)  # projections done since `start_epoch`
-        self.skipped = self._column(0 for _ in self.replicas)
-        self.saturated = self._column(0 for _ in self.replicas)
-        self.sigma_max = torch.zeros_like(self.rate)
+        form = BatchedProjector if device.type == "cuda" else MatrixProjector
+        self.projector: Projector = form(max_sv, model.num_layers)
         with torch.no_grad():
-            self.sigma_max = self._project(None)
-            self._settle()
+            self.projector.start(self._projected())
+            self.projector.finish(self._projected())
         self._restart()
 
     def _restart(self) -> None:
@@ -88,8 +81,7 @@ class Engine:
     def start_epoch(self) -> None:
         """Every lane from the zero state; counters from zero."""
         self.state = torch.zeros_like(self.state)
-        self.projected.zero_()
-        self.skipped.zero_()
+        self.projector.start_epoch()
 
     def step(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """One SGD step on T steps of every lane; returns the summed loss and the gradient norm, both [R].
@@ -99,11 +91,11 @@ class Engine:
         become NaN; the other runs are not touched by it.
         """
         loss, norm = (self.captured or self.advance)(chunk)
-        self._settle()
+        self.projector.finish(self._projected())
         return self.ranks.total(loss), norm
 
     def advance(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """A step up to `_settle`, never waiting for the device; the loss is this rank's."""
+        """A step up to the end of the projection, never waiting for the device; the loss is this rank's."""
         masks = self._dropout_masks(*chunk.weights.shape[1:])
         if self.ranks.world > 1:
             chunk = chunk.of_lanes(self.part)
@@ -119,31 +111,14 @@ class Engine:
             for parameter in self.model.parameters():
                 assert parameter.grad is not None
                 parameter.addcmul_(parameter.grad, factor.view(-1, *[1] * (parameter.ndim - 1)), value=-1)
-            self.sigma_max = self._project(factor)
+            self.projector.start(self._projected(), lambda layer: self._moved(layer, factor))
         for parameter in self.model.parameters():
             parameter.grad = None
         return loss.detach(), norm
 
-    def _project(self, factor: Tensor | None) -> Tensor:
-        """Project every layer onto sigma_1 <= 2 - delta; returns sigma_1 [R], the largest over layers.
-
-        On a GPU `_settle` finishes it.
-        """
-        if self.together is not None:
-            weight = self._stacked()
-            self.together.start(weight)
-            self._spread(weight)
-            return self.sigma_max
-        largest = torch.zeros_like(self.rate)
-        self.saturated.zero_()
-        for layer, projection in enumerate(self.projections):
-            weight = self.model.recurrent(layer)
-            report = projection.project_(weight, None if factor is None else self._moved(layer, factor))
-            largest = torch.maximum(largest, report.sigma_max.to(largest.dtype))
-            self.saturated += report.saturated
-            self.projected += report.projected
-            self.skipped += ~report.projected & self.max_sv.isfinite()
-        return largest
+    def _projected(self) -> list[Tensor]:
+        """The matrices that are projected, W_hh [R, H, H] of each layer."""
+        return [self.model.recurrent(layer) for layer in range(self.model.num_layers)]
 
     def _moved(self, layer: int, factor: Tensor) -> Tensor:
         """How far (Frobenius) the step moved the matrices that are projected, [R]."""
@@ -151,33 +126,6 @@ class Engine:
         candidate = gradient[:, 2 * self.model.hidden_size :]
         moved: Tensor = factor * torch.linalg.matrix_norm(candidate)
         return moved
-
-    @torch.no_grad()
-    def _settle(self) -> None:
-        """What the host has to do with the projection on a GPU: read what is left of it, and count."""
-        if self.together is None:
-            return
-        left = self.together.unproven()
-        if len(left):
-            weight = self._stacked()
-            self.together.settle(weight, left)
-            self._spread(weight)
-        shape = (self.model.num_layers, len(self.replicas))
-        saturated = self.together.saturated.view(shape)
-        self.sigma_max = self.together.sigma_max.view(shape).amax(0).to(self.rate.dtype)
-        self.saturated.copy_(saturated.sum(0))
-        self.projected += (saturated > 0).sum(0)
-        self.skipped += (saturated == 0).sum(0) * self.max_sv.isfinite()
-
-    def _stacked(self) -> Tensor:
-        """The matrices to project [L R, H, H], one layer after the other; of a single layer the weights themselves."""
-        layers = [self.model.recurrent(layer) for layer in range(self.model.num_layers)]
-        return layers[0] if len(layers) == 1 else torch.cat(layers)
-
-    def _spread(self, stacked: Tensor) -> None:
-        if self.model.num_layers > 1:
-            for layer, part in enumerate(stacked.chunk(self.model.num_layers)):
-                self.model.recurrent(layer).copy_(part)
 
     def _dropout_masks(self, steps: int, lanes: int) -> list[Tensor] | None:
         """Factors [R, T, B, H] for every layer; drawn for the whole batch, then cut to this rank's lanes."""
@@ -228,55 +176,29 @@ class Engine:
         del self.network
         self.model.keep(index)
         self.network = self.ranks.parallel(self.model)
-        for projection in self.projections:
-            projection.select(torch.tensor(index, device=self.device))
-        if self.together is not None:
-            stacked = torch.arange(len(self.max_sv) * self.model.num_layers, device=self.device)
-            self.together.select(stacked.view(self.model.num_layers, -1)[:, index].flatten())
-        for name in (
-            "max_sv",
-            "threshold",
-            "rate",
-            "state",
-            "projected",
-            "skipped",
-            "saturated",
-            "sigma_max",
-        ):
+        self.projector.keep(index)
+        for name in ("threshold", "rate", "state"):
             setattr(self, name, getattr(self, name)[index])
         self._restart()
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes while training, of all ranks: every rank must call it."""
-        names = ("rate", "projected", "skipped", "saturated", "sigma_max", "drawn")
         return {
             "model": self.model.state_dict(),
-            "projections": [p.state_dict() for p in self.projections],
-            "together": None if self.together is None else self.together.state_dict(),
+            "projector": self.projector.state_dict(),
             "generators": [g.get_state() for g in self.generators],
-            **{name: getattr(self, name) for name in names},
+            "rate": self.rate,
+            "drawn": self.drawn,
             "state": self.ranks.all_lanes(self.state, self.lanes),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()` of an engine with the same replicas."""
         self.model.load_state_dict(state["model"])
-        for projection, saved in zip(self.projections, state["projections"], strict=True):
-            projection.load_state_dict(_on(saved, self.device))
+        self.projector.load_state_dict(state["projector"])
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
-        if self.together is not None:
-            self.together.load_state_dict(_on(state["together"], self.device))
-        for name in ("rate", "projected", "skipped", "saturated", "sigma_max", "drawn"):
+        for name in ("rate", "drawn"):
             setattr(self, name, state[name].to(self.device))
         self.state = state["state"].to(self.device)[:, :, self.part]
         self._restart()
-
-
-def _on(value: Any, device: torch.device) -> Any:
-    """`value` with the tensors in its dicts and lists on `device`."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _on(item, device) for key, item in value.items()}
-    return [_on(item, device) for item in value] if isinstance(value, list) else value

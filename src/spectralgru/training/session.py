@@ -124,7 +124,7 @@ class Session:
         loss, norm = self.engine.step(chunk)
         self.chunk += 1
         self.steps += 1
-        sums, sigma = self.sums, self.engine.sigma_max
+        sums, sigma = self.sums, self.engine.projector.sigma_max
         sums["loss"] += loss
         sums["norm"] += norm
         sums["norm_max"] = torch.maximum(sums["norm_max"], norm)
@@ -202,11 +202,11 @@ class Session:
             "valid_metric": metric(self.corpus.kind, valid_loss),
             "grad_norm_mean": float(self.sums["norm"][i]) / steps,
             "grad_norm_max": float(self.sums["norm_max"][i]),
-            "sigma_max": float(self.engine.sigma_max[i]),
-            "saturated": float(self.engine.saturated[i]),
+            "sigma_max": float(self.engine.projector.sigma_max[i]),
+            "saturated": float(self.engine.projector.saturated[i]),
             "spectral_radius": radius,
-            "projections_done": float(self.engine.projected[i]),
-            "projections_skipped": float(self.engine.skipped[i]),
+            "projections_done": float(self.engine.projector.projected[i]),
+            "projections_skipped": float(self.engine.projector.skipped[i]),
             "seconds": self._elapsed() - sum(r["seconds"] for r in progress.history),
         }
 

@@ -1,8 +1,7 @@
 """A training whose steps are timed: without anything, with the gradient's norm, with each form of the projection."""
 
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -13,49 +12,47 @@ from spectralgru.training.batches import training_stream
 from spectralgru.training.clipping import clip_factor, gradient_norm
 from spectralgru.training.data.dataset import Corpus
 from spectralgru.training.engine import Engine
+from spectralgru.training.projector import MatrixProjector
 from spectralgru.training.settings import ModelSettings, Replica
 
-Result = TypeVar("Result")
 
+class MeteredProjector(MatrixProjector):
+    """The engine's projector on a CPU, which it takes over from; constrained runs only, one in number.
 
-class MeteredEngine(Engine):
-    """The trainer's engine with one constrained run on a CPU.
-
-    After `meter()` every form of the projection is done on the same matrix at every step; the engine's own alone has
-    an effect, so all follow one trajectory.
+    Every form of the projection is done on the same matrix at every step; its own alone has an effect, so all follow
+    one trajectory.
     """
 
-    def __init__(self, corpus: Corpus, model: ModelSettings, replica: Replica, lanes: int) -> None:
+    def __init__(self, engine: Engine) -> None:
+        replaced, self.model = engine.projector, engine.model
+        super().__init__(replaced.max_sv, replaced.layers)
+        self.load_state_dict(replaced.state_dict())
         self.spent: dict[str, float] = {}  # CPU seconds of the last step
-        self.truncated: list[TruncatedProjection] = []
-        super().__init__(corpus, model, [replica], lanes, torch.device("cpu"))
+        self.truncated = [TruncatedProjection(float(self.max_sv)) for _ in range(self.layers)]
 
-    def meter(self) -> None:
-        """Time all steps from now on."""
-        self.truncated = [TruncatedProjection(float(self.max_sv)) for _ in range(self.model.num_layers)]
-
-    def _project(self, factor: Tensor | None) -> Tensor:
-        if not self.truncated or factor is None:
-            return super()._project(factor)
-        bound = self.max_sv
-        weights = [self.model.recurrent(layer)[0].clone() for layer in range(self.model.num_layers)]
-        moved = [float(self._moved(layer, factor)) for layer in range(len(weights))]
+    def start(self, weights: Sequence[Tensor], moved: Callable[[int], Tensor] | None = None) -> None:
+        """See `Projector`; the times go to `spent`."""
+        assert moved is not None
+        copies = [weight[0].clone() for weight in weights]
+        distances = [float(moved(layer)) for layer in range(self.layers)]
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        threshold = torch.full_like(bound, float("inf"))
-        self.spent["clipping"], _ = timed(lambda: clip_factor(gradient_norm(gradients), threshold))
-        self.spent["naive SVD"], _ = timed(lambda: [clip(w[None], bound, "svd").weight for w in weights])
-        self.spent["truncated SVD"], _ = timed(
-            lambda: [t.project(w, m) for t, w, m in zip(self.truncated, weights, moved, strict=True)]
-        )
-        self.spent["ours"], result = timed(lambda: super(MeteredEngine, self)._project(factor))
-        return result
+        threshold = torch.full_like(self.max_sv, float("inf"))
+        forms: dict[str, Callable[[], object]] = {
+            "clipping": lambda: clip_factor(gradient_norm(gradients), threshold),
+            "naive SVD": lambda: [clip(w[None], self.max_sv, "svd").weight for w in copies],
+            "truncated SVD": lambda: [
+                t.project(w, m) for t, w, m in zip(self.truncated, copies, distances, strict=True)
+            ],
+            "ours": lambda: super(MeteredProjector, self).start(weights, moved),
+        }
+        self.spent = {name: seconds(work) for name, work in forms.items()}
 
 
-def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    """CPU seconds of this process, and the result: other programs on the machine do not count."""
+def seconds(work: Callable[[], object]) -> float:
+    """CPU seconds of this process: other programs on the machine do not count."""
     begin = time.process_time()
-    result = work()
-    return time.process_time() - begin, result
+    work()
+    return time.process_time() - begin
 
 
 def metered_steps(
@@ -66,7 +63,7 @@ def metered_steps(
     `none` is the step without any; `clipping` and the projections are what they add. `above`: number of singular
     values above the bound, all layers.
     """
-    engine, epoch, step = MeteredEngine(corpus, model, replica, lanes), 0, 0
+    engine, epoch, step = Engine(corpus, model, [replica], lanes, torch.device("cpu")), 0, 0
     while True:
         epoch += 1
         stream = training_stream(corpus, [replica.seed], epoch, lanes, bptt_steps, torch.device("cpu"))
@@ -74,13 +71,14 @@ def metered_steps(
         for index in range(len(stream)):
             chunk = stream.chunk(index)
             if step == max(0, warm_up - 1):  # the first metered step has no bounds to begin with
-                engine.meter()
+                engine.projector = metered = MeteredProjector(engine)
             begin = time.process_time()
             engine.step(chunk)
-            whole, spent = time.process_time() - begin, engine.spent
+            whole = time.process_time() - begin
             step += 1
             if step <= warm_up:
                 continue
+            spent = metered.spent
             # The engine takes the norm of every gradient, clipped or not: a plain step would not.
             none = whole - sum(spent.values()) - spent["clipping"]
-            yield {"none": none, **spent, "above": float(engine.saturated.sum())}
+            yield {"none": none, **spent, "above": float(engine.projector.saturated.sum())}

@@ -1,0 +1,164 @@
+"""W_hh of all runs and layers kept inside the bound: matrix by matrix on a CPU, all at once on a GPU."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectralgru.projection.batched import BatchedProjection
+from spectralgru.projection.tracked import SpectralProjection
+
+COUNTED = ("projected", "skipped", "saturated", "sigma_max")
+
+
+class Projector:
+    """P_delta after every step of R runs, and what it came to; one of the two forms below.
+
+    `max_sv` [R]: 2 - delta, infinite without a constraint. `sigma_max` [R] and `saturated` [R] are of the last step:
+    sigma_1(W_hh), the largest over layers, and the number of singular values at the bound in all layers. `projected`
+    and `skipped` [R] count the projections done and found to be unnecessary since `start_epoch`.
+    """
+
+    def __init__(self, max_sv: Tensor, layers: int) -> None:
+        self.max_sv, self.layers = max_sv, layers
+        for name in COUNTED:
+            setattr(self, name, torch.zeros_like(max_sv))
+
+    projected: Tensor
+    skipped: Tensor
+    saturated: Tensor
+    sigma_max: Tensor
+
+    def start_epoch(self) -> None:
+        """Count from zero."""
+        self.projected.zero_()
+        self.skipped.zero_()
+
+    def start(self, weights: Sequence[Tensor], moved: Callable[[int], Tensor] | None = None) -> None:
+        """Project the layers' `weights` [R, H, H] in place, never waiting for the device.
+
+        `moved(layer)` [R]: how far (Frobenius) the step has moved them; None: not known.
+        """
+        raise NotImplementedError
+
+    def finish(self, weights: Sequence[Tensor]) -> None:
+        """Do what the host has to do after `start`; then the guarantee holds."""
+        raise NotImplementedError
+
+    def keep(self, index: Sequence[int]) -> None:
+        """Drop all runs but these."""
+        for name in ("max_sv", *COUNTED):
+            setattr(self, name, getattr(self, name)[index])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes while training."""
+        return {name: getattr(self, name) for name in COUNTED}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`, from any device."""
+        for name in COUNTED:
+            setattr(self, name, state[name].to(self.max_sv.device))
+
+
+class MatrixProjector(Projector):
+    """Each matrix by itself; most steps need no decomposition (`projection.tracked`)."""
+
+    def __init__(self, max_sv: Tensor, layers: int) -> None:
+        super().__init__(max_sv, layers)
+        self.projections = [SpectralProjection(max_sv) for _ in range(layers)]
+
+    def start(self, weights: Sequence[Tensor], moved: Callable[[int], Tensor] | None = None) -> None:
+        """See `Projector`."""
+        largest = torch.zeros_like(self.sigma_max)
+        self.saturated.zero_()
+        for layer, (projection, weight) in enumerate(zip(self.projections, weights, strict=True)):
+            report = projection.project_(weight, None if moved is None else moved(layer))
+            largest = torch.maximum(largest, report.sigma_max.to(largest.dtype))
+            self.saturated += report.saturated
+            self.projected += report.projected
+            self.skipped += ~report.projected & self.max_sv.isfinite()
+        self.sigma_max = largest
+
+    def finish(self, weights: Sequence[Tensor]) -> None:
+        """See `Projector`; nothing is left to do."""
+
+    def keep(self, index: Sequence[int]) -> None:
+        """See `Projector`."""
+        super().keep(index)
+        for projection in self.projections:
+            projection.select(torch.tensor(index, device=self.max_sv.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Projector`."""
+        return super().state_dict() | {"projections": [p.state_dict() for p in self.projections]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Projector`."""
+        super().load_state_dict(state)
+        for projection, saved in zip(self.projections, state["projections"], strict=True):
+            projection.load_state_dict(_on(saved, self.max_sv.device))
+
+
+class BatchedProjector(Projector):
+    """All matrices at once, in a fixed number of kernels that a CUDA graph can hold (`projection.batched`)."""
+
+    def __init__(self, max_sv: Tensor, layers: int) -> None:
+        super().__init__(max_sv, layers)
+        self.batch = BatchedProjection(max_sv.repeat(layers))
+
+    def start(self, weights: Sequence[Tensor], moved: Callable[[int], Tensor] | None = None) -> None:
+        """See `Projector`; `moved` is of no use here."""
+        stacked = _stacked(weights)
+        self.batch.start(stacked)
+        _spread(stacked, weights)
+
+    @torch.no_grad()
+    def finish(self, weights: Sequence[Tensor]) -> None:
+        """See `Projector`: read what is left without a proof, clip it as a whole, and count."""
+        left = self.batch.unproven()
+        if len(left):
+            stacked = _stacked(weights)
+            self.batch.settle(stacked, left)
+            _spread(stacked, weights)
+        shape = (self.layers, len(self.max_sv))
+        saturated = self.batch.saturated.view(shape)
+        self.sigma_max = self.batch.sigma_max.view(shape).amax(0).to(self.max_sv.dtype)
+        self.saturated.copy_(saturated.sum(0))
+        self.projected += (saturated > 0).sum(0)
+        self.skipped += (saturated == 0).sum(0) * self.max_sv.isfinite()
+
+    def keep(self, index: Sequence[int]) -> None:
+        """See `Projector`."""
+        stacked = torch.arange(len(self.max_sv) * self.layers, device=self.max_sv.device)
+        self.batch.select(stacked.view(self.layers, -1)[:, index].flatten())
+        super().keep(index)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Projector`."""
+        return super().state_dict() | {"batch": self.batch.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Projector`."""
+        super().load_state_dict(state)
+        self.batch.load_state_dict(_on(state["batch"], self.max_sv.device))
+
+
+def _stacked(weights: Sequence[Tensor]) -> Tensor:
+    """The matrices [L R, H, H], one layer after the other; of a single layer the weights themselves."""
+    return weights[0] if len(weights) == 1 else torch.cat(list(weights))
+
+
+def _spread(stacked: Tensor, weights: Sequence[Tensor]) -> None:
+    if len(weights) > 1:
+        for weight, part in zip(weights, stacked.chunk(len(weights)), strict=True):
+            weight.copy_(part)
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    """`value` with the tensors in its dicts and lists on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _on(item, device) for key, item in value.items()}
+    return [_on(item, device) for item in value] if isinstance(value, list) else value
