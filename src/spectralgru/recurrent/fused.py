@@ -96,7 +96,7 @@ def backward(
 
     states, gates, candidates, recurrent = trace
     replicas, steps, batch, hidden = candidates.shape
-    grad = grad.contiguous()
+    grad = grad.resolve_neg().contiguous()  # kernels read what is stored
     factors = _factors(keep, x)
     previous = states[:, :-1] if factors is None else states[:, :-1] * factors[..., None]
     d_gates, d_n = torch.empty_like(gates), torch.empty_like(candidates)

@@ -10,151 +10,14 @@ or that of `torch.nn.GRU(bias=False)` (`reset="after"`), n = tanh(W_in x + r * (
 """
 
 import math
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from spectralgru.errors import InputError, RunError
-from spectralgru.recurrent import fused, native, sweeps
+from spectralgru.errors import InputError
+from spectralgru.recurrent.layer import Reset, check_reset, expect, gru_layer
 
-Reset = Literal["before", "after"]
-
-
-def gru_layer(
-    x: Tensor,
-    h0: Tensor | None,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    starts: Tensor | None = None,
-    reset: Reset = "before",
-) -> tuple[Tensor, Tensor]:
-    """One layer over a whole sequence; once differentiable in x, h0 and both weights.
-
-    Args:
-        x: inputs [T, B, I], or [R, T, B, I] for R replicas; the weights then have the leading axis too.
-        h0: state before the first step [B, H] or [R, B, H]; None means zero.
-        weight_ih: [3H, I], rows r, z, n as in `torch.nn.GRU`.
-        weight_hh: [3H, H], rows r, z, n.
-        starts: bool [T, B] or [R, T, B]; where true, the state is set to zero before that step, so that
-            several sequences can follow one another in one stream. (A state that is not finite becomes NaN.)
-        reset: the reset gate acts "before" the recurrent product (the paper) or "after" it (PyTorch, cuDNN).
-
-    Returns:
-        All states [T, B, H] or [R, T, B, H] and the last one [B, H] or [R, B, H]. The backward sweep reads them:
-        where gradients are wanted, change a copy of them in place, as `GRU` returns one, not them.
-
-    Raises:
-        InputError: shapes that do not fit each other, or an unknown `reset`.
-    """
-    if reset not in ("before", "after"):
-        raise InputError(f"reset={reset!r}: unknown; use 'before' (the paper) or 'after' (torch.nn.GRU)")
-    replicas = x.shape[:-3]
-    steps, batch, hidden = x.shape[-3], x.shape[-2], weight_hh.shape[-1]
-    state = (*replicas, batch, hidden)
-    if h0 is None:
-        h0 = x.new_zeros(state)
-    _expect("x", x, (*replicas, steps, batch, weight_ih.shape[-1]))
-    _expect("weight_ih", weight_ih, (*replicas, 3 * hidden, weight_ih.shape[-1]))
-    _expect("weight_hh", weight_hh, (*replicas, 3 * hidden, hidden))
-    _expect("h0", h0, state)
-    if x.dim() not in (3, 4) or steps == 0:
-        raise InputError(f"x has shape {list(x.shape)}; expected [T, B, I] or [R, T, B, I] with T >= 1")
-    keep = None
-    if starts is not None:
-        _expect("starts", starts, (*replicas, steps, batch))
-        keep = (~starts.bool()).unsqueeze(-1)
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        x, h0, weight_ih, weight_hh = (t.to(dtype) for t in (x, h0, weight_ih, weight_hh))
-    before = reset == "before"
-    if x.dim() == 4 and device == "cpu":
-        # One after the other: each replica's weights stay in the cache, and its result does not depend on the others.
-        if len(x) == 1:  # views, where taking apart and together again would copy
-            alone = (None if t is None else t.squeeze(0) for t in (x, h0, weight_ih, weight_hh, keep))
-            output = _layer(*alone, before).unsqueeze(0)
-        else:
-            keeps = [None] * len(x) if keep is None else keep
-            each = zip(x, h0, weight_ih, weight_hh, keeps, strict=True)
-            output = torch.stack([_layer(*tensors, before) for tensors in each])
-    else:
-        output = _layer(x, h0, weight_ih, weight_hh, keep, before)
-    return output, output.select(-3, -1)
-
-
-def _layer(*arguments: Any) -> Tensor:
-    output: Tensor = _Layer.apply(*arguments)  # type: ignore[no-untyped-call]
-    return output
-
-
-def _sweeps(x: Tensor) -> Any:
-    """The module whose `forward` and `backward` suit the tensors of a layer best."""
-    return next((module for module in (fused, native) if module.usable(x)), sweeps)
-
-
-def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tensor.shape != shape:
-        raise InputError(f"{name} has shape {list(tensor.shape)}; expected {list(shape)}")
-
-
-class _Once(torch.autograd.Function):
-    """Passes gradients on; differentiating them again is an error, not a silently missing term."""
-
-    @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tuple(None if t is None else t.view_as(t) for t in tensors[:count])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> None:
-        raise RunError(
-            "the GRU has no second derivative; for a gradient penalty write its equations step by step"
-        )
-
-
-def _once(backward: Callable[[Any, Tensor], tuple[Tensor | None, ...]]) -> Callable[..., Any]:
-    """Like `once_differentiable`, which is silent when the inputs or weights but not `grad` are tracked."""
-
-    @wraps(backward)
-    def wrapped(ctx: Any, grad: Tensor) -> Any:
-        with torch.no_grad():
-            grads = backward(ctx, grad)
-        if not torch.is_grad_enabled():
-            return grads
-        return _Once.apply(len(grads), *grads, grad, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-
-    return wrapped
-
-
-class _Layer(torch.autograd.Function):
-    """The sweeps of one layer as one node of autograd's graph."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        h0: Tensor,
-        weight_ih: Tensor,
-        weight_hh: Tensor,
-        keep: Tensor | None,
-        before: bool,
-    ) -> Tensor:
-        trace: sweeps.Trace = _sweeps(x).forward(x, h0, weight_ih, weight_hh, keep, before)
-        ctx.save_for_backward(x, weight_ih, weight_hh, keep, *trace)
-        ctx.before = before
-        return trace.states.narrow(-3, 1, x.shape[-3])
-
-    @staticmethod
-    @_once
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight_ih, weight_hh, keep, *trace = ctx.saved_tensors
-        needs_x = ctx.needs_input_grad[0]
-        gradients = _sweeps(x).backward(
-            grad, x, weight_ih, weight_hh, keep, sweeps.Trace(*trace), ctx.before, needs_x
-        )
-        return *gradients, None, None
+__all__ = ["GRU", "Reset", "gru_layer"]
 
 
 class GRU(nn.Module):
@@ -193,8 +56,7 @@ class GRU(nn.Module):
                 raise InputError(f"{name}={value}: must be at least 1")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout={dropout}: must be at least 0 and below 1")
-        if reset not in ("before", "after"):
-            raise InputError(f"reset={reset!r}: unknown; use 'before' (the paper) or 'after' (torch.nn.GRU)")
+        check_reset(reset)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.replicas = dropout, replicas
         self.reset: Reset = reset
@@ -237,7 +99,7 @@ class GRU(nn.Module):
             wanted = "[T, B, I]" if self.replicas is None else f"[{self.replicas}, T, B, I]"
             raise InputError(f"x has shape {list(x.shape)}; expected {wanted}")
         if h0 is not None:
-            _expect("h0", h0, (*lead, self.num_layers, x.shape[-2], self.hidden_size))
+            expect("h0", h0, (*lead, self.num_layers, x.shape[-2], self.hidden_size))
         last = []
         for k in range(self.num_layers):
             if k > 0:

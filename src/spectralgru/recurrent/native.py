@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectralgru.errors import InputError
 from spectralgru.recurrent.sweeps import Gradients, Trace, begin, weight_gradients
 
 SOURCE = Path(__file__).with_name("sweeps.cpp")
@@ -129,15 +130,42 @@ def backward(
 
 
 def _sweep_forward(weight_hh: Tensor, keep: Tensor | None, *tensors: Tensor, before: bool) -> None:
+    _check(weight_hh, keep, tensors[1], tensors, "TBG TBH SBH TBH")
     hidden = weight_hh.shape[-1]
     packed = [_packed(weight_hh[: 2 * hidden].mT), _packed(weight_hh[2 * hidden :].mT)]
     _sweep("forward", before, packed, keep, *tensors, torch.empty_like(tensors[2][0]))
 
 
 def _sweep_backward(weight_hh: Tensor, keep: Tensor | None, *tensors: Tensor, before: bool) -> None:
+    _check(weight_hh, keep, tensors[0], tensors, "TBH TBH TBG TBH TBH TBG TBH TBH BH")
     hidden = weight_hh.shape[-1]
     packed = [_packed(weight_hh[: 2 * hidden]), _packed(weight_hh[2 * hidden :])]
     _sweep("backward", before, packed, keep, *tensors)
+
+
+def _check(
+    weight_hh: Tensor, keep: Tensor | None, like: Tensor, tensors: tuple[Tensor, ...], shapes: str
+) -> None:
+    """Refuse whatever the library, which is given addresses, would read or write past its end or as another type."""
+    if like.dim() != 3:
+        raise InputError(f"a sweep was given a tensor of shape {list(like.shape)}; expected [T, B, H]")
+    steps, batch, hidden = like.shape
+    sizes = {"T": steps, "S": steps + 1, "B": batch, "H": hidden, "G": 2 * hidden}
+    given = [
+        (t, tuple(sizes[axis] for axis in shape)) for t, shape in zip(tensors, shapes.split(), strict=True)
+    ]
+    given.append((weight_hh, (3 * hidden, hidden)))
+    if keep is not None:
+        given.append((keep, (steps, batch, 1)))
+    for tensor, shape in given:
+        dtype = torch.bool if tensor is keep else torch.float32
+        laid_out = tensor.is_contiguous() or tensor is weight_hh or tensor is keep
+        stored = tensor.data_ptr() or not tensor.numel()  # not where a wrapper has freed the storage
+        if tensor.dtype != dtype or tensor.shape != shape or not (laid_out and stored):
+            raise InputError(
+                f"a sweep was given {tensor.dtype} {list(tensor.shape)} with strides {list(tensor.stride())}; expected"
+                f" contiguous {dtype} {list(shape)} (was it changed between forward and backward?)"
+            )
 
 
 # Operators of PyTorch's, so that whatever records operations sees them. All tensors but `weight_hh` are contiguous.
