@@ -16,15 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import yaml
 
-from spectralgru.files import write_json
 from spectralgru.pipeline.params import load_params, with_changes
-from spectralgru.records import read_run, run_path
+from spectralgru.records import read_run, run_path, write_record
 from spectralgru.training.batches import training_stream
 from spectralgru.training.checkpoint import CheckpointStore
 from spectralgru.training.data.dataset import load
@@ -81,9 +80,7 @@ def write_records(folder: Path, data: Path, deltas: list[float]) -> None:
         for seed in SEEDS:
             target = run_path(folder / "results/quick", "ptb", "constraint", delta, seed)
             shutil.copytree(source, target)
-            write_json(
-                target / "run.json", asdict(replace(run, value=delta, seed=seed, key=f"{delta} {seed}"))
-            )
+            write_record(target, replace(run, value=delta, seed=seed, key=f"{delta} {seed}"))
 
 
 def checkpoint(folder: Path, data: Path, replicas: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ import csv
 import json
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +26,7 @@ from spectralgru.pipeline.results.names import table_names
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.style import RC, save
 from spectralgru.pipeline.results.tables import write_tables
-from spectralgru.records import Setting, run_path
+from spectralgru.records import Setting, run_path, write_record
 
 METHODS = ["constraint", "clipping", "none"]
 OF_RUNS = (
@@ -87,7 +87,7 @@ def main(old: Path, new: Path) -> None:
         root = Path(folder)
         for run in runs:
             directory = run_path(root, corpus, run.method, run.value, run.seed)
-            write_json(directory / "run.json", asdict(run))
+            write_record(directory, replace(run, files={}))  # its history is written anew
             mine = (history["setting"] == run.setting) & (history["seed"] == run.seed)
             write_text(
                 directory / "history.csv",

@@ -1,11 +1,13 @@
 """Run directories with plausible numbers, written through `records.write_run`, for the tests of what reads them."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from spectralgru.files import write_json
+from spectralgru.files import sha256, write_json
+from spectralgru.pipeline.dates import read_json
 from spectralgru.pipeline.provenance.record import write_provenance
 from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.claims import write_claims
@@ -13,7 +15,7 @@ from spectralgru.pipeline.results.curves import write_curves
 from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import write_tables
-from spectralgru.records import Run, Setting, run_path, write_run
+from spectralgru.records import RUN_FILES, SEAL, Run, Setting, run_path, write_record, write_run
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -160,6 +162,13 @@ def make_run(
     model = {"weight_hh_l0": rng.standard_normal((weights, weights)).astype("float32")}
     write_run(directory, run, history, steps, model)
     return directory
+
+
+def reseal(directory: Path, **changes) -> None:
+    """Let the record of a run say `changes`, and tell of its files as they are now, as if it had come to them."""
+    run = Run(**{name: value for name, value in read_json(directory / "run.json").items() if name != SEAL})
+    files = {name: sha256(directory / name) for name in RUN_FILES if (directory / name).exists()}
+    write_record(directory, replace(run, files=files, **changes))
 
 
 def make_campaign(

@@ -103,8 +103,13 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as indented JSON to `path` atomically; NaN and infinity are refused (not JSON)."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Write `json_text(value)` to `path` atomically."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """`value` as indented JSON; ValueError for NaN and infinity, which are not JSON."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def sha256(path: Path | str) -> str:

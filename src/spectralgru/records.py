@@ -1,24 +1,26 @@
 """The run directory: the one source of truth of what a run did.
 
 `<root>/runs/<corpus>/<setting>/seed-<k>/` holds `history.csv`, `steps.csv`, `model.safetensors` and, written last,
-`run.json`: a directory without it is not a finished run.
+`run.json`: a directory without it is not a finished run. It knows the SHA-256 of the other files and of itself, so that
+what is damaged or edited is never taken for what was measured.
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
 from spectralgru.errors import InputError
-from spectralgru.files import atomic_path, write_json, write_text
+from spectralgru.files import atomic_path, json_text, sha256, write_text
 
 Method = Literal["constraint", "clipping", "none", "spectral_norm", "orthogonal", "weight_decay"]
 Status = Literal["finished", "diverged", "failed"]
@@ -38,6 +40,10 @@ HISTORY_COLUMNS = (
     "projections_skipped",
     "seconds",
 )
+SEAL = "sha256"  # in `run.json`: of everything else there
+MODEL = "model.safetensors"
+TRACES = ("history.csv", "steps.csv")
+RUN_FILES = (*TRACES, MODEL)  # beside `run.json`
 STEP_COLUMNS = ("step", "epoch", "grad_norm", "sigma_max", "spectral_radius")
 
 
@@ -101,6 +107,7 @@ class Run:
     started: str = ""  # ISO 8601, UTC
     wall_seconds: float = 0.0  # of the process; replicas trained together share it
     replicas: int = 1  # how many were trained together
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of `RUN_FILES`; empty in records of old
 
     @property
     def setting(self) -> str:
@@ -115,12 +122,30 @@ def write_run(
     steps: Sequence[Mapping[str, float]],
     weights: Mapping[str, np.ndarray],
 ) -> None:
-    """Write the four files of a run, `run.json` last."""
+    """Write the four files of a run. They take their places when all are written, `run.json` last."""
     directory = Path(directory)
-    write_history(directory, history)
-    write_text(directory / "steps.csv", _csv(STEP_COLUMNS, steps))
-    write_safetensors(directory / "model.safetensors", weights)
-    write_json(directory / "run.json", asdict(run))
+    with ExitStack() as stack:  # left in reverse order
+        record = stack.enter_context(atomic_path(directory / "run.json"))
+        paths = {name: stack.enter_context(atomic_path(directory / name)) for name in RUN_FILES}
+        paths["history.csv"].write_text(_csv(HISTORY_COLUMNS, history), encoding="utf-8")
+        paths["steps.csv"].write_text(_csv(STEP_COLUMNS, steps), encoding="utf-8")
+        paths[MODEL].write_bytes(_safetensors(weights))
+        files = {name: sha256(path) for name, path in paths.items()}
+        record.write_text(_sealed(replace(run, files=files)), encoding="utf-8")
+
+
+def write_record(directory: Path | str, run: Run) -> None:
+    """Write `run.json` alone: of a run that is known by its record, or whose other files are there."""
+    write_text(Path(directory) / "run.json", _sealed(run))
+
+
+def _sealed(run: Run) -> str:
+    record = asdict(run)
+    return json_text(record | {SEAL: _seal(record)})
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def write_history(directory: Path | str, history: Sequence[Mapping[str, float]]) -> None:
@@ -131,16 +156,57 @@ def write_history(directory: Path | str, history: Sequence[Mapping[str, float]])
 
 
 def read_run(directory: Path | str) -> Run:
-    """Read `run.json` of a run directory."""
+    """Read `run.json` of a run directory. Raises InputError if it is missing, damaged or edited."""
     path = Path(directory) / "run.json"
     try:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        seal = record.pop(SEAL, None)
+        run = Run(**record)
+        if (run.files or seal) and seal != _seal(record):
+            raise ValueError("its content is not of its SHA-256")
+        return run
     except FileNotFoundError:
         raise InputError(f"{path}: no such run; train it first, or name a finished run directory") from None
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: not a run record ({error}); delete the directory and train it again"
+            f"{path}: not a run record, or damaged or edited ({error}); train the run again"
         ) from None
+
+
+def check_files(directory: Path | str, run: Run, names: Iterable[str] = RUN_FILES) -> None:
+    """Raise InputError unless these files of a run are there and as its record says.
+
+    Of what an old record does not say nothing can be known. A run whose model stayed where it was trained is checked
+    by its `TRACES`.
+    """
+    for name in names:
+        path, digest = Path(directory) / name, run.files.get(name)
+        try:
+            whole = digest is None or sha256(path) == digest
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); train the run again") from None
+        if not whole:
+            raise InputError(
+                f"{path}: damaged or edited, its SHA-256 is not that of run.json; train the run again"
+            )
+
+
+def is_finished(directory: Path | str, key: str) -> bool:
+    """Whether the directory holds exactly this run, every file as it was written."""
+    try:
+        run = read_run(directory)
+        if run.key != key or run.status == "failed" or not run.files.keys() >= set(RUN_FILES):
+            return False
+        check_files(directory, run)
+    except InputError:
+        return False
+    return True
+
+
+def summed_up(runs: Sequence[Run]) -> dict[str, Any]:
+    """What `setting.json`, beside the runs of a setting, says of them."""
+    lines = [{"seed": r.seed, "status": r.status, "key": r.key, "best": r.best} for r in runs]
+    return {"corpus": runs[0].corpus, "setting": runs[0].setting, "runs": lines}
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, float]]) -> str:
@@ -152,8 +218,8 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, float]]) -> str:
     return text.getvalue()
 
 
-def write_safetensors(path: Path | str, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write float32 arrays in the safetensors format: header length (u64), JSON header, raw little-endian data.
+def _safetensors(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """Float32 arrays in the safetensors format: header length (u64), JSON header, raw little-endian data.
 
     By hand, because the trainer runs where only torch and numpy are installed; everyone else reads the file with
     the safetensors library.
@@ -170,5 +236,4 @@ def write_safetensors(path: Path | str, tensors: Mapping[str, np.ndarray]) -> No
         data.append(raw)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data))
+    return struct.pack("<Q", len(text)) + text + b"".join(data)

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config
 from tracked import runs_of
 
-from results_records import START, make_run
+from results_records import START, make_run, reseal
 from spectralgru.errors import InputError, RunError
 from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.tracking import open_store, track, tracking_uri, ui_command
@@ -90,6 +90,7 @@ def test_trace_is_thinned_and_keeps_the_burst(tmp_path: Path):
     steps = pd.read_csv(directory / "steps.csv")
     steps.loc[1234, "grad_norm"] = 1e6
     steps.to_csv(directory / "steps.csv", index=False)
+    reseal(directory)
     points = [p for p in run_metrics(RunFiles(directory, read_run(directory))) if p[0] == "trace/grad_norm"]
     assert 0 < len(points) <= TRACE_POINTS
     assert max(p[1] for p in points) == 1e6

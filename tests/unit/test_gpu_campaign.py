@@ -11,9 +11,9 @@ import torch
 
 import tiny
 from spectralgru.pipeline.params import load_params
+from spectralgru.records import is_finished
 from spectralgru.training.data.dataset import load
 from spectralgru.training.settings import job_from_dict
-from spectralgru.training.train import is_finished
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from results_records import make_experiment, make_run
+from results_records import make_experiment, make_run, reseal
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256, write_json, write_text
 from spectralgru.pipeline.dates import OUTDATED, date_of, run_keys, settle
@@ -24,6 +24,7 @@ from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.pipeline.sampling.dates import made_of
 from spectralgru.pipeline.summary import write_summary
+from spectralgru.records import read_run, summed_up
 
 REPOSITORY = Path(__file__).parents[2]
 CORPORA = ("ptb", "chorales")
@@ -73,14 +74,11 @@ class Campaign:
         run = make_run(
             self.root, corpus, *setting, seed, diverged_in=2 if setting[0] == "clipping" and seed else None
         )
-        record = json.loads((run / "run.json").read_text())
-        write_json(run / "run.json", record | {"key": keys[run.relative_to(self.root).as_posix()]})
+        reseal(run, key=keys[run.relative_to(self.root).as_posix()])
 
     def sum_up(self, corpus, setting):
-        name = setting.name
-        runs = [json.loads(p.read_text()) for p in (self.root / "runs" / corpus / name).glob("*/run.json")]
-        summary = [{"seed": run["seed"], "key": run["key"]} for run in runs]
-        write_json(self.root / "runs" / corpus / name / "setting.json", {"runs": summary})
+        folder = self.root / "runs" / corpus / setting.name
+        write_json(folder / "setting.json", summed_up([read_run(p) for p in sorted(folder.glob("seed-*"))]))
 
     def make(self):
         for write in (write_tables, write_runs, write_curves, write_figures, write_claims):

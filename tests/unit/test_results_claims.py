@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from results_records import SETTINGS, make_campaign, make_run
+from results_records import SETTINGS, make_campaign, make_run, reseal
 from spectralgru.errors import InputError
 from spectralgru.pipeline.results.claims import CHECKS, check_claims, write_claims
 from spectralgru.pipeline.results.load import RunFiles, load_runs
@@ -35,12 +35,13 @@ class Records:
 
     def edit(self, directory: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
         change(pd.read_csv(directory / name, dtype=float)).to_csv(directory / name, index=False)
+        reseal(directory)
 
     def claim(self, name: str) -> dict:
         found = []
         for path in sorted(self.root.glob(f"runs/{self.corpus}/*/seed-*")):
             record = json.loads((path / "run.json").read_text())
-            setting = record["method"], record["value"]
+            setting = Setting(record["method"], record["value"])
             found += load_runs(self.root, self.corpus, [setting], [record["seed"]], "quick")
         claims = {claim.id: claim.record() for claim in check_claims(found, self.corpus)}
         json.dumps(claims, allow_nan=False)
@@ -316,8 +317,7 @@ def test_cost(records: Records, constraint: float, spread: float, verdict: str):
 )
 def test_timings_of_different_conditions_decide_nothing(records: Records, change: dict, reason: str):
     timed(records, 9.0)
-    file = run_path(records.root, "ptb", "clipping", 5.0, 0) / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    reseal(run_path(records.root, "ptb", "clipping", 5.0, 0), **change)
     claim = records.claim("constraint-costs-no-more")
     assert claim["verdict"] == "undecided"
     assert reason in claim["evidence"]["summary"]

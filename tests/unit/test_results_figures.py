@@ -5,7 +5,7 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from results_records import make_campaign, make_run
+from results_records import make_campaign, make_run, reseal
 from spectralgru.errors import InputError
 from spectralgru.pipeline.results.figures import FIGURES, write_figures
 from spectralgru.pipeline.results.load import load_runs
@@ -75,6 +75,7 @@ def test_settings_differ_without_colour():
 def test_an_unreadable_trace_is_named(tmp_path: Path):
     directory = make_run(tmp_path, "ptb", "constraint", 0.2, 0)
     (directory / "steps.csv").write_text("step,epoch\n1,two\n")
+    reseal(directory)
     with pytest.raises(InputError, match=r"steps\.csv"):
         write_figures(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0,), "quick")
 
@@ -89,6 +90,7 @@ def test_a_run_that_explodes_does_not_flatten_the_learning_curves_of_others(
         make_run(tmp_path, "ptb", *setting, 0, diverged_in=diverged_in)
     history = tmp_path / "runs/ptb" / exploding.name / "seed-0/history.csv"
     pd.read_csv(history).assign(valid_metric=[900.0, 400.0, 1e9, 1e200]).to_csv(history, index=False)
+    reseal(history.parent)
     runs = load_runs(tmp_path, "ptb", settings, (0,), "quick")
     figure = FIGURES["learning_curves"]({Setting(i.run.method, i.run.value): [i] for i in runs})
     low, high = figure.axes[0].get_ylim()

@@ -1,5 +1,6 @@
 import json
 import statistics
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from spectralgru.errors import InputError
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import COLUMNS, make_table, table_names, write_tables
-from spectralgru.records import Setting, read_run
+from spectralgru.records import Setting, read_run, write_record
 
 SEEDS = (0, 1, 2)
 
@@ -208,9 +209,9 @@ def test_runs_of_one_table_must_share_their_settings(tmp_path: Path):
 
 def test_a_broken_record_is_named(tmp_path: Path):
     directory = make_run(tmp_path, "ptb", "constraint", 0.2, 0)
-    record = json.loads((directory / "run.json").read_text())
+    whole = read_run(directory)
     for change in ({"settings": {}}, {"best": {}}, {"status": "failed"}):
-        (directory / "run.json").write_text(json.dumps(record | change))
+        write_record(directory, replace(whole, **change))
         with pytest.raises(InputError, match="seed-0"):
             write_tables(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0,), "quick")
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import tiny
+from results_records import reseal
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, write_json
 from spectralgru.pipeline import cli
@@ -25,7 +26,7 @@ from spectralgru.pipeline.sampling.dates import are_current
 from spectralgru.pipeline.sampling.sample import original, sample, sample_text, sample_tune
 from spectralgru.pipeline.sampling.text import decode, encode
 from spectralgru.pipeline.sampling.trained import open_run
-from spectralgru.records import Setting, read_run, write_safetensors
+from spectralgru.records import Setting, read_run
 from spectralgru.training.data.dataset import load
 from spectralgru.training.train import train
 
@@ -253,11 +254,18 @@ def test_an_unusable_model_is_one_clear_line(root, data, monkeypatch, capsys, tm
     elif what == "truncated":
         file.write_bytes((good / file.name).read_bytes()[:-100])
     elif what != "missing":
-        write_safetensors(file, damage(load_file(good / file.name), what))
+        save_file(damage(load_file(good / file.name), what), file)
+        reseal(tmp_path)
     arguments = [verb, *(["--run"] if verb == "sample" else []), str(tmp_path), "--data", str(data)]
     code, output, error = called(monkeypatch, capsys, *arguments)
     assert code == 2
-    said = "a model of 17 words, but ptb has 18" if what == "words" else "no model of this run can be read"
+    said = {
+        "words": "a model of 17 words, but ptb has 18",
+        "hidden": "no model of this run can be read",
+        "key": "no model of this run can be read",
+        "missing": "cannot be read (No such file",
+        "folder": "cannot be read (Is a directory",
+    }.get(what, "damaged or edited")
     assert f"{file}: {said}" in error
     assert error.count("\n") == 1
     assert not output
@@ -269,7 +277,8 @@ def test_a_run_that_does_not_fit_is_refused(root, data, tmp_path):
     (directory / "run.json").write_bytes((run_of(root, "ptb") / "run.json").read_bytes())
     weights = open_run(run_of(root, "ptb"), data).model.weights_of(0)
     weights["gru.weight_hh_l0"][3, 4] = np.nan
-    write_safetensors(directory / "model.safetensors", weights)
+    save_file({name: w.numpy() for name, w in weights.items()}, directory / "model.safetensors")
+    reseal(directory)
     with pytest.raises(InputError, match=r"gru.weight_hh_l0 is not finite.*choose a run that finished"):
         open_run(directory, data)
     with pytest.raises(InputError, match=r"chorales\.json: no such file"):
@@ -367,8 +376,8 @@ def test_the_same_runs_give_the_same_bytes(written, root, data):
 def test_a_method_that_never_finished_is_left_out(root, data, tmp_path):
     copy = tmp_path / "results"
     shutil.copytree(root / "runs" / "chorales", copy / "runs" / "chorales")
-    for path in copy.glob("runs/chorales/clipping-5/*/run.json"):
-        path.write_text(path.read_text().replace('"status": "finished"', '"status": "diverged"'))
+    for directory in copy.glob("runs/chorales/clipping-5/seed-*"):
+        reseal(directory, status="diverged")
     write_samples(copy, {"chorales": list(VALUES)}, (0, 1), "test", data)
     summary = json.loads((copy / "samples/summary.json").read_text())
     assert "chorales: no run of clipping finished, so none is sampled." in summary["answer"]

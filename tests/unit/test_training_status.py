@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spectralgru.files import write_json
 from spectralgru.pipeline.params import Params, load_params
 from spectralgru.pipeline.status import campaign_status, describe, seconds_left
-from spectralgru.records import HISTORY_COLUMNS, run_path, write_history
+from spectralgru.records import HISTORY_COLUMNS, Run, run_path, write_history, write_record
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,8 +34,8 @@ def under_way(root: Path, setting: tuple, seed: int, epochs: int, age: float = 0
 
 def ended(root: Path, setting: tuple, seed: int, epochs: int, status: str) -> None:
     under_way(root, setting, seed, epochs)
-    record = {"corpus": "ptb", "method": "none", "value": None, "seed": 0, "scale": "quick", "metric": "nll"}
-    write_json(run_path(root, "ptb", *setting, seed) / "run.json", record | {"status": status})
+    record = Run("ptb", "none", None, 0, "quick", status, "nll")
+    write_record(run_path(root, "ptb", *setting, seed), record)
 
 
 def test_nothing_has_begun(params: Params, tmp_path: Path) -> None:

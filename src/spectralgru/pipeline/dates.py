@@ -8,6 +8,7 @@ as params.yaml and the code ask for is dated after its inputs, and what is not, 
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from spectralgru.pipeline.provenance.record import WRITTEN, artifacts, report_ma
 from spectralgru.pipeline.results.names import REPORT
 from spectralgru.pipeline.sampling.dates import are_current
 from spectralgru.pipeline.summary import SUMMARY
-from spectralgru.records import run_path
+from spectralgru.records import is_finished, read_run, run_path, summed_up
 
 OUTDATED = 1_000_000_000  # nanoseconds since 1970: older than anything (0 would mean "no date" to Snakemake)
 
@@ -114,11 +115,11 @@ def _intact(
 
 
 def _summed_up(summary: Path, root: Path, keys: Keys) -> bool:
-    """Whether the summary of a setting is that of the runs asked for, and they are there."""
-    folder = summary.parent.relative_to(root).as_posix()
-    asked = {path: key for path, key in keys.items() if path.startswith(f"{folder}/")}
-    found = {f"{folder}/seed-{run['seed']}": run["key"] for run in read_json(summary).get("runs", [])}
-    return found == asked and all((root / path / "run.json").exists() for path in asked)
+    """Whether the runs asked for are there, every file as it was written, and the summary of a setting is theirs."""
+    asked = {root / path: key for path, key in keys.items() if (root / path).parent == summary.parent}
+    with ThreadPoolExecutor() as pool:  # hashing large models takes both time and turns: docs/reliability.md
+        whole = all(pool.map(is_finished, asked, asked.values()))
+    return whole and read_json(summary) == summed_up([read_run(path) for path in asked])
 
 
 def _head(page: Path) -> str:

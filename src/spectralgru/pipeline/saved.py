@@ -6,7 +6,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from spectralgru.errors import InputError
-from spectralgru.records import Run, read_run
+from spectralgru.records import MODEL, Run, check_files, read_run
 from spectralgru.training.batches import evaluation_stream
 from spectralgru.training.data.dataset import Corpus, Split, load
 from spectralgru.training.data.loading import part, width
@@ -20,7 +20,8 @@ def load_model(directory: Path) -> tuple[Run, ReplicatedModel]:
 
     Raises InputError if one of them is missing or damaged, or the model is not of the size that the record says.
     """
-    run, file = read_run(directory), directory / "model.safetensors"
+    run, file = read_run(directory), directory / MODEL
+    check_files(directory, run, [MODEL])
     try:
         weights = load_file(file)
         settings = run.settings["model"]
@@ -45,7 +46,7 @@ def load_trained(directory: Path, data: Path) -> tuple[Run, ReplicatedModel, Cor
     size = model.output["bias"].shape[-1]
     if size != width(corpus):
         raise InputError(
-            f"{directory / 'model.safetensors'}: a model of {size} {model.kind}, but {run.corpus} has {width(corpus)}; "
+            f"{directory / MODEL}: a model of {size} {model.kind}, but {run.corpus} has {width(corpus)}; "
             "train the run again"
         )
     return run, model, corpus

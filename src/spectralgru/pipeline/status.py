@@ -10,7 +10,7 @@ from typing import Literal
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.params import Params
-from spectralgru.records import read_run, run_path
+from spectralgru.records import TRACES, check_files, read_run, run_path
 
 State = Literal["finished", "diverged", "running", "interrupted", "queued"]
 STATES: tuple[State, ...] = ("finished", "diverged", "running", "interrupted", "queued")
@@ -44,7 +44,9 @@ def run_status(directory: Path, corpus: str, setting: str, seed: int, epochs: in
     seconds = [float(row["seconds"]) for row in rows]
     state: State
     try:
-        state = "diverged" if read_run(directory).status == "diverged" else "finished"
+        run = read_run(directory)
+        check_files(directory, run, TRACES)
+        state = "diverged" if run.status == "diverged" else "finished"
     except InputError:
         patience = max(SILENCE_SECONDS, 3 * sum(seconds) / max(len(seconds), 1))
         state = "running" if silent < patience else "interrupted"

@@ -1,16 +1,15 @@
 """Train the runs of a job to their end and write their run directories."""
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
-from spectralgru.errors import InputError, RunError
-from spectralgru.files import write_json
-from spectralgru.records import Run, read_run, run_path
+from spectralgru.errors import RunError
+from spectralgru.files import json_text, write_text
+from spectralgru.records import Run, is_finished, read_run, run_path, summed_up
 from spectralgru.training.checkpoint import CheckpointStore
 from spectralgru.training.data.dataset import load
 from spectralgru.training.data.loading import part, width
@@ -99,21 +98,11 @@ def _records(writer: Writer, root: Path) -> list[Run]:
     return runs
 
 
-def is_finished(directory: Path, key: str) -> bool:
-    """Whether the directory holds the record of exactly this run."""
-    try:
-        run = read_run(directory)
-    except InputError:
-        return False
-    return run.key == key and run.status != "failed"
-
-
 def _write_summaries(runs: Sequence[Run], root: Path) -> None:
     """`setting.json` in each setting's folder: what its runs came to. Its date says when the setting was done."""
     for setting in {run.setting for run in runs}:
         mine = [run for run in runs if run.setting == setting]
-        lines = [{"seed": r.seed, "status": r.status, "key": r.key, "best": r.best} for r in mine]
-        summary = {"corpus": mine[0].corpus, "setting": setting, "runs": lines}
         path = run_path(root, mine[0].corpus, mine[0].method, mine[0].value, 0).parent / "setting.json"
-        if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != summary:
-            write_json(path, summary)
+        text = json_text(summed_up(mine))
+        if not path.exists() or path.read_bytes() != text.encode():
+            write_text(path, text)

@@ -16,7 +16,7 @@ from spectralgru.files import sha256, sha256_of_all, write_json, write_text
 from spectralgru.pipeline.results.names import CLAIMS, FIGURE_NAMES, KEPT, NUMBERS, table_names
 from spectralgru.pipeline.results.paper import NAME
 from spectralgru.pipeline.summary import SUMMARY
-from spectralgru.records import Setting, read_run, run_path
+from spectralgru.records import RUN_FILES, TRACES, Setting, check_files, read_run, run_path
 from spectralgru.resources import PACKAGE, resource
 
 Settings = Mapping[str, Sequence[Setting]]  # of each corpus
@@ -24,7 +24,6 @@ Settings = Mapping[str, Sequence[Setting]]  # of each corpus
 WRITTEN = ("provenance.json", "provenance.html", "ro-crate-metadata.json", "Snakefile", "params.yaml")
 CHECKOUT = PACKAGE.parents[1]
 CODE = ("pages/*", "provenance/*.py", "report/*.py", "results/**/*.py")
-RUN_FILES = ("history.csv", "model.safetensors", "run.json", "steps.csv")
 RECORDED = (
     "status",
     "best",
@@ -133,5 +132,6 @@ def _data(corpus: str, data: Path) -> dict[str, Any]:
 
 def _run(directory: Path) -> dict[str, Any]:
     run = read_run(directory)
-    files = {name: sha256(directory / name) for name in RUN_FILES if (directory / name).exists()}
+    check_files(directory, run, [name for name in RUN_FILES if name in TRACES or (directory / name).exists()])
+    files = run.files | {"run.json": sha256(directory / "run.json")}
     return {name: getattr(run, name) for name in RECORDED} | {"files": files}

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from spectralgru.errors import InputError
-from spectralgru.records import Run, Setting, number, read_run, run_path
+from spectralgru.records import TRACES, Run, Setting, check_files, number, read_run, run_path
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def load_runs(
 ) -> list[RunFiles]:
     """All runs of `corpus`, by setting, then seed.
 
-    Raises InputError naming the first run that is missing or was broken off, and the remedy.
+    Raises InputError naming the first run that is missing, damaged or was broken off, and the remedy.
     """
     runs = []
     for method, value in settings:
@@ -48,6 +48,7 @@ def load_runs(
                     f"--seeds {seed} --scale {scale}`, or let `snakemake` make all of them"
                 )
             run = read_run(directory)
+            check_files(directory, run, TRACES)
             if run.status == "failed":
                 raise InputError(f"{directory}: this run was broken off (status failed); train it again")
             runs.append(RunFiles(directory, run))
@@ -66,6 +67,4 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=float)
     except (FileNotFoundError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); delete the run directory and train it again"
-        ) from None
+        raise InputError(f"{path}: cannot be read ({error}); train the run again") from None

@@ -13,7 +13,7 @@ from torch import Tensor
 from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
 from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, evaluate, step
 from spectralgru.pipeline.experiments.plain_loop.rules import OPTIMIZERS, rule
-from spectralgru.records import Run, read_run
+from spectralgru.records import Run, is_finished, read_run
 from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
 from spectralgru.training.data.dataset import Corpus
@@ -26,7 +26,6 @@ from spectralgru.training.schedule import LearningRate
 from spectralgru.training.session import NOT_FINITE
 from spectralgru.training.settings import Replica
 from spectralgru.training.trace import Trace
-from spectralgru.training.train import is_finished
 
 NAN = float("nan")
 

@@ -1,0 +1,120 @@
+"""A run is believed only while each of its files is what its training wrote."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from results_records import make_run, reseal
+from spectralgru.errors import InputError
+from spectralgru.files import write_json
+from spectralgru.pipeline.provenance.record import _run
+from spectralgru.pipeline.results.load import load_runs
+from spectralgru.pipeline.saved import load_model
+from spectralgru.records import RUN_FILES, Run, Setting, check_files, is_finished, read_run
+
+SETTING = Setting("constraint", 0.2)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return make_run(tmp_path, "ptb", *SETTING, 0)
+
+
+def believers(directory: Path) -> set[str]:
+    """Who takes the run for what it was when it was written."""
+    key = "0" * 60 + str(sum(map(ord, "ptbconstraint0.2")))
+    root = directory.parents[3]
+    found = {"finished"} if is_finished(directory, key) else set()
+    for name, read in {
+        "results": lambda: load_runs(root, "ptb", [SETTING], [0], "quick"),
+        "provenance": lambda: _run(directory),
+        "model": lambda: check_files(directory, read_run(directory), ["model.safetensors"]),
+    }.items():
+        with suppress(InputError):
+            read()
+            found.add(name)
+    return found
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path, at: int = -5) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    date = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(date, date))  # neither size nor date shows it
+
+
+DAMAGE = {"deleted": Path.unlink, "halved": halve, "flipped": flip, "emptied": lambda p: p.write_bytes(b"")}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("name", [*RUN_FILES, "run.json"])
+def test_a_damaged_file_is_believed_by_nobody_who_reads_it(directory: Path, name: str, how: str):
+    assert believers(directory) == {"finished", "results", "provenance", "model"}
+    DAMAGE[how](directory / name)
+    # A run whose model lies elsewhere is known by the model's hash; one whose model is another is not.
+    untouched = {"model.safetensors": {"results", "provenance"} if how == "deleted" else {"results"}}
+    assert believers(directory) == untouched.get(name, set() if name == "run.json" else {"model"})
+
+
+@given(at=st.integers(0, 10**6), bit=st.integers(0, 7))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bit_of_a_record_can_change_unseen(directory: Path, at: int, bit: int):
+    path = directory / "run.json"
+    whole = path.read_bytes()
+    run, damaged = read_run(directory), bytearray(whole)
+    damaged[at % len(whole)] ^= 1 << bit
+    path.write_bytes(damaged)
+    with suppress(InputError):
+        assert read_run(directory) == run  # a blank between two values
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"best": {"epoch": 1, "valid": 1.0}},
+        {"status": "diverged"},
+        {"files": {}},
+        {"seed": 1},
+        {"host": "other"},
+    ],
+)
+def test_an_edited_record_is_refused(directory: Path, change: dict):
+    record = json.loads((directory / "run.json").read_text())
+    write_json(directory / "run.json", record | change)
+    with pytest.raises(InputError, match="edited"):
+        read_run(directory)
+    del record["sha256"]
+    write_json(directory / "run.json", record)
+    with pytest.raises(InputError, match="edited"):
+        read_run(directory)
+
+
+def test_a_record_from_before_there_were_hashes_is_read_and_not_taken_for_finished(directory: Path):
+    record = json.loads((directory / "run.json").read_text())
+    key = record["key"]
+    assert is_finished(directory, key)
+    write_json(directory / "run.json", {k: v for k, v in record.items() if k not in ("sha256", "files")})
+    assert isinstance(read_run(directory), Run)
+    assert len(load_runs(directory.parents[3], "ptb", [SETTING], [0], "quick")) == 1
+    assert not is_finished(directory, key)
+
+
+def test_a_model_of_another_run_is_not_loaded(directory: Path, tmp_path: Path):
+    other = make_run(tmp_path / "other", "ptb", *SETTING, 1)
+    (other / "model.safetensors").replace(directory / "model.safetensors")
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged or edited"):
+        load_model(directory)
+    reseal(directory)
+    with pytest.raises(InputError, match="no model of this run can be read"):
+        load_model(directory)
