@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from spectralgru.recurrent import native
+from spectralgru.recurrent import compiled
 
 
 def versions() -> dict[str, str]:
     """Versions of what computes a run."""
-    found = {"python": platform.python_version(), "compiler": native.compiler_version()}
+    found = {"python": platform.python_version(), "compiler": compiled.compiler_version()}
     for package in ("spectralgru", "torch", "numpy"):
         try:
             found[package] = metadata.version(package)
