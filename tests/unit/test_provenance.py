@@ -11,7 +11,8 @@ import yaml
 from results_records import make_experiment, make_run, reseal
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256, write_json, write_text
-from spectralgru.pipeline.dates import OUTDATED, date_of, run_keys, settle
+from spectralgru.pipeline.dates import date_by_contents, run_keys
+from spectralgru.pipeline.dating import OUTDATED, date_of
 from spectralgru.pipeline.params import parse_params
 from spectralgru.pipeline.provenance.explain import explain, find, read_record
 from spectralgru.pipeline.provenance.record import WRITTEN, artifacts, write_provenance
@@ -99,7 +100,7 @@ class Campaign:
 
     def outdated(self, params=None):
         """What Snakemake would make again: outputs older than an input, or with an input to be made again."""
-        settle(params or self.params, self.data, self.root, self.logs)
+        date_by_contents(params or self.params, self.data, self.root, self.logs)
         found = set()
         for name, inputs in self.rules().items():
             not_before = max(date_of(self.root / path) for path in inputs)
