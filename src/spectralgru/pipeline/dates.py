@@ -132,9 +132,8 @@ def _date_results(
         tracked = read_as(_Tracked, imported)
         drawn = all(good[path] for path in good if shown[path] == [corpus])
         dates.set([imported], drawn and tracked is not None and tracked.runs == keys, date)
-    if written:
-        measured = [*benchmarks.glob(f"*/{root.name}.tsv"), *benchmarks.glob(f"*/{root.name}/*.tsv")]
-        dates.set(measured, True, latest)
+    measured = [*benchmarks.glob(f"*/{root.name}.tsv"), *benchmarks.glob(f"*/{root.name}/*.tsv")]
+    dates.set(measured, True, latest if written else 0)
 
 
 def _is_intact(
