@@ -14,11 +14,10 @@ from pathlib import Path
 
 import torch
 
-from spectralgru.errors import InputError, RunError
+from spectralgru.errors import InputError, explained
 from spectralgru.training.distributed import joined
 from spectralgru.training.launch import launch
 from spectralgru.training.settings import Job, job_from_dict
-from spectralgru.training.stopping import EXIT_STOPPED, Preempted
 from spectralgru.training.train import CHECKPOINT_SECONDS, train
 
 
@@ -40,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--processes", type=int, default=1, help="processes that split every batch; default: 1"
     )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -59,9 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for run in runs:
                 outcome = json.dumps(run.diverged or run.best)
                 _say(f"{run.corpus} {run.setting} seed {run.seed}: {run.status} {outcome}")
-    except (InputError, RunError, Preempted) as error:
-        print(f"spectralgru: {error}", file=sys.stderr)
-        return {InputError: 2, RunError: 1, Preempted: EXIT_STOPPED}[type(error)]
+    except Exception as error:
+        if options.debug:
+            raise
+        code, line = explained(error)
+        print(f"spectralgru: {line}", file=sys.stderr)
+        return code
     return 0
 
 
