@@ -12,6 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PORT ?= 5000
 PODMAN ?= podman
 MINUTES ?= 60
+SEEDS ?= 0
 TARGET ?= cpu
 # Several times as fast as gzip, and smaller; kernels before 4.14 cannot read it: SIF_OPTIONS=
 SIF_OPTIONS ?= --mksquashfs-args='-comp zstd -Xcompression-level 6'
@@ -70,9 +71,10 @@ workflow-report: setup ## workflow-report.html: the jobs that ran, their times a
 bench: setup ## benchmarks, as ratios against named baselines
 	spectralgru bench
 
-gpu-campaign: data/prepared/nottingham.npz data/prepared/ptb.npz scripts/jobs ## on a GPU: checks, benchmarks, Tables 2 and 1 at paper scale; again: goes on (MINUTES=60)
+gpu-campaign: data/prepared/nottingham.npz data/prepared/ptb.npz scripts/jobs ## on a GPU: checks, then Tables 1 and 2 at paper scale; again: goes on (MINUTES=60 SEEDS="0 1")
 	test ! -x $(BIN)/spectralgru || $(BIN)/python scripts/gpu_jobs.py
-	$(shell test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) scripts/gpu_campaign.py --minutes $(MINUTES)
+	$(shell test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) scripts/gpu_campaign.py \
+	  --bring-home results/gpu --seconds $$((60 * $(MINUTES))) --seed $(SEEDS)
 
 # Where these are, as on a bare machine that they were copied to, nothing has to be installed.
 data/prepared/%.npz:

@@ -7,13 +7,12 @@ import os
 import sys
 from dataclasses import asdict
 from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from spectralgru.errors import InputError, RunError, explained
+from spectralgru.errors import InputError, RunError
 from spectralgru.files import atomic_path, write_json
 from spectralgru.training.data.dataset import Split
 
@@ -442,14 +441,13 @@ def doctor(data: DataOption = DATA, params: ParamsOption = PARAMS) -> None:
 
 def main() -> None:
     """Entry point of `spectralgru`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # what the locale cannot write is no reason to fail
-            stream.reconfigure(errors="backslashreplace")
+    from spectralgru.training.stopping import EXIT_STOPPED, Preempted
+
     try:
         app()
-    except (Exception, KeyboardInterrupt) as error:
+    except (InputError, RunError, Preempted, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
             raise
-        code, line = explained(error)
-        typer.echo(f"spectralgru: {line}", err=True)
-        sys.exit(code)
+        codes = {InputError: 2, RunError: 1, Preempted: EXIT_STOPPED, KeyboardInterrupt: 130}
+        typer.echo(f"spectralgru: {error or 'interrupted'}", err=True)
+        sys.exit(codes[type(error)])

@@ -1,5 +1,6 @@
 """Where a run was made: kept in its record."""
 
+import os
 import platform
 import socket
 import subprocess
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import torch
 
-from spectralgru.recurrent import compiled
+from spectralgru.recurrent import native
+
+# The environment variable that names the commit of a copy which git does not know.
+COMMIT = "SPECTRALGRU_COMMIT"
 
 
 def versions() -> dict[str, str]:
     """Versions of what computes a run."""
-    found = {"python": platform.python_version(), "compiler": compiled.compiler_version()}
+    found = {"python": platform.python_version(), "compiler": native.compiler_version()}
     for package in ("spectralgru", "torch", "numpy"):
         try:
             found[package] = metadata.version(package)
@@ -23,14 +27,14 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Commit of the source tree, `-dirty` when tracked files differ from it; empty outside a checkout."""
+    """Commit of the source tree, `-dirty` when tracked files differ from it; outside a checkout what COMMIT says."""
     here = Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        return ""
-    return answer.stdout.strip()
+        return os.environ.get(COMMIT, "")
+    return answer.stdout.strip() or os.environ.get(COMMIT, "")
 
 
 def host() -> str:
