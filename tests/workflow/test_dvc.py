@@ -9,14 +9,17 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 
+from spectralgru.pipeline.schema import CorpusName
 from spectralgru.training.settings import SOURCES
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = "quick.settings.ptb"
+SETTINGS, OTHERS = "quick.settings.ptb", "quick.settings.chorales"
 
 
 class Repository:
@@ -125,10 +128,11 @@ def first(tmp_path_factory, ptb, data, remote):
 
 @pytest.fixture(scope="module")
 def second(first, tmp_path_factory, remote):
-    """A second commit on a clone: one delta changed by `dvc exp run -S`."""
+    """A second commit on a clone: one delta, and one number of a corpus that does not run, by `dvc exp run -S`."""
     repository = first.clone(tmp_path_factory.mktemp("second"), remote)
     repository.dvc("pull")
-    repository.output = repository.dvc("exp", "run", "-S", f"{SETTINGS}.methods.constraint=[0.3]")
+    changes = ("-S", f"{SETTINGS}.methods.constraint=[0.3]", "-S", f"{OTHERS}.training.epochs=7")
+    repository.output = repository.dvc("exp", "run", *changes)
     repository.metrics = repository.dvc("metrics", "diff")
     repository.params = repository.dvc("params", "diff")
     repository.commit("Second")
@@ -141,6 +145,31 @@ def copy(first, tmp_path, remote):
     repository = first.clone(tmp_path / "copy", remote)
     repository.dvc("pull")
     return repository
+
+
+def numbers(values, at=()):
+    """Every number of nested values, by its path."""
+    if not isinstance(values, dict):
+        return {".".join(at): values}
+    return {path: leaf for key, value in values.items() for path, leaf in numbers(value, (*at, key)).items()}
+
+
+CORPORA = get_args(CorpusName)
+LEAVES = [
+    *(f"{scale}.settings.{corpus}.training.epochs" for scale in ("quick", "paper") for corpus in CORPORA),
+    *(f"quick.experiments.learning_rate.corpora.{corpus}.epochs" for corpus in ("ptb", "nottingham")),
+    *(f"paper.experiments.cost.corpora.{corpus}.warm_up" for corpus in CORPORA),
+]
+
+
+@pytest.mark.parametrize("key", LEAVES)
+def test_a_number_set_by_dvc_changes_that_number_alone(tmp_path, key):
+    file = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", file)
+    before = numbers(yaml.safe_load(file.read_text()))
+    apply_overrides(file, [f"{key}=7"])  # what `dvc exp run -S` does to the file
+    assert before[key] != 7
+    assert numbers(yaml.safe_load(file.read_text())) == before | {key: 7}
 
 
 def test_training_depends_on_the_sources_of_a_runs_key():
@@ -204,6 +233,9 @@ def test_an_experiment_with_another_delta_trains_that_delta_alone(second):
     assert "ptb/constraint-0.2/success" in second.metrics
     assert "ptb/constraint-0.3/success" in second.metrics
     assert f"{SETTINGS}.methods.constraint" in second.params
+    (epochs,) = (line for line in second.params.splitlines() if f"{OTHERS}.training.epochs" in line)
+    assert epochs.split()[-1] == "7"
+    assert "quick.settings.musedata" not in second.params
     page = second.dvc("plots", "diff", "HEAD~1", "HEAD", "--targets", "validation", "--show-vega")
     assert "constraint-0.2" in page
     assert "constraint-0.3" in page
