@@ -7,9 +7,6 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "params.yaml"
-
-
 # Before the includes: it holds for the rules after it, and only with --software-deployment-method apptainer.
 # `make sif` makes the image (docs/containers.md).
 container: "spectralgru.sif"

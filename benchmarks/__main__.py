@@ -8,6 +8,9 @@ by `spectralgru prepare --corpus nottingham`) and a machine with nothing else to
 import argparse
 import importlib
 
+from spectralgru.errors import InputError
+from spectralgru.training.distributed import device_seen
+
 NAMES = ("gru_layer", "projection", "training_step", "end_to_end", "shapes")
 
 parser = argparse.ArgumentParser(
@@ -18,5 +21,9 @@ parser.add_argument("--device", default="cpu", help="cpu or cuda")
 options = parser.parse_args()
 if unknown := set(options.names) - set(NAMES):
     parser.error(f"{', '.join(sorted(unknown))}: no such benchmark; use {', '.join(NAMES)}")
+try:
+    device_seen(options.device)
+except InputError as error:
+    parser.error(str(error))
 for name in options.names or NAMES:
     importlib.import_module(f"benchmarks.{name}").run(options.device)

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import yaml
 
+from spectralgru.pipeline.params import read_params
+
 ROOT = Path(__file__).parents[1]
 TABLE = "results/quick/tables/table1.csv"
 SEEDS = [0, 1]
@@ -29,7 +31,7 @@ SEEDS = [0, 1]
 
 def make_campaign(folder: Path, data: Path) -> None:
     """Words at a tenth of quick scale: 10 settings, 2 seeds."""
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values = read_params(ROOT / "params.yaml")
     values["quick"] |= {"run": ["ptb"], "seeds": SEEDS}
     ptb = values["quick"]["settings"]["ptb"]
     ptb["data"] = {"train": 6000, "valid": 2000, "test": 2000, "vocabulary": 200}

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from spectralgru.pipeline.params import load_params, with_changes
+from spectralgru.pipeline.params import load_params, read_params, with_changes
 from spectralgru.records import read_run, run_path, write_record
 from spectralgru.training.batches import training_stream
 from spectralgru.training.checkpoint import CheckpointStore
@@ -52,7 +52,7 @@ def environment(folder: Path) -> dict[str, str]:
 def write_campaign(folder: Path, runs: int) -> list[float]:
     """params.yaml of so many runs on one corpus; the deltas."""
     deltas = [round(0.1 + 1.8 * i / (runs // len(SEEDS)), 6) for i in range(runs // len(SEEDS))]
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values = read_params(ROOT / "params.yaml")
     values["quick"] |= {"run": ["ptb"], "seeds": SEEDS}
     values["quick"]["settings"]["ptb"]["methods"] = {"constraint": deltas, "clipping": [], "none": False}
     folder.mkdir(parents=True, exist_ok=True)

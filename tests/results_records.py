@@ -1,5 +1,6 @@
 """Run directories with plausible numbers, written through `records.write_run`, for the tests of what reads them."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from spectralgru.files import sha256, write_json
-from spectralgru.pipeline.dates import read_json
 from spectralgru.pipeline.provenance.record import write_provenance
 from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.claims import write_claims
@@ -166,7 +166,8 @@ def make_run(
 
 def reseal(directory: Path, **changes) -> None:
     """Let the record of a run say `changes`, and tell of its files as they are now, as if it had come to them."""
-    run = Run(**{name: value for name, value in read_json(directory / "run.json").items() if name != SEAL})
+    record = json.loads((directory / "run.json").read_text())
+    run = Run(**{name: value for name, value in record.items() if name != SEAL})
     files = {name: sha256(directory / name) for name in RUN_FILES if (directory / name).exists()}
     write_record(directory, replace(run, files=files, **changes))
 

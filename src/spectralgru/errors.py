@@ -1,9 +1,60 @@
-"""The errors a person can do something about."""
+"""The errors a person can do something about, and the line that says any error."""
+
+import errno
+
+# Of a path that a person gave; other errors of the system (a full disk) are no one's bad input.
+_BAD_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO)
+_NO_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "bad_alloc",
+    "failed to map segment",
+    "can't start new thread",
+)
 
 
-class InputError(Exception):
-    """Bad input or usage (exit code 2). The message names the thing, the value and the remedy."""
+class ExpectedError(Exception):
+    """An error whose message is all that a person needs."""
+
+    exit_code: int
 
 
-class RunError(Exception):
-    """A valid request that could not be carried out (exit code 1), for example no source reachable."""
+class InputError(ExpectedError):
+    """Bad input or usage. The message names the thing, the value and the remedy."""
+
+    exit_code = 2
+
+
+class RunError(ExpectedError):
+    """A valid request that could not be carried out, for example no source reachable."""
+
+    exit_code = 1
+
+
+def explained(error: BaseException) -> tuple[int, str]:
+    """Exit code of a command that `error` ended, and what to tell its user."""
+    if isinstance(error, ExpectedError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or any(sign in said for sign in _NO_MEMORY):
+        return 1, (
+            f"not enough memory ({said or 'none left'}); end other programs, train fewer runs at a time (--together), "
+            "or take a machine or a limit with more"
+        )
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename is not None else ""
+        remedy = (
+            "make room"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "set it right or name another place"
+        )
+        return (
+            2 if error.errno in _BAD_PATHS else 1,
+            f"{place}{error.strerror or said}; {remedy}, and give the same command again",
+        )
+    return (
+        1,
+        f"a fault of the program ({type(error).__name__}: {said}); --debug shows where, please report it",
+    )

@@ -167,7 +167,7 @@ def read_run(directory: Path | str) -> Run:
         return run
     except FileNotFoundError:
         raise InputError(f"{path}: no such run; train it first, or name a finished run directory") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: not a run record, or damaged or edited ({error}); train the run again"
         ) from None

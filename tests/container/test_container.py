@@ -53,7 +53,7 @@ def test_any_user_may_run_it(podman, image, tmp_path):
 
 
 def test_any_user_has_the_compiled_sweeps(podman, image, tmp_path):
-    version = "from spectralgru.recurrent import native; print(native.compiler_version())"
+    version = "from spectralgru.recurrent import compiled; print(compiled.compiler_version())"
     for options in ((), ("--user=4321:4321",)):
         assert podman.inside("python", "-c", version, mount=tmp_path, options=options)[0].isdigit()
 

@@ -3,6 +3,8 @@
 import io
 import random
 import struct
+import time
+import tracemalloc
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,6 +71,90 @@ def test_note_on_while_sounding_overwrites_the_start_and_a_stray_off_is_ignored(
     assert midi.read(content, "a.mid").notes == [Note(60, 100, 200)]
 
 
+@pytest.mark.parametrize("overlap", [0, 1, 30])
+def test_repeated_notes_that_touch_or_overlap_a_little_all_sound(overlap):
+    """As Verovio and legato players write them: struck again before, or in the tick in which, the earlier one ends."""
+    events = [on(60), on(72)]
+    for _ in range(3):
+        events += [on(60, 480 - overlap), off(60, overlap)]
+    content = midi_file([*events, off(60, 480 - overlap), off(72)])
+    notes = [note for note in midi.read(content, "a.mid").notes if note.pitch == 60]
+    assert len(notes) == 4
+    assert pianoroll.roll(notes, 120, "a.mid")[:, 59].all()
+    assert [note.start for note in notes] == [0, *(480 * i - overlap for i in (1, 2, 3))]
+
+
+def test_percussion_is_not_read_as_pitches():
+    drums = [on(38, channel=9), off(38, 480, channel=9)]
+    assert midi.read(midi_file([on(60), off(60, 480)], drums), "a.mid").notes == [Note(60, 0, 480)]
+    with pytest.raises(InputError, match=r"a\.mid: no notes in it \(percussion does not count\)"):
+        midi.read(midi_file(drums), "a.mid")
+
+
+def test_written_parts_are_never_percussion():
+    parts = [[Note(60, 0, 10 + part)] for part in range(17)]
+    assert midi.read(midi.write(parts, 480), "a.mid").notes == [part[0] for part in parts]
+
+
+@pytest.fixture
+def _little_memory():
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 48 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def chunk(name, data, order=">"):
+    return struct.pack(f"{order}4sI", name, len(data)) + data
+
+
+VENDORS = chunk(b"XFIH", b"x" * 7) + chunk(b"CASM", b"")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TUNE[:14] + VENDORS + TUNE[14:] + VENDORS,
+        chunk(b"RIFF", b"RMID" + chunk(b"data", TUNE, "<"), "<"),
+        chunk(b"RIFF", b"RMID" + chunk(b"DISP", b"odd", "<") + b"\0" + chunk(b"data", TUNE, "<"), "<"),
+        TUNE[:4] + struct.pack(">I", 8) + TUNE[8:14] + b"xx" + TUNE[14:],
+        TUNE + b"\x1a",
+    ],
+    ids=["vendor chunks", "RIFF", "RIFF with others", "longer header", "end of CP/M"],
+)
+def test_what_surrounds_the_tracks_does_not_matter(content):
+    assert midi.read(content, "a.mid") == midi.read(TUNE, "a.mid")
+
+
+@pytest.mark.usefixtures("_little_memory")
+@pytest.mark.parametrize("times", [1, 20, 80])
+def test_damaged_times_are_refused_and_take_no_memory(times):
+    pause = [message for _ in range(times) for message in (on(62, (1 << 28) - 1), off(62, 480))]
+    content = midi_file([on(60), off(60, 480), *pause])
+    with pytest.raises(InputError, match=r"a\.mid: no note starts or ends for 559240 beats from tick 480"):
+        midi.read(content, "a.mid")
+    with pytest.raises(InputError, match="a: 100001 steps of 240 ticks, more than 100000"):
+        pianoroll.roll([Note(60, 0, 240 * 100_001)], 240, "a")
+
+
+@pytest.mark.parametrize("track", [b"\xff" * 3_000_000, b"\0\x90\x3c\x40" + b"\x80" * 1_000_000 + b"\0"])
+def test_a_number_without_end_is_refused_at_once(track):
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=r"a\.mid: not a valid MIDI file"):
+        midi.read(TUNE[:10] + b"\0\1" + TUNE[12:14] + chunk(b"MTrk", track), "a.mid")
+    assert time.perf_counter() - start < 5
+
+
+def test_many_empty_chunks_take_no_time():
+    start = time.perf_counter()
+    midi.read(TUNE + bytes(4 << 20)[len(TUNE) :], "a.mid")
+    assert time.perf_counter() - start < 5
+    with pytest.raises(InputError, match=r"a\.mid: \d+ bytes, more than"):
+        midi.read(TUNE + bytes(4 << 20), "a.mid")
+
+
 def test_tracks_and_channels_hold_their_own_notes():
     content = midi_file(
         [on(60), on(60, 100, channel=1), off(60, 100, channel=1), off(60, 100)], [on(60), off(60, 50)]
@@ -89,6 +175,9 @@ def test_tracks_and_channels_hold_their_own_notes():
         (midi_file([on(60), off(60, 480)], [on(62), off(62, 480)], kind=2), "type 2"),
         (TUNE[:8] + struct.pack(">H", 7) + TUNE[10:], "type 7"),
         (TUNE[:12] + struct.pack(">h", -25 * 256 + 40) + TUNE[14:], "SMPTE"),
+        (TUNE[:12] + b"\0\0" + TUNE[14:], "0 ticks a beat"),
+        (b"RIFF\0\0\0\0RMIDdata", "truncated"),
+        (b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0" + bytes(16), "not a valid MIDI file"),
     ],
     ids=[
         "empty",
@@ -101,6 +190,9 @@ def test_tracks_and_channels_hold_their_own_notes():
         "type 2",
         "type 7",
         "smpte",
+        "no division",
+        "half a RIFF",
+        "sound",
     ],
 )
 def test_bad_midi_is_refused_by_name_and_reason(content, reason):
@@ -220,6 +312,27 @@ def test_member_that_escapes_is_refused_before_anything_is_read(tmp_path, name):
     assert [p.name for p in tmp_path.rglob("*")] == ["in", "tunes.zip"]
 
 
+def test_members_that_grow_or_are_packed_otherwise_are_refused_unread(tmp_path):
+    bomb, other, many = (tmp_path / f"{name}.zip" for name in ("bomb", "other", "many"))
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as zipped, zipped.open("a.mid", "w") as member:
+        for _ in range(64):
+            member.write(bytes(1 << 20))
+    with zipfile.ZipFile(other, "w", zipfile.ZIP_LZMA) as zipped:
+        zipped.writestr("a.mid", TUNE)
+    with zipfile.ZipFile(many, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for number in range(40):
+            zipped.writestr(f"{number}.mid", bytes(1 << 20))
+    with pytest.raises(InputError, match=r"bomb\.zip: member 'a\.mid' grows to 67108864 bytes"):
+        list(read_members(bomb, (".mid",)))
+    assert list(read_members(bomb, (".txt",))) == []
+    with pytest.raises(InputError, match=r"other\.zip: member 'a\.mid' is neither stored nor deflated"):
+        list(read_members(other, (".mid",)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spectralgru.pipeline.corpora.archive.BYTES", 30 << 20)
+        with pytest.raises(InputError, match=r"many\.zip: .* all so far to 32505856"):
+            list(read_members(many, (".mid",)))
+
+
 def test_nottingham_archive_without_a_tune_of_the_table(archive):
     with pytest.raises(InputError, match=r"tunes\.zip: .*\.mid with SHA-256 [0-9a-f]{64} is not in it"):
         nottingham.read(archive)
@@ -258,7 +371,8 @@ def test_scores_with_other_parts_are_no_chorales():
 
 def test_damaged_score_is_refused():
     good = (BACH / "bwv66.6.mxl").read_bytes()
-    for content in (b"", b"<score-partwise>", good[:1000]):
+    deep = b"<score-partwise>" + b"<part>" * 20_000
+    for content in (b"", b"<score-partwise>", good[:1000], deep):
         for name in ("a.xml", "a.mxl"):
             with pytest.raises(InputError, match=rf"^{name}: not a MusicXML score"):
                 chorales.to_midi(content, name)

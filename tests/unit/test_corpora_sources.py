@@ -1,14 +1,18 @@
 """Sources: a mirror folder, a web server on this machine that misbehaves in every way we know, wheels, pip."""
 
 import hashlib
+import os
 import socket
 import threading
+import time
 import zipfile
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from spectralgru.errors import InputError, RunError
+from spectralgru.pipeline.corpora import web
 from spectralgru.pipeline.corpora.packages import Installed, Wheel
 from spectralgru.pipeline.corpora.sources import MIRROR_VARIABLE, RawFile, fetch_file
 from spectralgru.pipeline.corpora.web import Url
@@ -194,6 +198,51 @@ def test_mirror_comes_first(tmp_path, monkeypatch):
         assert fetch_file("jigs", tunes(Url(server.url)), tmp_path / "raw") == "mirror"
         assert server.ranges == []
     assert (tmp_path / "raw" / "tunes.zip").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("begin", "more", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-More: x\r\n", "not here after 1 s"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n", b"x", "not here after 1 s"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", bytes(1 << 16), "more than 1048576 bytes"),
+    ],
+    ids=["headers without end", "a byte at a time", "content without end"],
+)
+def test_a_download_has_an_end(tmp_path, monkeypatch, begin, more, reason):
+    monkeypatch.setattr(web, "SECONDS", 1)
+    monkeypatch.setattr(web, "BYTES", 1 << 20)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.recv(4096)
+                connection.sendall(begin)
+                while True:
+                    connection.sendall(more)
+                    time.sleep(0.1 if len(more) < 100 else 0)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(RunError, match=reason):
+        fetch_file("jigs", tunes(Url(f"http://127.0.0.1:{listener.getsockname()[1]}/")), tmp_path / "raw")
+    assert time.monotonic() - start < 5
+    listener.close()
+    assert sum(path.stat().st_size for path in (tmp_path / "raw").iterdir()) < 100
+
+
+def test_a_raw_file_that_is_none_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "tunes.zip")
+    with pytest.raises(InputError, match=r"tunes\.zip: not a file; delete it"):
+        fetch_file("jigs", tunes(), tmp_path)
+    (tmp_path / "jigs").mkdir()
+    (tmp_path / "tunes.zip").rename(tmp_path / "jigs" / "tunes.zip")
+    monkeypatch.setenv(MIRROR_VARIABLE, str(tmp_path))
+    with pytest.raises(RunError, match=r"jigs/tunes\.zip: not a file; replace it"):
+        fetch_file("jigs", tunes(), tmp_path / "raw")
 
 
 # Packages

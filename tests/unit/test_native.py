@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectralgru.recurrent import native, sweeps
+from spectralgru.recurrent import compiled, native, sweeps
 
-needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(compiled.library() is None, reason="no C++ compiler")
 
 
 @pytest.fixture(autouse=True)
@@ -111,10 +111,10 @@ def test_threads_change_no_bit(before, monkeypatch):
 PROGRAM = """
 import torch
 from spectralgru import GRU
-from spectralgru.recurrent import native
+from spectralgru.recurrent import compiled
 torch.manual_seed(0)
 GRU(3, 4)(torch.randn(5, 2, 3))[0].sum().backward()
-print("native" if native.library() else "torch", native.compiler_version())
+print("native" if compiled.library() else "torch", compiled.compiler_version())
 """
 
 
@@ -157,12 +157,12 @@ def test_without_a_writable_cache_the_layer_still_works(tmp_path):
 def test_it_is_compiled_once_by_processes_that_start_together_and_never_again(tmp_path):
     counted = script(tmp_path / "compiler", f'echo "$*" >> {tmp_path}/calls; exec c++ "$@"')
     assert {which(p) for p in [start(tmp_path, counted) for _ in range(3)]} == {
-        f"native {native.compiler_version()}"
+        f"native {compiled.compiler_version()}"
     }
-    (compiled,) = (tmp_path / "spectralgru").iterdir()
-    written = compiled.stat().st_mtime_ns
+    (kept,) = (tmp_path / "spectralgru").iterdir()
+    written = kept.stat().st_mtime_ns
     assert which(start(tmp_path, counted)).startswith("native")
-    assert compiled.stat().st_mtime_ns == written
+    assert kept.stat().st_mtime_ns == written
     assert (tmp_path / "calls").read_text().splitlines()[-1] == "--version"
 
 

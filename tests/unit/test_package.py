@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 USE = """
 from spectralgru.pipeline.corpora.nottingham import SPLIT_TABLE
-from spectralgru.recurrent.native import SOURCE
+from spectralgru.recurrent.compiled import SOURCE
 from spectralgru.resources import PACKAGE
 from spectralgru.pipeline.results.paper import load_paper
 assert PACKAGE.parent.name == "installed", PACKAGE

@@ -11,7 +11,8 @@ import yaml
 from results_records import make_experiment, make_run, reseal
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256, write_json, write_text
-from spectralgru.pipeline.dates import OUTDATED, date_of, run_keys, settle
+from spectralgru.pipeline.dates import date_by_contents, run_keys
+from spectralgru.pipeline.dating import OUTDATED, date_of
 from spectralgru.pipeline.params import parse_params
 from spectralgru.pipeline.provenance.explain import explain, find, read_record
 from spectralgru.pipeline.provenance.record import WRITTEN, artifacts, write_provenance
@@ -99,7 +100,7 @@ class Campaign:
 
     def outdated(self, params=None):
         """What Snakemake would make again: outputs older than an input, or with an input to be made again."""
-        settle(params or self.params, self.data, self.root, self.logs)
+        date_by_contents(params or self.params, self.data, self.root, self.logs)
         found = set()
         for name, inputs in self.rules().items():
             not_before = max(date_of(self.root / path) for path in inputs)
@@ -323,3 +324,89 @@ def test_runs_that_mlflow_has_not_seen_are_tracked_again(campaign):
     path = campaign.root / "tracking" / "ptb.json"
     write_json(path, {"runs": {}})
     assert campaign.outdated() == {"tracking/ptb.json"}
+
+
+def side_files(campaign):
+    """Everything small that planning reads."""
+    root = campaign.root
+    return {
+        "corpus": campaign.data / "prepared/ptb.json",
+        "setting": root / "runs/ptb/constraint-0.2/setting.json",
+        "tracking": root / "tracking/ptb.json",
+        "samples": root / "samples/summary.json",
+        "report": root / REPORT,
+    } | {name: root / name for name in WRITTEN}
+
+
+DAMAGE = {
+    "halved": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "not UTF-8": lambda content: b"\xff\xfe" + content,
+    "a list": lambda content: b"[]",
+    "another object": lambda content: b'{"files": 1}',
+    "other types": lambda content: b'{"sha256": 1, "runs": [1], "files": [], "made_of": null}',
+    "nothing in it": lambda content: b'{"sha256": null, "runs": [], "files": {}, "made_of": {}}',
+    "too deep": lambda content: b'{"runs": ' + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_side_file_is_outdated_and_stops_nothing(campaign, damage):
+    assert campaign.outdated() == set()
+    for name, path in side_files(campaign).items():
+        content = path.read_bytes()
+        path.write_bytes(damage(content))
+        campaign.outdated()
+        assert date_of(path) == OUTDATED, name
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["samples", REPORT, *WRITTEN])
+def test_one_character_changed_is_seen(campaign, name):
+    path = side_files(campaign).get(name, campaign.root / name)
+    assert campaign.outdated() == set()
+    content = path.read_text()
+    at = len(content) // 2
+    path.write_text(content[:at] + ("a" if content[at] != "a" else "b") + content[at + 1 :])
+    campaign.outdated()
+    assert date_of(path) == OUTDATED
+
+
+def test_side_files_that_are_folders_or_nobodys_stop_nothing(campaign):
+    for path in side_files(campaign).values():
+        path.unlink()
+        path.mkdir()
+    assert campaign.outdated()
+
+
+def test_dates_from_the_future_become_now(campaign):
+    """The clock was set back: Snakemake would find every new output older than its inputs."""
+    files = [p for part in (campaign.root, campaign.data, campaign.logs) for p in part.rglob("*.*")]
+    tomorrow = time.time_ns() + 86_400 * 10**9
+    for path in files:
+        os.utime(path, ns=(tomorrow, tomorrow))
+    (campaign.data / "prepared/chorales.json").unlink()  # one corpus is to be prepared yet
+    campaign.outdated()
+    dated = [*campaign.data.glob("prepared/*"), *campaign.root.glob("runs/*/*/setting.json")]
+    dated += [campaign.root / name for name in campaign.rules()]
+    assert max(map(date_of, dated)) <= time.time_ns()
+
+
+def test_a_cache_that_files_are_linked_from_keeps_its_dates(campaign, tmp_path):
+    """DVC's cache, linked symbolically or hard, may be shared: links are dated, or become files of their own."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    linked = [p for part in (campaign.root, campaign.data) for p in part.rglob("*.*") if p.is_file()]
+    for i, path in enumerate(linked):
+        shutil.move(path, kept := cache / str(i))
+        kept.chmod(0o444)
+        if i % 2:
+            path.symlink_to(kept)
+        else:
+            path.hardlink_to(kept)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cache.iterdir()}
+    assert campaign.outdated() == set()
+    changed = parameters(constraint=[0.2, 0.8])
+    assert {*artifacts(CORPORA), *WRITTEN, REPORT} <= campaign.outdated(changed)
+    assert campaign.outdated() == set()
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cache.iterdir()} == before

@@ -172,6 +172,16 @@ def test_bad_parameters_are_one_line(empty_project, path, value, message):
     assert "Traceback" not in output
 
 
+def test_python_in_params_yaml_is_refused_and_not_run(empty_project):
+    file = empty_project.folder / "params.yaml"
+    macros = '__use_yte__: true\n__definitions__:\n  - import os\n  - os.system("touch ESCAPE")\n'
+    file.write_text(macros + file.read_text())
+    code, output = empty_project.run("-n")
+    assert code == 2, output
+    assert "spectralgru: params.yaml: unknown key __use_yte__; remove it" in output
+    assert list(empty_project.folder.glob("ESCAPE")) == []
+
+
 def test_an_override_that_jobs_would_not_see_is_refused(empty_project):
     code, output = empty_project.run("-n", "--config", "quick={seeds: [5]}")
     assert code != 0

@@ -1,42 +1,52 @@
 """What the rules share: validated parameters, names and messages."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
-
-import yaml
 
 from snakemake.exceptions import WorkflowError
 
 from spectralgru.pipeline.corpora.recipe import FILE as RECIPE
 from spectralgru.errors import InputError
 from spectralgru.pipeline.experiments.base import chosen_parts
-from spectralgru.pipeline.experiments.dates import settle_experiments
-from spectralgru.pipeline.dates import settle
-from spectralgru.pipeline.params import parse_params
+from spectralgru.pipeline.dates import date_by_contents
+from spectralgru.pipeline.params import parse_params, read_params
+from spectralgru.pipeline.presence import be_present
 from spectralgru.pipeline.provenance.record import WRITTEN
 from spectralgru.records import Setting
 from spectralgru.pipeline.results.names import FIGURE_NAMES, NUMBERS, table_names
+
+# Jobs call `spectralgru`: that of this environment, whether it was activated or not.
+BIN = Path(sys.executable).parent
+if (BIN / "spectralgru").exists() and shutil.which(
+    "spectralgru"
+) != f"{BIN}/spectralgru":
+    os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 OVERRIDABLE = ("scale", "corpora", "experiments")
 
 
 def validated(config):
-    """The parameters; jobs read params.yaml themselves, so only what is handed on to them may be overridden."""
-    with open("params.yaml", encoding="utf-8") as file:
-        written = yaml.safe_load(file)
+    """The parameters; jobs read params.yaml themselves, so only what is handed on to them may be overridden.
+
+    The file is no `configfile:`, for Snakemake would run Python that stands in it.
+    """
+    written = read_params(Path("params.yaml"))
     for key in config:
         if key not in OVERRIDABLE and config[key] != written.get(key):
             raise InputError(
                 f"--config {key}: jobs would not see it; change params.yaml "
                 f"({', '.join(OVERRIDABLE)} may be overridden)"
             )
-    return parse_params(config)
+    return parse_params(written | config)
 
 
 try:
     PARAMS = validated(config)
 except InputError as error:
-    sys.exit(f"spectralgru: {error}")
+    print(f"spectralgru: {error}", file=sys.stderr)
+    sys.exit(2)
 
 SCALE = PARAMS.scale
 CORPORA = PARAMS.chosen_corpora()
@@ -62,8 +72,9 @@ PROVENANCE = expand(f"{ROOT}/{{name}}", name=WRITTEN)
 
 # Only the process that plans: jobs on other machines parse this file too.
 if workflow.is_main_process:
-    settle_experiments(PARAMS, Path("data"), Path(ROOT))
-    settle(PARAMS, Path("data"), Path(ROOT), Path("logs"))
+    be_present()
+    if complaint := date_by_contents(PARAMS, Path("data"), Path(ROOT), Path("logs")):
+        print(f"spectralgru: {complaint}", file=sys.stderr)
 
 SUCCESS = f"""
 Everything is up to date at scale {SCALE}.

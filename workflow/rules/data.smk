@@ -1,5 +1,5 @@
 rule prepare_corpus:
-    # What another recipe prepared is outdated by `settle`, and so made again.
+    # What another recipe prepared is dated before its inputs by `date_by_contents`, and so made again.
     input:
         RECIPE,
     output:

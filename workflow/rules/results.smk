@@ -148,7 +148,7 @@ rule write_samples:
 
 
 rule write_report:
-    # Experiments not asked for are shown too, if they are there; `settle` tells when they change.
+    # Experiments not asked for are shown too, if they are there; `date_by_contents` sees when they change.
     input:
         rules.write_provenance.output,
         rules.write_samples.output,

@@ -1,6 +1,6 @@
 rule train_setting:
     # Run directories are not declared as outputs: Snakemake would delete finished seeds before training one more.
-    # A summary that is not of the settings, data and code of today is outdated by `settle`, and so made again.
+    # A summary that is not of the settings, data and code of today is dated before its inputs by `date_by_contents`, and so made again.
     input:
         rules.prepare_corpus.output.arrays,
     output:

@@ -1,26 +1,28 @@
-"""Remove the lock that a killed snakemake left behind, unless another one is at work in this folder.
+"""Remove the lock that a killed snakemake left behind, if it is certain that it does not run any more.
 
 Options are handed on to `snakemake --unlock`.
 """
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
+from spectralgru.pipeline.presence import FOLDER, may_live, records
 
-
-def is_snakemake_here(process: psutil.Process) -> bool:
-    """Whether the process is a snakemake in the current folder."""
-    try:
-        return Path(process.cwd()) == Path.cwd() and any(
-            Path(word).name == "snakemake" for word in process.cmdline()[:4]
-        )
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
-
-
-locks = list(Path(".snakemake/locks").glob("*"))
-if locks and not any(is_snakemake_here(process) for process in psutil.process_iter()):
-    unlock = [sys.executable, "-m", "snakemake", "--unlock", *sys.argv[1:]]
-    sys.exit(subprocess.run(unlock, check=False).returncode)
+unlock = [sys.executable, "-m", "snakemake", "--unlock", *sys.argv[1:]]
+if locks := list(Path(".snakemake/locks").glob("*")):
+    found = records()
+    living = [who for record in found if (who := may_live(record))]
+    known = {record.stat().st_uid for record in found}
+    if not living and {lock.stat().st_uid for lock in locks} <= known:
+        for record in found:
+            record.unlink(missing_ok=True)
+        sys.exit(subprocess.run(unlock, check=False).returncode)
+    who = " or ".join(living) or "a Snakemake that left no record of itself"
+    print(
+        f"{Path.cwd()} is locked by {who}, which may be at work. If it is certain that it is not: "
+        f"rm -rf {FOLDER} && {shlex.join(unlock)}",
+        file=sys.stderr,
+    )
+    sys.exit(1)

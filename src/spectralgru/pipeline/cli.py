@@ -7,12 +7,13 @@ import os
 import sys
 from dataclasses import asdict
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from spectralgru.errors import InputError, RunError
+from spectralgru.errors import InputError, RunError, explained
 from spectralgru.files import atomic_path, write_json
 from spectralgru.training.data.dataset import Split
 
@@ -441,13 +442,14 @@ def doctor(data: DataOption = DATA, params: ParamsOption = PARAMS) -> None:
 
 def main() -> None:
     """Entry point of `spectralgru`."""
-    from spectralgru.training.stopping import EXIT_STOPPED, Preempted
-
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what the locale cannot write is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except (InputError, RunError, Preempted, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
             raise
-        codes = {InputError: 2, RunError: 1, Preempted: EXIT_STOPPED, KeyboardInterrupt: 130}
-        typer.echo(f"spectralgru: {error or 'interrupted'}", err=True)
-        sys.exit(codes[type(error)])
+        code, line = explained(error)
+        typer.echo(f"spectralgru: {line}", err=True)
+        sys.exit(code)

@@ -2,56 +2,62 @@
 
 But results say what they were made from: a setting's summary names its runs' keys (hashes of settings, data and
 code), `provenance.json` the runs and the code behind every table and figure. Before the workflow is planned, what is
-as params.yaml and the code ask for is dated after its inputs, and what is not, before them. Missing files stay missing.
+as params.yaml and the code ask for is dated after its inputs, and what is not, or is in doubt, before them. Missing
+files stay missing.
 """
 
-import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from spectralgru.files import sha256
+from pydantic import BaseModel
+
+from spectralgru.files import json_text
 from spectralgru.pipeline.corpora.recipe import FILE as RECIPE_FILE
 from spectralgru.pipeline.corpora.recipe import RECIPE
+from spectralgru.pipeline.dating import Dates, date_of
+from spectralgru.pipeline.experiments.base import available, is_concluded, is_made, question
 from spectralgru.pipeline.params import Params
-from spectralgru.pipeline.provenance.record import WRITTEN, artifacts, report_made_from, results_sha256
+from spectralgru.pipeline.provenance.record import (
+    WRITTEN,
+    Provenance,
+    artifacts,
+    report_made_from,
+    results_sha256,
+)
 from spectralgru.pipeline.results.names import REPORT
 from spectralgru.pipeline.sampling.dates import are_current
-from spectralgru.pipeline.summary import SUMMARY
+from spectralgru.pipeline.sealed import BEGINNING, is_whole, read_as, read_bytes
+from spectralgru.pipeline.summary import SUMMARY, are_whole
 from spectralgru.records import is_finished, read_run, run_path, summed_up
-
-OUTDATED = 1_000_000_000  # nanoseconds since 1970: older than anything (0 would mean "no date" to Snakemake)
 
 Keys = Mapping[str, str]  # run directory, relative to results/<scale> -> key of the run asked for
 
 
-def settle(params: Params, data: Path, root: Path, logs: Path) -> None:
-    """Date what there is below `root` (`results/<scale>`), and its benchmarks below `logs`, by what it holds."""
-    settle_corpora(params.chosen_corpora(), data)
-    newest = 0
-    expected: dict[str, Keys] = {}
-    for corpus in params.chosen_corpora():
-        prepared = data / "prepared" / f"{corpus}.npz"
-        record = read_json(prepared.with_suffix(".json"))
-        if not record:
-            return  # nothing can be told before the corpora are there
-        expected[corpus] = keys = run_keys(params, corpus, record["sha256"])
-        for folder in sorted({path.rpartition("/")[0] for path in keys}):
-            summary = root / folder / "setting.json"
-            made = [summary, logs / "benchmarks" / "train" / f"{root.name}{folder.removeprefix('runs')}.tsv"]
-            confirm(made, _summed_up(summary, root, keys), date_of(prepared))
-            newest = max(newest, date_of(summary))
-    _settle_results(root, expected, newest, logs / "benchmarks")
+class _Corpus(BaseModel):
+    sha256: str
+    recipe: int = RECIPE  # none: prepared by other means
 
 
-def settle_corpora(corpora: Iterable[str], data: Path) -> None:
-    """Date prepared corpora by whether they were prepared as they would be today."""
-    for corpus in corpora:
-        record = data / "prepared" / f"{corpus}.json"
-        today = read_json(record).get("recipe", RECIPE) == RECIPE  # none: prepared by other means
-        confirm([record, record.with_suffix(".npz")], today, date_of(RECIPE_FILE))
+class _Tracked(BaseModel):
+    runs: dict[str, str]
+
+
+def date_by_contents(params: Params, data: Path, root: Path, logs: Path) -> str:
+    """Date what there is below `data`, `root` (`results/<scale>`) and `logs` by what it holds.
+
+    Returns a line about files that could not be dated, empty if there are none.
+    """
+    dates = Dates()
+    dates.set([RECIPE_FILE], True)
+    corpora: dict[str, str] = {
+        corpus: _date_corpus(dates, data, corpus) for corpus in params.chosen_corpora()
+    }
+    _date_experiments(dates, params, corpora, data, root)
+    keys: dict[str, Keys] = {corpus: run_keys(params, corpus, sha256) for corpus, sha256 in corpora.items()}
+    newest = [_date_runs(dates, corpus, keys[corpus], data, root, logs) for corpus in corpora]
+    _date_results(dates, root, keys, max(newest, default=0), logs / "benchmarks")
+    return dates.complaint()
 
 
 def run_keys(params: Params, corpus: str, data_sha256: str) -> Keys:
@@ -63,55 +69,37 @@ def run_keys(params: Params, corpus: str, data_sha256: str) -> Keys:
     }
 
 
-def _settle_results(root: Path, expected: Mapping[str, Keys], newest: int, benchmarks: Path) -> None:
-    record = read_json(root / WRITTEN[0])
-    found = {path: run["key"] for path, run in record.get("runs", {}).items()}
-    shown = artifacts(list(expected))
-    good = {path: _intact(root / path, path, record, shown[path], expected, found) for path in shown}
-    date = max([newest, *(date_of(root / path) for path in good)])
-    for path, confirmed in good.items():
-        confirm([root / path], confirmed, date)
-    confirm([root / name for name in WRITTEN], all(good.values()), date)
-    samples = root / "samples"
-    every = {path: key for keys in expected.values() for path, key in keys.items()}
-    confirm([samples / SUMMARY], are_current(samples, every), newest)
-    page = root / REPORT
-    made_from = f'content="{report_made_from(root)}"'
-    whole = all(good.values()) and page.exists() and made_from in _head(page)
-    shown_in_page = [
-        *(root / n for n in WRITTEN),
-        samples / SUMMARY,
-        *root.glob(f"experiments/*/{SUMMARY}"),
-    ]
-    latest = max([date, *map(date_of, shown_in_page)])
-    confirm([page], whole, latest)
-    for corpus, keys in expected.items():
-        tracked = root / "tracking" / f"{corpus}.json"
-        whole = all(good[path] for path in good if shown[path] == [corpus])
-        confirm([tracked], whole and read_json(tracked).get("runs") == keys, date)
-    if all(good.values()):
-        measured = [*benchmarks.glob(f"*/{root.name}.tsv"), *benchmarks.glob(f"*/{root.name}/*.tsv")]
-        confirm(measured, True, latest)
+def _date_corpus(dates: Dates, data: Path, corpus: str) -> str:
+    """Date a prepared corpus by whether it was prepared as it would be today; its SHA-256, empty if it has none."""
+    path = data / "prepared" / f"{corpus}.json"
+    record = read_as(_Corpus, path)
+    today = record is not None and record.recipe == RECIPE
+    dates.set([path, path.with_suffix(".npz")], today, date_of(RECIPE_FILE))
+    return record.sha256 if record else ""
 
 
-def _intact(
-    file: Path,
-    name: str,
-    record: Mapping[str, Any],
-    corpora: Sequence[str],
-    expected: Mapping[str, Keys],
-    found: Keys,
-) -> bool:
-    """Whether a table or figure is the one recorded, and shows the runs asked for by the code of today."""
-    recorded = record.get("artifacts", {}).get(name)
-    asked = {path: key for corpus in corpora for path, key in expected[corpus].items()}
-    of_these = tuple(f"runs/{corpus}/" for corpus in corpora)
-    return (
-        file.exists()
-        and recorded == {"sha256": sha256(file), "corpora": list(corpora)}
-        and record.get("results_sha256") == results_sha256()
-        and {path: key for path, key in found.items() if path.startswith(of_these)} == asked
-    )
+def _date_experiments(
+    dates: Dates, params: Params, corpora: Mapping[str, str], data: Path, root: Path
+) -> None:
+    for name, parts in available(params).items():
+        out, keys, newest = root / "experiments" / name, {}, 0
+        for part in parts:
+            keys[part] = key = question(name).key(params, part, corpora[part.corpus])
+            record = part.record(out)
+            dates.set([record], is_made(record, key, out), date_of(data / "prepared" / f"{part.corpus}.npz"))
+            newest = max(newest, date_of(record))
+        dates.set([out / SUMMARY], is_concluded(out, keys), newest)
+
+
+def _date_runs(dates: Dates, corpus: str, keys: Keys, data: Path, root: Path, logs: Path) -> int:
+    """Date the summaries of a corpus' settings, and their benchmarks; the newest date of a summary."""
+    prepared, newest = data / "prepared" / f"{corpus}.npz", 0
+    for folder in sorted({path.rpartition("/")[0] for path in keys}):
+        summary = root / folder / "setting.json"
+        measured = logs / "benchmarks" / "train" / f"{root.name}{folder.removeprefix('runs')}.tsv"
+        dates.set([summary, measured], _summed_up(summary, root, keys), date_of(prepared))
+        newest = max(newest, date_of(summary))
+    return newest
 
 
 def _summed_up(summary: Path, root: Path, keys: Keys) -> bool:
@@ -119,31 +107,59 @@ def _summed_up(summary: Path, root: Path, keys: Keys) -> bool:
     asked = {root / path: key for path, key in keys.items() if (root / path).parent == summary.parent}
     with ThreadPoolExecutor() as pool:  # hashing large models takes both time and turns: docs/reliability.md
         whole = all(pool.map(is_finished, asked, asked.values()))
-    return whole and read_json(summary) == summed_up([read_run(path) for path in asked])
+    return whole and read_bytes(summary) == json_text(summed_up([read_run(path) for path in asked])).encode()
 
 
-def _head(page: Path) -> str:
-    with page.open(encoding="utf-8") as file:
-        return file.read(1000)
+def _date_results(
+    dates: Dates, root: Path, expected: Mapping[str, Keys], newest: int, benchmarks: Path
+) -> None:
+    record = read_as(Provenance, root / WRITTEN[0], sealed=True)
+    shown = artifacts(list(expected))
+    good = {path: _is_intact(root, path, record, shown[path], expected) for path in shown}
+    date = max([newest, *(date_of(root / path) for path in good)])
+    for path, intact in good.items():
+        dates.set([root / path], intact, date)
+    written = all(good.values()) and record is not None and are_whole(root, record.files)
+    dates.set([root / name for name in WRITTEN], written, date)
+    samples = root / "samples"
+    every = {path: key for keys in expected.values() for path, key in keys.items()}
+    dates.set([samples / SUMMARY], are_current(samples, every), newest)
+    in_page = [*(root / n for n in WRITTEN), samples / SUMMARY, *root.glob(f"experiments/*/{SUMMARY}")]
+    latest = max([date, *map(date_of, in_page)])
+    dates.set([root / REPORT], written and _is_current_page(root), latest)
+    for corpus, keys in expected.items():
+        imported = root / "tracking" / f"{corpus}.json"
+        tracked = read_as(_Tracked, imported)
+        drawn = all(good[path] for path in good if shown[path] == [corpus])
+        dates.set([imported], drawn and tracked is not None and tracked.runs == keys, date)
+    measured = [*benchmarks.glob(f"*/{root.name}.tsv"), *benchmarks.glob(f"*/{root.name}/*.tsv")]
+    dates.set(measured, True, latest if written else 0)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What the file holds; empty if it is missing or no JSON object."""
+def _is_intact(
+    root: Path,
+    path: str,
+    record: Provenance | None,
+    corpora: Sequence[str],
+    expected: Mapping[str, Keys],
+) -> bool:
+    """Whether a table or figure is the one recorded, and shows the runs asked for by the code of today."""
+    if record is None or path not in record.artifacts or record.results_sha256 != results_sha256():
+        return False
+    asked = {run: key for corpus in corpora for run, key in expected[corpus].items()}
+    of_these = tuple(f"runs/{corpus}/" for corpus in corpora)
+    recorded = record.artifacts[path]
+    return (
+        recorded.corpora == list(corpora)
+        and {name: run.key for name, run in record.runs.items() if name.startswith(of_these)} == asked
+        and are_whole(root, {path: recorded.sha256})
+    )
+
+
+def _is_current_page(root: Path) -> bool:
+    """Whether the report shows what there is to show, and is as it was written."""
+    page = read_bytes(root / REPORT)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def date_of(path: Path) -> int:
-    """Modification date in nanoseconds since 1970; 0 if there is no such file."""
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
-def confirm(paths: Iterable[Path], good: bool, not_before: int) -> None:
-    """Date good files not before `not_before`, and others before everything."""
-    for path in paths:
-        if path.exists() and (not good or date_of(path) < not_before):
-            date = not_before if good else OUTDATED
-            os.utime(path, ns=(date, date))
+        return is_whole(page) and f'content="{report_made_from(root)}"'.encode() in page[:BEGINNING]
+    except OSError:
+        return False

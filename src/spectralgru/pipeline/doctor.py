@@ -18,7 +18,7 @@ def diagnose(data: Path, params: Path) -> bool:
     """Print one line a thing; False when something needed is missing. Corpora not yet prepared are no fault."""
     import torch
 
-    from spectralgru.recurrent import native
+    from spectralgru.recurrent import compiled as sweeps
 
     good = True
     for package in NEEDED:
@@ -29,12 +29,10 @@ def diagnose(data: Path, params: Path) -> bool:
             typer.echo(f"MISSING  {package}: install the pipeline extra (make setup)")
     gpus = torch.cuda.device_count()
     typer.echo(f"ok       {torch.get_num_threads()} CPU threads, {gpus} GPU{'' if gpus == 1 else 's'}")
-    compiler = native.compiler_version()
-    typer.echo(
-        "absent   a C++ compiler (GRUs on CPUs half as fast)"
-        if compiler == "none"
-        else f"ok       c++ {compiler}"
-    )
+    compiler, remark = sweeps.compiler_version(), sweeps.remark()
+    compiled = "absent   compiled sweeps (GRUs on CPUs half as fast)"
+    compiled = compiled if compiler == "none" else f"ok       c++ {compiler}"
+    typer.echo(f"{compiled}: {remark}" if remark else compiled)
     for program, purpose in (("git", "commits in run records"), ("chromium", "browser tests")):
         found = shutil.which(program)
         typer.echo(f"{'ok      ' if found else 'absent  '} {program} ({purpose})")

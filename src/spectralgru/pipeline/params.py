@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -17,12 +16,12 @@ from pydantic import (
 from spectralgru.errors import InputError
 from spectralgru.pipeline.experiments.settings import ExperimentName, Experiments
 from spectralgru.pipeline.schema import CorpusName, Experiment, Methods, Seeds, Strict, distinct
+from spectralgru.pipeline.strict_yaml import parse_yaml, read_yaml, shown
 from spectralgru.records import Setting, run_path
 from spectralgru.training.settings import DataSettings, Job, ModelSettings, Replica, TrainingSettings
 from spectralgru.training.settings import Schedule as ScheduleSettings
 
 Scale = Literal["quick", "paper"]
-NOT_YAML = (yaml.YAMLError, ValueError)  # ValueError: not UTF-8, or a date that is none (2026-02-30)
 
 
 def _listed(value: object) -> object:
@@ -142,17 +141,20 @@ def make_job(
 
 def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
     """Read and validate params.yaml; `overrides` replace top-level keys."""
+    return parse_params(read_params(path) | (overrides or {}), str(path))
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """The keys and values of params.yaml, not validated yet."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); run in the project's folder or name the file"
         ) from None
-    except NOT_YAML as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: must hold keys and values, found {type(values).__name__}")
-    return parse_params(values | (overrides or {}), str(path))
+    return values
 
 
 def parse_params(values: dict[str, Any], source: str = "params.yaml") -> Params:
@@ -191,6 +193,7 @@ def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
     params.experiment(corpus)
     for change in changes:
         key, equals, text = change.partition("=")
+        change = shown(change)[1:-1]
         node = values[params.scale]["settings"][corpus]
         *path, last = key.split(".")
         for name in path:
@@ -199,26 +202,29 @@ def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
             raise InputError(
                 f"--set {change}: must be key=value with a key of the settings, e.g. training.epochs=2"
             )
-        try:
-            node[last] = yaml.safe_load(text)
-        except NOT_YAML as error:
-            raise InputError(f"--set {change}: not valid YAML: {' '.join(str(error).split())}") from None
+        node[last] = parse_yaml(text, f"--set {change}")
     return parse_params(values, "--set")
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(map(_printable, first["loc"])) or "the file"
     if first["type"] == "extra_forbidden":
         return f"unknown key {key}; remove it or correct its name (allowed keys: workflow/schemas/params.schema.json)"
     if first["type"] == "missing":
         return f"key {key} is missing; add it"
     allowed = first["msg"].removeprefix("Value error, ")
-    if isinstance(first["input"], dict):
+    given = first["input"]
+    if isinstance(given, dict):
         return f"{key}: {allowed}"
-    if isinstance(first["input"], str) and first["type"] == "float_type" and _is_number(first["input"]):
-        return f"{key} is {first['input']!r}, text to YAML; write the number without quotes and with a point: 1.0e-4"
-    return f"{key} is {first['input']!r}: {allowed.replace('Input should', 'must')}"
+    if isinstance(given, str) and first["type"] == "float_type" and _is_number(given):
+        return f"{key} is {given!r}, text to YAML; write the number without quotes and with a point: 1.0e-4"
+    return f"{key} is {shown(given)}: {allowed.replace('Input should', 'must')}"
+
+
+def _printable(key: int | str) -> str:
+    text = str(key)
+    return text if text.isprintable() and len(text) < 80 else shown(text)
 
 
 def _is_number(text: str) -> bool:

@@ -1,13 +1,20 @@
 """`summary.json`, the last file of a folder: what it says, its files with their SHA-256, what they were made of."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from spectralgru.files import sha256, write_json
+from pydantic import BaseModel
+
+from spectralgru.files import sha256
+from spectralgru.pipeline.sealed import read_as, write_sealed_json
 
 SUMMARY = "summary.json"
+
+
+class _Summary(BaseModel):
+    files: dict[str, str]
+    made_of: dict[str, str]
 
 
 def write_summary(
@@ -15,15 +22,20 @@ def write_summary(
 ) -> dict[str, Any]:
     """Write it when everything else in `folder` is written; returns what it holds."""
     summary = {**said, "files": {name: sha256(folder / name) for name in files}, "made_of": made_of}
-    write_json(folder / SUMMARY, summary)
+    write_sealed_json(folder / SUMMARY, summary)
     return summary
 
 
 def is_current(folder: Path, made_of: Mapping[str, str]) -> bool:
-    """Whether the summary is of exactly this, and its files are as they were written."""
+    """Whether the summary is of exactly this, and it and its files are as they were written."""
+    found = read_as(_Summary, folder / SUMMARY, sealed=True)
+    return found is not None and found.made_of == made_of and are_whole(folder, found.files)
+
+
+def are_whole(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether all files in `folder` can be read and have the SHA-256 given."""
     try:
-        found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        whole = all(sha256(folder / name) == digest for name, digest in found["files"].items())
-        return whole and bool(found["made_of"] == made_of)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        named = {folder / name: digest for name, digest in files.items()}
+        return all(path.is_file() and sha256(path) == digest for path, digest in named.items())
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
         return False

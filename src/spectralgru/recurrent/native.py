@@ -1,20 +1,11 @@
-"""The sweeps of one network on a CPU in float32, in C++: compiled for this processor when first needed.
+"""The sweeps of one network on a CPU in float32, in C++.
 
 Half of a GRU step at H = 200 is spent between operations, not in them. Where there is no C++ compiler, `sweeps` does
 the same work.
 """
 
 import ctypes
-import hashlib
-import os
-import platform
-import re
-import shutil
-import subprocess
-import tempfile
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -22,10 +13,9 @@ import torch
 from torch import Tensor
 
 from spectralgru.errors import InputError
+from spectralgru.recurrent.compiled import library
 from spectralgru.recurrent.sweeps import Gradients, Trace, begin, weight_gradients
 
-SOURCE = Path(__file__).with_name("sweeps.cpp")
-OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exceptions", "-shared", "-fPIC"]
 # With less to do in a step, a second thread loses to PyTorch's own threads, which spin while they wait.
 MULTIPLICATIONS_A_THREAD = 4_000_000
 
@@ -37,65 +27,6 @@ def usable(x: Tensor) -> bool:
     """
     mine = x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3
     return mine and not torch.compiler.is_compiling() and library() is not None
-
-
-@cache
-def library() -> ctypes.CDLL | None:
-    """The compiled sweeps, kept in the user's cache; None without a compiler (`CXX`, else c++) that makes them."""
-    compiler = _compiler()
-    if compiler is None:
-        return None
-    try:
-        compiled = _cache() / f"{_fingerprint(compiler)}.so"
-        if not compiled.exists():
-            _compile(compiler, compiled)
-        return ctypes.CDLL(str(compiled))
-    except (OSError, RuntimeError, subprocess.CalledProcessError):  # RuntimeError: a user without a home
-        return None
-
-
-def compiler_version() -> str:
-    """Of the compiler that made the sweeps; "none" where they are PyTorch's, whose last digits are others."""
-    compiler = _compiler()
-    if compiler is None or library() is None:
-        return "none"
-    found = re.search(r"\d+(\.\d+)+", _about(compiler).decode())
-    return found.group() if found else "unknown"
-
-
-def _compiler() -> str | None:
-    return shutil.which(os.environ.get("CXX", "c++"))
-
-
-@cache
-def _about(compiler: str) -> bytes:
-    return subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "spectralgru"
-
-
-def _fingerprint(compiler: str) -> str:
-    """Of all that decides the machine code: homes are shared by machines with other processors."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
-    processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
-    parts = [
-        SOURCE.read_bytes(),
-        _about(compiler),
-        " ".join([*OPTIONS, *processor, platform.machine()]).encode(),
-    ]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-
-
-def _compile(compiler: str, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to.parent) as folder:
-        made = Path(folder) / to.name
-        subprocess.run([compiler, *OPTIONS, str(SOURCE), "-o", str(made)], capture_output=True, check=True)
-        made.replace(to)
 
 
 def forward(

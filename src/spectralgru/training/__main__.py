@@ -1,7 +1,7 @@
 """The trainer alone, for machines that have torch and numpy and nothing else of ours.
 
 python -m spectralgru.training JOB.json --data data --out results/paper
-torchrun --standalone --nproc-per-node 2 -m spectralgru.training JOB.json --data data --out results/paper
+python -m spectralgru.training JOB.json --data data --out results/paper --processes 2
 
 JOB.json is what `spectralgru job` prints. Run again, it goes on from its checkpoint or, when finished, does nothing.
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from spectralgru.errors import InputError, RunError
+from spectralgru.errors import InputError, explained
 from spectralgru.training.distributed import joined
+from spectralgru.training.launch import launch
 from spectralgru.training.settings import Job, job_from_dict
-from spectralgru.training.stopping import EXIT_STOPPED, Preempted
 from spectralgru.training.train import CHECKPOINT_SECONDS, train
 
 
@@ -36,11 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="CPU threads of each process")
     parser.add_argument("--together", type=int, help="runs trained at a time; default: all")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="processes that split every batch; default: 1"
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     try:
         job = read_job(options.job)
+        if options.processes < 1:
+            raise InputError(f"--processes {options.processes}: give 1 or more")
+        if options.processes > 1:
+            others = {name: v for name, v in vars(options).items() if name not in ("job", "processes")}
+            launch(job, others, options.processes, "batch")
+            return 0
         with joined(options.device) as (ranks, device):
             prepared = options.data / "prepared" / f"{job.corpus}.npz"
             places = (prepared, options.out, options.checkpoints)
@@ -49,9 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for run in runs:
                 outcome = json.dumps(run.diverged or run.best)
                 _say(f"{run.corpus} {run.setting} seed {run.seed}: {run.status} {outcome}")
-    except (InputError, RunError, Preempted) as error:
-        print(f"spectralgru: {error}", file=sys.stderr)
-        return {InputError: 2, RunError: 1, Preempted: EXIT_STOPPED}[type(error)]
+    except Exception as error:
+        if options.debug:
+            raise
+        code, line = explained(error)
+        print(f"spectralgru: {line}", file=sys.stderr)
+        return code
     return 0
 
 

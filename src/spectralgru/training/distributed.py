@@ -1,19 +1,21 @@
-"""The ranks of one job under `torchrun`: they split the lanes of the batch and come to one result.
+"""The ranks of one job: they split the lanes of the batch and come to one result.
 
-    torchrun --standalone --nproc-per-node 2 -m spectralgru.training JOB.json ...
-
-A single process is the job's only rank; then everything here hands back what it got.
+`launch` starts those of one machine, `torchrun` those of several. A single process is the job's only rank; then
+everything here hands back what it got. Ranks tell each other tensors and text: nothing received is unpickled.
 """
 
 import ctypes
 import hashlib
+import io
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,8 +27,9 @@ from spectralgru.errors import InputError, RunError
 
 Value = TypeVar("Value")
 PR_SET_PDEATHSIG = 1
-# A rank that waits this long for another gives up; torchrun then ends the job and the workflow starts it again.
+# A rank that waits this long for another gives up; the job then ends and the workflow starts it again.
 TIMEOUT_SECONDS = 300.0
+STORE = "SPECTRALGRU_STORE"  # where the ranks of one machine find each other: a file in a folder of their user's own
 
 
 @dataclass(frozen=True)
@@ -82,20 +85,34 @@ class Ranks:
         return self.total(whole)
 
     def agreed(self, compute: Callable[[], Value]) -> Value:
-        """What the first rank computes (from files, say), on every rank; an error there is an error everywhere."""
+        """What the first rank computes (from files, say), on every rank: tensors, numbers, text, lists and dicts.
+
+        An error there is raised there, and as InputError or RunError on the others.
+        """
         if self.world == 1:
             return compute()
-        answer: list[Any] = [None, None]
-        if self.first:
-            try:
-                answer[0] = compute()
-            except Exception as error:
-                answer[1] = error
-        dist.broadcast_object_list(answer)
-        if answer[1] is not None:
-            raise answer[1]
-        value: Value = answer[0]
+        if not self.first:
+            answer, fault = self._from_first(None)
+            if fault:
+                raise InputError(fault[1]) if fault[0] else RunError(fault[1])
+            return cast(Value, answer)
+        try:
+            value = compute()
+        except Exception as error:
+            self._from_first([None, [isinstance(error, InputError), str(error)]])
+            raise
+        self._from_first([value, None])
         return value
+
+    def _from_first(self, value: Any) -> Any:
+        """The first rank's value on every rank, as the bytes of a file in which torch loads weights only."""
+        file = io.BytesIO()
+        if self.first:
+            torch.save(value, file)
+        size = int(self.total(torch.tensor(file.tell())))
+        content = np.frombuffer(file.getvalue().ljust(size, b"\0"), np.uint8).copy()
+        dist.broadcast(torch.from_numpy(content), 0)
+        return value if self.first else torch.load(io.BytesIO(content.tobytes()), weights_only=True)
 
     def check_same(self, tensors: Iterable[Tensor]) -> None:
         """Raise RunError unless the tensors hold the same bits on every rank."""
@@ -104,11 +121,12 @@ class Ranks:
         digest = hashlib.sha256()
         for tensor in tensors:
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        digests: list[Any] = [None] * self.world
-        dist.all_gather_object(digests, digest.hexdigest())
-        if len(set(digests)) > 1:
+        digests = torch.zeros(self.world, digest.digest_size, dtype=torch.uint8)
+        digests[self.rank] = torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+        names = [bytes(row.tolist()).hex()[:8] for row in self.total(digests)]
+        if len(set(names)) > 1:
             raise RunError(
-                f"the weights differ between ranks ({', '.join(d[:8] for d in digests)}): the machines or their "
+                f"the weights differ between ranks ({', '.join(names)}): the machines or their "
                 "libraries are not alike; run the job on machines of one kind"
             )
 
@@ -155,7 +173,7 @@ def device_seen(name: torch.device | str) -> torch.device:
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
-    """The ranks that torchrun started (or one), and this rank's device."""
+    """The ranks that `launch` or torchrun started (or one), and this rank's device."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield ALONE, device_named(device)
@@ -165,12 +183,39 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    seconds = float(os.environ.get("SPECTRALGRU_RANK_TIMEOUT", TIMEOUT_SECONDS))
-    dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    wait, file = timedelta(seconds=_timeout()), os.environ.get(STORE)
+    if file is None:  # torchrun's
+        dist.init_process_group(backend, timeout=wait)
+    else:
+        store = dist.FileStore(file, world)  # type: ignore[attr-defined]
+        rank = int(os.environ["RANK"])
+        dist.init_process_group(backend, timeout=wait, store=store, rank=rank, world_size=world)
     try:
         yield Ranks(dist.get_rank(), world), chosen
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise RunError(f"another process of the job has ended or hangs ({error})") from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def rank_environment(rank: int, world: int, store: Path) -> dict[str, str]:
+    """What makes a process rank `rank` of `world` on this machine, whose ranks meet in the new file `store`.
+
+    Whatever they listen on is the loopback interface.
+    """
+    (loopback, *_) = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")] or ["lo"]
+    names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), STORE: str(store)}
+    return names | dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), loopback)
+
+
+def _timeout() -> float:
+    given = os.environ.get("SPECTRALGRU_RANK_TIMEOUT", TIMEOUT_SECONDS)
+    with suppress(ValueError):
+        if 0 < float(given) < 1e9:
+            return float(given)
+    raise InputError(f"SPECTRALGRU_RANK_TIMEOUT={given}: give seconds, for example 300")
 
 
 def die_with_parent() -> None:

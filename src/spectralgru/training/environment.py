@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from spectralgru.recurrent import native
+from spectralgru.recurrent import compiled
 
 # The environment variable that names the commit of a copy which git does not know.
 COMMIT = "SPECTRALGRU_COMMIT"
@@ -17,7 +17,7 @@ COMMIT = "SPECTRALGRU_COMMIT"
 
 def versions() -> dict[str, str]:
     """Versions of what computes a run."""
-    found = {"python": platform.python_version(), "compiler": native.compiler_version()}
+    found = {"python": platform.python_version(), "compiler": compiled.compiler_version()}
     for package in ("spectralgru", "torch", "numpy"):
         try:
             found[package] = metadata.version(package)

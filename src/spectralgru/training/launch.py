@@ -1,13 +1,15 @@
 """One training on as many processes and GPUs as it was given: its runs spread over them, or each batch split."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -15,14 +17,14 @@ import torch
 
 from spectralgru.errors import InputError, RunError
 from spectralgru.records import Run
-from spectralgru.training.distributed import device_seen, die_with_parent
+from spectralgru.training.distributed import device_seen, die_with_parent, rank_environment
 from spectralgru.training.gpus import gpu_slots
 from spectralgru.training.settings import Job
-from spectralgru.training.stopping import Preempted, stop_on_signal
+from spectralgru.training.stopping import EXIT_STOPPED, Preempted, stop_on_signal
 from spectralgru.training.train import CHECKPOINT_SECONDS, train
 
 Split = Literal["replicas", "batch"]
-TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node"]
+GRACE_SECONDS = 20.0  # how long ranks may outlive one of them that has failed
 
 
 def train_in(
@@ -56,11 +58,14 @@ def train_in(
             _say(f"GPU {', '.join(ids)}")
         device_seen(device)
         if count > 1:
-            options = ["--data", str(data), "--out", str(root), "--checkpoints", str(checkpoints)]
-            options += ["--checkpoint-seconds", str(checkpoint_seconds), "--device", device] + (
-                [] if threads is None else ["--threads", str(threads)]
-            )
-            options += [] if together is None else ["--together", str(together)]
+            options = {
+                "data": data,
+                "out": root,
+                "checkpoints": checkpoints,
+                "device": device,
+                "threads": threads,
+            }
+            options |= {"checkpoint_seconds": checkpoint_seconds, "together": together}
             launch(job, options, count, split, ids)
         # After a launch all runs are finished: this reads them and sums them up.
         return train(job, prepared, root, checkpoints, device, _say, checkpoint_seconds, together=together)
@@ -70,28 +75,32 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def launch(job: Job, options: Sequence[str], processes: int, split: Split, gpus: Sequence[str] = ()) -> None:
+def launch(
+    job: Job, options: Mapping[str, object], processes: int, split: Split, gpus: Sequence[str] = ()
+) -> None:
     """Train `job` in so many processes, each `python -m spectralgru.training JOB.json` with these options.
 
     `replicas`: every process trains some of the runs by itself. `batch`, and wherever there are fewer runs than
-    processes: torchrun starts ranks that split every batch. `gpus`: one device id for each process, or none.
+    processes: they are ranks that split every batch. `gpus`: one device id for each process, or none.
     Raises Preempted when told to stop and RunError when a process fails; checkpoints are left in both cases.
     """
-    if split == "replicas" and len(job.replicas) >= processes:
-        jobs = [replace(job, replicas=job.replicas[i::processes]) for i in range(processes)]
-        modules: list[list[str]] = [[]] * processes
-        devices = [gpus[i : i + 1] for i in range(processes)]
-    else:
-        jobs, modules, devices = [job], [[*TORCHRUN, str(processes), "-m"]], [gpus]
+    given = {f"--{name.replace('_', '-')}": str(v) for name, v in options.items() if v is not None}
+    alone = split == "replicas" and len(job.replicas) >= processes
     with tempfile.TemporaryDirectory(prefix="spectralgru-") as folder, stop_on_signal() as stop:
         children = []
-        for number, (part, module, visible) in enumerate(zip(jobs, modules, devices, strict=True)):
+        for number in range(processes):
             file = Path(folder) / f"job-{number}.json"
+            part = replace(job, replicas=job.replicas[number::processes]) if alone else job
             file.write_text(json.dumps(asdict(part)), encoding="utf-8")
-            command = [sys.executable, "-m", *module, "spectralgru.training", str(file), *options]
-            children.append(_start(command, visible))
-        codes = _wait(children, stop)
-    if stop and any(codes):
+            environment = {"OMP_NUM_THREADS": "1"} | os.environ  # as torchrun sets it
+            if not alone:
+                environment |= rank_environment(number, processes, Path(folder) / "ranks")
+            if gpus:
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[number : number + 1] if alone else gpus)
+            command = [sys.executable, "-m", "spectralgru.training", str(file), *chain(*given.items())]
+            children.append(_start(command, environment))
+        codes = _wait(children, stop, together=not alone)
+    if any(codes) and (stop or set(codes) <= {0, EXIT_STOPPED}):
         raise Preempted("stopped; the same command goes on from the last checkpoint")
     if any(codes):
         raise RunError(
@@ -99,20 +108,22 @@ def launch(job: Job, options: Sequence[str], processes: int, split: Split, gpus:
         )
 
 
-def _start(command: Sequence[str], gpus: Sequence[str]) -> subprocess.Popen[bytes]:
-    environment = {"OMP_NUM_THREADS": "1"} | os.environ  # as torchrun sets it, without its warning
-    if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, start_new_session=True)
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]], stop: list[int]) -> list[int]:
-    """Exit codes of all; a stop is handed on once."""
-    told = False
+def _wait(children: Sequence[subprocess.Popen[bytes]], stop: list[int], together: bool) -> list[int]:
+    """Exit codes of all; a stop is handed on once. `together`: when one fails, the others are killed after a grace."""
+    told, end = False, math.inf
     while any(child.poll() is None for child in children):
         if stop and not told:
             told = True
             for child in children:
                 child.terminate()
+        if together and end == math.inf and any(child.returncode for child in children):
+            end = time.monotonic() + GRACE_SECONDS
+        if time.monotonic() > end:
+            for child in children:
+                child.kill()
         time.sleep(0.1)
     return [child.returncode for child in children]

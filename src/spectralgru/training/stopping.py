@@ -4,11 +4,15 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from spectralgru.errors import ExpectedError
+
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h
 
 
-class Preempted(Exception):
+class Preempted(ExpectedError):
     """The process was asked to stop; a checkpoint was written and the same command goes on from it."""
+
+    exit_code = EXIT_STOPPED
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -50,7 +51,8 @@ def train(
         for begin in range(0, len(job.replicas), size):
             group = job.replicas[begin : begin + size]
             _train(group, writer, checkpoints, say, checkpoint_seconds, ranks)
-        return ranks.agreed(lambda: _records(writer, root))
+        records = ranks.agreed(lambda: [asdict(run) for run in _records(writer, root)])
+        return [Run(**record) for record in records]
     except OSError as error:
         place = error.filename or f"{root} or {checkpoints}"
         raise RunError(

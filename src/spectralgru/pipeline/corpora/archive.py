@@ -1,36 +1,66 @@
 """Zip archives, read in memory: nothing is unpacked to disk."""
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
 from spectralgru.errors import InputError
+
+MEMBER_BYTES, BYTES = 32 << 20, 1 << 30  # of one member and of all that are read; the largest score has 3 MB
 
 
 def read_members(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """Name and content of every member whose name ends in one of `suffixes`, in the archive's order.
 
-    Raises InputError for an archive that is truncated or damaged, or has a member outside its folder.
+    Raises InputError for an archive that is truncated or damaged, has a member outside its folder, or members that
+    grow too large.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            for member in members:
-                if _escapes(member.filename):
-                    raise InputError(
-                        f"{path}: member {member.filename!r} lies outside the archive's folder; do not use this archive"
-                    )
-            for member in members:
-                if member.filename.endswith(suffixes):
-                    yield member.filename, archive.read(member)
+        yield from members(path.open("rb"), str(path), suffixes)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; fetch it") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise InputError(
-            f"{path}: truncated or damaged archive ({error}); delete it and fetch it again"
-        ) from None
+
+
+def members(archive: BinaryIO, name: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    """The same for an open archive that errors call `name`."""
+    remedy = "delete it and fetch it again"
+    try:
+        with archive, zipfile.ZipFile(archive) as opened:
+            infos, total = opened.infolist(), 0
+            for info in infos:
+                if _escapes(info.filename):
+                    raise InputError(
+                        f"{name}: member {info.filename!r} lies outside the archive's folder; do not use this archive"
+                    )
+            for info in infos:
+                if not info.filename.endswith(suffixes):
+                    continue
+                total += info.file_size
+                if info.file_size > MEMBER_BYTES or total > BYTES:
+                    raise InputError(
+                        f"{name}: member {info.filename!r} grows to {info.file_size} bytes, all so far to {total}, "
+                        f"more than {MEMBER_BYTES} and {BYTES}; do not use this archive"
+                    )
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise InputError(
+                        f"{name}: member {info.filename!r} is neither stored nor deflated; pack it again with zip"
+                    )
+                yield info.filename, opened.read(info)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        OSError,
+    ) as error:
+        raise InputError(f"{name}: truncated or damaged archive ({error}); {remedy}") from None
 
 
 def _escapes(name: str) -> bool:

@@ -8,13 +8,11 @@ import gc
 import os
 import re
 import sys
-import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from importlib.resources.abc import Traversable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +20,7 @@ import numpy.typing as npt
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import atomic_path
 from spectralgru.pipeline.corpora import midi, pianoroll
-from spectralgru.pipeline.corpora.archive import pack, read_members
+from spectralgru.pipeline.corpora.archive import members, pack, read_members
 from spectralgru.training.data.dataset import Split
 
 if TYPE_CHECKING:
@@ -54,8 +52,8 @@ def write_midi(scores: Path, target: Path) -> None:
 
     Raises InputError for a score that is not MusicXML.
     """
-    members = sorted(read_members(scores, (".mxl", ".xml")), key=lambda member: _bwv(member[0]))
-    names, contents = zip(*members, strict=True)
+    found = sorted(read_members(scores, (".mxl", ".xml")), key=lambda member: _bwv(member[0]))
+    names, contents = zip(*found, strict=True)
     # music21 makes so many objects that at the usual threshold a third of the time goes to collecting garbage.
     with ProcessPoolExecutor(_cores(), initializer=gc.set_threshold, initargs=(1_000_000,)) as pool:
         files = list(pool.map(to_midi, contents, names, chunksize=8))
@@ -77,7 +75,6 @@ def to_midi(score: bytes, name: str) -> bytes | None:
     """
     try:
         from music21 import converter
-        from music21.exceptions21 import Music21Exception
         from music21.stream import Score
     except ModuleNotFoundError:
         raise RunError("chorales: music21 reads them and is not installed; pip install music21") from None
@@ -87,7 +84,7 @@ def to_midi(score: bytes, name: str) -> bytes | None:
         if parts and parts != len(VOICES):  # parsing is slow, and slowest for large scores
             return None
         parsed = converter.parseData(text, format="musicxml")
-    except (Music21Exception, ElementTree.ParseError, zipfile.BadZipFile, ValueError) as error:
+    except Exception as error:  # music21 raises what it meets: AttributeError, RecursionError, its own
         remedy = "delete the scores and fetch them again"
         raise InputError(f"{name}: not a MusicXML score ({error}); {remedy}") from None
     if not isinstance(parsed, Score) or [part.partName for part in parsed.parts] != VOICES:
@@ -97,9 +94,8 @@ def to_midi(score: bytes, name: str) -> bytes | None:
 
 def _musicxml(score: bytes, name: str) -> str:
     if name.endswith(".mxl"):
-        with zipfile.ZipFile(BytesIO(score)) as archive:
-            inner = [n for n in archive.namelist() if n.endswith("xml") and not n.startswith("META-INF")]
-            score = archive.read(inner[0]) if inner else b""
+        inside = members(BytesIO(score), name, ("xml",))
+        score = next((content for inner, content in inside if not inner.startswith("META-INF")), b"")
     return score.decode("utf-8")
 
 

@@ -1,12 +1,21 @@
 """MIDI files to notes, with mido."""
 
 import io
+import re
+import struct
+from collections.abc import Iterator
+from itertools import cycle, pairwise
 from typing import NamedTuple
 
 import mido
 from mido.midifiles.meta import KeySignatureError
 
 from spectralgru.errors import InputError
+
+PERCUSSION = 9  # channel 10 as musicians count; what it plays are instruments, not pitches
+LARGEST = 4 << 20  # bytes of a file, several times the longest score
+LONGEST_PAUSE = 256  # beats in which no note starts or ends
+LEGATO = 16  # a note may go on for 1/16 of a beat after the same pitch was struck again
 
 
 class Note(NamedTuple):
@@ -27,56 +36,114 @@ class Score(NamedTuple):
 def read(content: bytes, name: str) -> Score:
     """Notes of a MIDI file of type 0 or 1; tempo changes do not matter, times are in ticks.
 
-    Each track and channel has its own notes. A note-on for a pitch already sounding overwrites its start; a note-off
-    for a silent pitch is ignored; a note without note-off sounds to the end of its track. Percussion is not told
-    apart.
+    Each track and channel has its own notes. A note-on for a pitch already sounding overwrites its start, unless the
+    earlier note ends at once, within 1/16 of a beat: then both sound. A note-off for a silent pitch is ignored; a note
+    without note-off sounds to the end of its track. Percussion (channel 10) is left out, as are chunks that the
+    standard does not know; a file in a RIFF container (.rmi) is read.
 
-    Raises InputError, naming the file `name`, if it is empty, truncated or not MIDI, of type 2, timed in SMPTE frames,
-    or has no notes.
+    Raises InputError, naming the file `name`, if it is empty, truncated, damaged or not MIDI, of type 2, timed in SMPTE
+    frames, has no notes, or nothing happens in it for 256 beats.
     """
-    if not content:
-        raise InputError(f"{name}: empty file; replace it by a MIDI file")
-    try:
-        file = mido.MidiFile(file=io.BytesIO(content))
-    except EOFError:
-        raise InputError(f"{name}: truncated MIDI file; fetch or export it again") from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, KeySignatureError) as error:
-        raise InputError(f"{name}: not a valid MIDI file ({error}); fetch or export it again") from None
-    if file.type == 2:
+    kind, division, chunks = _opened(content, name)
+    if kind == 2:
         raise InputError(
             f"{name}: MIDI type 2 (independent sequences) has no common time; export it as type 0 or 1"
         )
-    if file.type not in (0, 1):
-        raise InputError(f"{name}: unknown MIDI type {file.type}; export it as type 0 or 1")
-    if file.ticks_per_beat <= 0:
+    if kind not in (0, 1):
+        raise InputError(f"{name}: unknown MIDI type {kind}; export it as type 0 or 1")
+    if division < 0:
         raise InputError(f"{name}: timed in SMPTE frames, not in beats; export it with ticks per beat")
-    notes = [note for track in file.tracks for note in _notes(track)]
+    if division == 0:
+        raise InputError(f"{name}: 0 ticks a beat, which gives no time; export it with ticks per beat")
+    notes = [note for chunk in chunks for note in _notes(_track(chunk, name), division)]
     if not notes:
-        raise InputError(f"{name}: no notes in it; leave it out or replace it")
-    return Score(notes, file.ticks_per_beat)
+        raise InputError(f"{name}: no notes in it (percussion does not count); leave it out or replace it")
+    times = sorted({0, *(note.start for note in notes), *(note.end for note in notes)})
+    for before, after in pairwise(times):
+        if after - before > LONGEST_PAUSE * division:
+            raise InputError(
+                f"{name}: no note starts or ends for {(after - before) // division} beats from tick {before} "
+                "(a damaged time?); export it again, or leave it out"
+            )
+    return Score(notes, division)
 
 
-def _notes(track: mido.MidiTrack) -> list[Note]:
+def _opened(content: bytes, name: str) -> tuple[int, int, list[bytes]]:
+    """Type, division and the content of each track chunk."""
+    remedy = "fetch or export it again"
+    if not content:
+        raise InputError(f"{name}: empty file; replace it by a MIDI file")
+    if len(content) > LARGEST:
+        raise InputError(f"{name}: {len(content)} bytes, more than the {LARGEST} of any score; leave it out")
+    if content[:4] == b"RIFF" and content[8:12] == b"RMID":
+        content = next((data for kind, _, data in _chunks(content[12:], "<") if kind == b"data"), b"")
+    if len(content) < 14 and b"MThd".startswith(content[:4]):
+        raise InputError(f"{name}: truncated MIDI file; {remedy}")
+    chunks = list(_chunks(content, ">"))
+    if not chunks or chunks[0][0] != b"MThd" or len(chunks[0][2]) < 6:
+        raise InputError(f"{name}: not a valid MIDI file (it does not begin with MThd); {remedy}")
+    kind, count, division = struct.unpack(">HHh", chunks[0][2][:6])
+    tracks = [(size, data) for chunk, size, data in chunks if chunk == b"MTrk"]
+    if any(len(data) < size for size, data in tracks) or not chunks[1:]:
+        raise InputError(f"{name}: truncated MIDI file; {remedy}")
+    if len(tracks) < count:
+        raise InputError(f"{name}: not a valid MIDI file ({len(tracks)} of {count} tracks in it); {remedy}")
+    return kind, division, [data for _, data in tracks]
+
+
+def _chunks(content: bytes, order: str) -> Iterator[tuple[bytes, int, bytes]]:
+    """Name, announced size and content of each chunk; the last may be shorter than announced. RIFF's are even."""
+    at = 0
+    while at + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}4sI", content, at)
+        if kind == bytes(4):  # padding, not a chunk
+            break
+        yield kind, size, content[at + 8 : at + 8 + size]
+        at += 8 + size + (size % 2 if order == "<" else 0)
+
+
+def _track(chunk: bytes, name: str) -> mido.MidiTrack:
+    """The messages of one track; mido gets it as a file of its own, so that it cannot read on into the next."""
+    # mido takes numbers of any length, in a time that grows with the square of it.
+    if re.search(rb"[\x80-\xff]{10000}", chunk):
+        raise InputError(f"{name}: not a valid MIDI file (a number without end); fetch or export it again")
+    header = struct.pack(">4sIHHH4sI", b"MThd", 6, 0, 1, 1, b"MTrk", len(chunk))
+    try:
+        return mido.MidiFile(file=io.BytesIO(header + chunk)).tracks[0]
+    except EOFError:
+        raise InputError(f"{name}: truncated MIDI file; fetch or export it again") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, KeySignatureError) as error:
+        raise InputError(f"{name}: not a valid MIDI file ({error}); fetch or export it again") from None
+
+
+def _notes(track: mido.MidiTrack, ticks_per_beat: int) -> list[Note]:
     notes = []
     sounding: dict[tuple[int, int], int] = {}
+    earlier: dict[tuple[int, int], int] = {}  # starts of notes struck again before they ended
     now = 0
     for message in track:
         now += message.time
-        if message.type not in ("note_on", "note_off"):
+        if message.type not in ("note_on", "note_off") or message.channel == PERCUSSION:
             continue
         key = (message.channel, message.note)
         if message.type == "note_on" and message.velocity > 0:
+            if key in sounding:
+                earlier[key] = sounding[key]
             sounding[key] = now
+        elif key in earlier and LEGATO * (now - sounding[key]) <= ticks_per_beat:
+            notes.append(Note(message.note, earlier.pop(key), now))
         elif key in sounding:
+            earlier.pop(key, None)
             notes.append(Note(message.note, sounding.pop(key), now))
     notes += [Note(pitch, start, now) for (_, pitch), start in sounding.items()]
     return [note for note in notes if note.end > note.start]
 
 
 def write(parts: list[list[Note]], ticks_per_beat: int) -> bytes:
-    """A MIDI file of type 1 with one track and channel a part (at most 16); the same notes give the same bytes."""
+    """A MIDI file of type 1 with one track a part, none of them on the percussion's channel; same notes, same bytes."""
     file = mido.MidiFile(type=1, ticks_per_beat=ticks_per_beat)
-    for channel, part in enumerate(parts):
+    melodic = [channel for channel in range(16) if channel != PERCUSSION]
+    for channel, part in zip(cycle(melodic), parts, strict=False):
         # At one time, notes end before others start.
         events = sorted(
             [(note.end, 0, note.pitch) for note in part] + [(note.start, 1, note.pitch) for note in part]

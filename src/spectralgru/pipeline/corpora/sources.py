@@ -1,6 +1,7 @@
 """Raw files from the first source that has them. Nothing is used before its SHA-256 is verified."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +37,9 @@ class RawFile:
     sources: tuple[Source, ...] = ()
 
     def check(self, path: Path) -> None:
-        """Raise SourceError unless the content of `path` is a known one."""
+        """Raise SourceError unless `path` is a file and its content a known one."""
+        if path.exists() and not path.is_file():  # a FIFO would be waited for, a device read without end
+            raise SourceError("not a file")
         found = sha256(path)
         if found not in self.sha256:
             raise SourceError(f"wrong content (SHA-256 expected {' or '.join(self.sha256)}, found {found})")
@@ -94,13 +97,11 @@ class Mirror:
             raise SourceError(f"{MIRROR_VARIABLE} is not set")
         path = Path(root) / self.corpus / file.name
         try:
-            content = path.read_bytes()
+            file.check(path)
         except FileNotFoundError:
             raise SourceError(f"{path}: no such file") from None
         except OSError as error:
             raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
-        target.write_bytes(content)
-        try:
-            file.check(target)
         except SourceError as error:
             raise SourceError(f"{path}: {error}; replace it, or unset {MIRROR_VARIABLE}") from None
+        shutil.copyfile(path, target)

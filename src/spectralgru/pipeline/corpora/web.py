@@ -1,19 +1,24 @@
 """Files from the web: retried, resumed, with a progress bar on a terminal."""
 
 import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 import httpx
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from tenacity import RetryCallState, Retrying, wait_exponential
+from tenacity import RetryCallState, Retrying, stop_after_delay, wait_exponential
 
 from spectralgru.files import sha256
 from spectralgru.pipeline.corpora.sources import RawFile, SourceError
 
 BUSY = (416, 429, 500, 502, 503, 504)  # 416: our half is longer than the file, which starts afresh
-TIMEOUT = httpx.Timeout(15, connect=4)  # seconds
+TIMEOUT = httpx.Timeout(15, connect=4)  # seconds without a byte
+SECONDS, BYTES = 600, 64 << 20  # of a whole download, all attempts together; the largest file has 5 MB
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,38 @@ class Url:
     def _download(self, partial: Path, name: str) -> None:
         console = Console(stderr=True)
         columns = TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+        wait, deadline = wait_exponential(multiplier=0.25, max=4), time.monotonic() + SECONDS
+        stop = stop_after_delay(SECONDS)
         try:
-            with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-                wait = wait_exponential(multiplier=0.25, max=4)
-                Retrying(retry=_worth_retrying, wait=wait, reraise=True)(_resume, self.url, partial, bar)
+            with (
+                Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+                httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client,
+                _closed_after(SECONDS, client),
+            ):
+                retrying = Retrying(retry=_worth_retrying, wait=wait, stop=stop, reraise=True)
+                retrying(_resume, client, self.url, partial, bar)
         except httpx.HTTPStatusError as error:
             raise SourceError(f"HTTP {error.response.status_code} {error.response.reason_phrase}") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            RuntimeError,
+        ) as error:  # RuntimeError: the client is closed
+            if time.monotonic() >= deadline:
+                raise SourceError(f"not here after {SECONDS} s") from None
             raise SourceError(f"{error}" or type(error).__name__) from None
+
+
+@contextmanager
+def _closed_after(seconds: float, client: httpx.Client) -> Iterator[None]:
+    """Close the client when its time is over, whatever it waits for: a server may send headers without end."""
+    timer = Timer(seconds, client.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _worth_retrying(state: RetryCallState) -> bool:
@@ -60,12 +89,12 @@ def _worth_retrying(state: RetryCallState) -> bool:
     return isinstance(error, httpx.TransportError) and state.attempt_number < 5
 
 
-def _resume(url: str, partial: Path, bar: Progress) -> None:
-    """Append to `partial` what it still lacks of `url`."""
+def _resume(client: httpx.Client, url: str, partial: Path, bar: Progress) -> None:
+    """Append to `partial` what it still lacks of `url`. Raises SourceError for what is too long."""
     have = partial.stat().st_size if partial.exists() else 0
     # A compressed transfer would make byte ranges meaningless.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as response:
+    with client.stream("GET", url, headers=headers) as response:
         if response.status_code == 416:
             partial.unlink()
         response.raise_for_status()
@@ -76,6 +105,10 @@ def _resume(url: str, partial: Path, bar: Progress) -> None:
         try:
             with partial.open("ab" if have else "wb") as output:
                 for chunk in response.iter_raw():
+                    have += len(chunk)
+                    if have > BYTES:
+                        output.truncate(0)
+                        raise SourceError(f"more than {BYTES} bytes")
                     output.write(chunk)
                     bar.advance(task, len(chunk))
         finally:

@@ -11,12 +11,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
+from pydantic import BaseModel
+
 from spectralgru.errors import InputError
-from spectralgru.files import sha256_of_all, write_json
+from spectralgru.files import sha256_of_all
 from spectralgru.pipeline.experiments.settings import NAMES, ExperimentName
 from spectralgru.pipeline.params import Params
 from spectralgru.pipeline.provenance.record import results_sha256
 from spectralgru.pipeline.results.render import FORMS, Fragment
+from spectralgru.pipeline.sealed import read_as, write_sealed_json
 from spectralgru.pipeline.summary import is_current, write_summary
 from spectralgru.training.data.dataset import load
 
@@ -57,6 +60,11 @@ class Answer:
     answer: Sequence[str]  # sentences
     tables: Sequence[Fragment]  # its files lie beside the summary
     figures: Sequence[str]  # the SVG form; pdf lies beside it
+
+
+class _Record(BaseModel):
+    key: str
+    files: list[str] = []
 
 
 class Question(Protocol):
@@ -114,7 +122,7 @@ def make_part(params: Params, name: ExperimentName, part: Part, means: Means) ->
     key = question(name).key(params, part, corpus.sha256)
     path = part.record(means.out)
     if not is_made(path, key, means.out):
-        write_json(path, {"key": key, **question(name).make(params, part, means)})
+        write_sealed_json(path, {"key": key, **question(name).make(params, part, means)})
     return read_record(path)
 
 
@@ -123,21 +131,15 @@ def conclude(params: Params, name: ExperimentName, out: Path) -> dict[str, Any]:
     records = {part: read_record(part.record(out)) for part in chosen_parts(params, name)}
     answer = question(name).conclude(params, out)
     keys = {part: record["key"] for part, record in records.items()}
-    return write_summary(
-        out,
-        asdict(answer),
-        [*(f"{t.name}.{suffix}" for t in answer.tables for suffix in FORMS), *answer.figures],
-        made_of(keys),
-    )
+    files = [f"{table.name}.{suffix}" for table in answer.tables for suffix in FORMS]
+    files += [f"{Path(name).stem}{suffix}" for name in answer.figures for suffix in (".svg", ".pdf")]
+    return write_summary(out, asdict(answer), files, made_of(keys))
 
 
 def is_made(record: Path, key: str, out: Path) -> bool:
-    """Whether a part's record is the one of `key`, and the files it names are there."""
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-        return found["key"] == key and all((out / file).exists() for file in found.get("files", ()))
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+    """Whether a part's record is the one of `key`, as it was written, and the files it names are there."""
+    found = read_as(_Record, record, sealed=True)
+    return found is not None and found.key == key and all((out / file).exists() for file in found.files)
 
 
 def is_concluded(out: Path, keys: Mapping[Part, str]) -> bool:
@@ -152,12 +154,9 @@ def made_of(keys: Mapping[Part, str]) -> dict[str, str]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A part's record. Raises InputError if there is none."""
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    """A part's record. Raises InputError if there is none, or it is not as it was written."""
+    if read_as(_Record, path, sealed=True) is None:
         name = path.parents[2].name
-        raise InputError(
-            f"{path}: cannot be read ({error}); make it with `spectralgru experiment {name}`"
-        ) from None
+        raise InputError(f"{path}: missing or damaged; make it with `spectralgru experiment {name}`")
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record

@@ -12,20 +12,21 @@ import pandas as pd
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256
 from spectralgru.pipeline.pages import render
+from spectralgru.pipeline.provenance.record import WRITTEN, Provenance
 from spectralgru.pipeline.results.load import flatten
 from spectralgru.pipeline.results.names import CLAIMS, NUMBERS
+from spectralgru.pipeline.sealed import read_as
 from spectralgru.records import Setting, run_path
 
 Record = Mapping[str, Any]  # content of provenance.json
 
 
 def read_record(root: Path) -> Record:
-    """Read `root/provenance.json`."""
-    path = root / "provenance.json"
-    try:
-        record: Record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); make it with `snakemake`") from None
+    """Read `root/provenance.json`. Raises InputError if it is missing, damaged or something else."""
+    path = root / WRITTEN[0]
+    if read_as(Provenance, path) is None:
+        raise InputError(f"{path}: missing, or no record of provenance; make it with `snakemake`")
+    record: Record = json.loads(path.read_text(encoding="utf-8"))
     return record
 
 

@@ -11,10 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, sha256_of_all, write_json, write_text
 from spectralgru.pipeline.results.names import CLAIMS, FIGURE_NAMES, KEPT, NUMBERS, table_names
 from spectralgru.pipeline.results.paper import NAME
+from spectralgru.pipeline.sealed import write_sealed_json
 from spectralgru.pipeline.summary import SUMMARY
 from spectralgru.records import RUN_FILES, TRACES, Setting, check_files, read_run, run_path
 from spectralgru.resources import PACKAGE, resource
@@ -40,6 +43,46 @@ RECORDED = (
     "versions",
     "settings",
 )
+
+
+class _Artifact(BaseModel):
+    sha256: str
+    corpora: list[str]
+
+
+class _Source(BaseModel):
+    sha256: str
+    source: str
+
+
+class _Data(BaseModel):
+    sha256: str
+    raw: dict[str, _Source]
+
+
+class _Run(BaseModel):
+    status: str
+    best: dict[str, float]
+    key: str
+    git_commit: str
+    host: str
+    device: str
+    threads: int
+    started: str
+    wall_seconds: float
+    versions: dict[str, str]
+    settings: dict[str, Any]
+
+
+class Provenance(BaseModel):
+    """What can be relied on in a `provenance.json` that is believed."""
+
+    scale: str
+    results_sha256: str
+    artifacts: dict[str, _Artifact]
+    data: dict[str, _Data]
+    runs: dict[str, _Run]
+    files: dict[str, str] = {}  # SHA-256 of the other files of `WRITTEN`
 
 
 def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
@@ -115,7 +158,8 @@ def write_provenance(
         write_text(root / path.name, path.read_text(encoding="utf-8"))
     write_text(root / "provenance.html", to_html(record))
     write_json(root / "ro-crate-metadata.json", crate(record))
-    write_json(root / "provenance.json", record)
+    files = {name: sha256(root / name) for name in WRITTEN[1:]}
+    write_sealed_json(root / WRITTEN[0], record | {"files": files})
     return [root / name for name in WRITTEN]
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectralgru.files import write_text
 from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.provenance.explain import Record, common, read_record
 from spectralgru.pipeline.provenance.record import report_made_from
@@ -17,6 +16,7 @@ from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, NUMBERS, REPORT
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.render import Fragment
 from spectralgru.pipeline.results.tables import describe
+from spectralgru.pipeline.sealed import OPEN, write_sealed
 from spectralgru.records import read_run
 
 # What a reader asks first; whatever fails comes with them.
@@ -38,6 +38,7 @@ def write_report(root: Path) -> Path:
     corpora = [_corpus(root, record, claims, *found) for found in tables(root, "tables", record).items()]
     page = render(
         "report.html",
+        seal=OPEN,
         made_from=report_made_from(root),
         scale=record["scale"],
         statement=statement,
@@ -55,7 +56,7 @@ def write_report(root: Path) -> Path:
         claim_files=present(root, ["claims.json", "claims.md", "claims.html"]),
         number_files=present(root, [f"tables/{name}" for name in NUMBERS]),
     )
-    write_text(root / REPORT, page)
+    write_sealed(root / REPORT, page)
     return root / REPORT
 
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from spectralgru.errors import InputError
+from spectralgru.pipeline.strict_yaml import read_yaml
 from spectralgru.resources import resource
 
 NAME = "paper.yaml"
@@ -64,12 +63,12 @@ def load_paper(path: Path | None = None) -> Paper:
     """Read `resources/paper.yaml`. Raises InputError naming the file when it is missing or malformed."""
     path = path or resource(NAME)
     try:
-        return _paper(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return _paper(read_yaml(path))
     except FileNotFoundError:
         raise InputError(
             f"{path}: the paper's numbers are missing; restore the file from the repository"
         ) from None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path}: not the paper's numbers ({error!r}); restore it from the repository"
         ) from None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,11 +99,35 @@ def load(corpus_npz: Path | str) -> Corpus:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return _corpus(record, found, {key: arrays[key] for key in arrays.files})
-    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a prepared corpus ({error!r}); delete it and {remedy}") from None
+    except (LookupError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: not a prepared corpus, or {name}.json not its record ({error!r}); delete both and {remedy}"
+        ) from None
 
 
 def _corpus(record: Mapping[str, Any], sha256: str, arrays: dict[str, npt.NDArray[Any]]) -> Corpus:
+    """The corpus of a record and its arrays. Raises LookupError, TypeError or ValueError where they are none."""
+    if not isinstance(name := record["corpus"], str):
+        raise TypeError(f"the name is {reprlib.repr(name)}")
     if record["kind"] == Words.kind:
-        return Words(record["corpus"], sha256, **arrays, vocabulary=record["vocabulary"])
-    return Notes(record["corpus"], sha256, **arrays, lowest=record["lowest"])
+        vocabulary = record["vocabulary"]
+        if not isinstance(vocabulary, list) or not all(isinstance(word, str) for word in vocabulary):
+            raise TypeError("the vocabulary is no list of words")
+        for split in SPLITS:
+            ids = arrays[split]
+            if ids.dtype != np.int32 or ids.ndim != 1 or not ids.size:
+                raise ValueError(f"{split} is not a row of token ids")
+            if not 0 <= ids.min() <= ids.max() < len(vocabulary):
+                raise ValueError(f"{split} has token ids outside the vocabulary of {len(vocabulary)} words")
+        return Words(name, sha256, **arrays, vocabulary=vocabulary)
+    if record["kind"] != Notes.kind:
+        raise ValueError(f"the kind is {reprlib.repr(record['kind'])}")
+    if type(lowest := record["lowest"]) is not int or not 0 <= lowest < 128:
+        raise ValueError(f"the lowest note is {reprlib.repr(lowest)}")
+    for split in SPLITS:
+        rolls, lengths = arrays[split], arrays[f"{split}_lengths"]
+        if rolls.dtype != np.uint8 or rolls.ndim != 2 or rolls.shape[1] != arrays["train"].shape[1]:
+            raise ValueError(f"{split} is no piano roll")
+        if lengths.ndim != 1 or lengths.min(initial=1) < 1 or lengths.sum() != len(rolls):
+            raise ValueError(f"the lengths of {split} do not add up to its steps")
+    return Notes(name, sha256, **arrays, lowest=lowest)

@@ -1,0 +1,85 @@
+"""Which Snakemakes are at work in a folder: each holds a lock of the operating system on a record of itself.
+
+Snakemake's own lock is a file that outlives a killed process. These locks do not, and unlike process ids they are seen
+across users and containers of one machine; across machines, a reboot ends all that went before it.
+"""
+
+import atexit
+import fcntl
+import getpass
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from spectralgru.pipeline.sealed import read_as
+
+FOLDER = Path(".snakemake/at-work")
+
+
+class Presence(BaseModel):
+    """A process that plans or runs the workflow."""
+
+    host: str
+    machine: str  # empty where the system has no id
+    boot: str  # changes when the machine starts
+    user: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid} of {self.user} on {self.host}"
+
+
+def here() -> Presence:
+    """This process."""
+    machine, boot = (_line(name) for name in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"))
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user has no name
+        user = str(os.getuid())
+    return Presence(host=socket.gethostname(), machine=machine, boot=boot, user=user, pid=os.getpid())
+
+
+def be_present() -> None:
+    """Leave a record, locked until this process ends, however it ends; removed when it ends by itself."""
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=FOLDER)
+        os.fchmod(descriptor, 0o644)  # others are to see it, whatever the umask
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, here().model_dump_json().encode())
+        record = Path(name).rename(f"{name}.json")
+    except OSError:
+        return  # nor can Snakemake lock this folder
+    atexit.register(record.unlink, missing_ok=True)
+
+
+def records() -> list[Path]:
+    """The records that are there, of the living and the dead."""
+    return sorted(FOLDER.glob("*.json"))
+
+
+def may_live(record: Path) -> str:
+    """Who left the record, empty if it is certain that they ended."""
+    found, me = read_as(Presence, record), here()
+    who = str(found) if found else f"an unknown process ({record})"
+    if found is None or not me.boot:
+        return who
+    if found.boot != me.boot:
+        rebooted = found.machine and (found.machine, found.host) == (me.machine, me.host)
+        return "" if rebooted else who
+    try:
+        with record.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return who
+    return ""
+
+
+def _line(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

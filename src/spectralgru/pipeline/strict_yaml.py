@@ -1,0 +1,124 @@
+"""YAML as people write it, without its traps: no tags of other languages, no key twice, limits on everything.
+
+A short file can stand for gigabytes by aliases of aliases, or nest deeper than Python's stack. Both are refused
+while the file is parsed, before anything is built from it.
+"""
+
+import reprlib
+import textwrap
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from yaml.constructor import ConstructorError
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from spectralgru.errors import InputError
+
+BYTES = 2**17  # params.yaml has some 10,000
+DEPTH = 40
+NODES = 20_000  # keys and values, each counted as often as aliases repeat it; they take a second
+DIGITS = 100  # Python refuses to print very long integers
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlist = _SHORT.maxtuple = 10
+
+
+def shown(value: object) -> str:
+    """The value as messages quote it: on one line, however large it is."""
+    return _SHORT.repr(value)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a file holds. Raises InputError if it is not strict YAML, OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return parse_yaml(file.read(BYTES + 1), str(path))
+
+
+def parse_yaml(content: bytes | str, source: str) -> Any:
+    """The value of a text. Raises InputError, which begins with `source`."""
+    if len(content) > BYTES:
+        raise InputError(f"{source}: longer than {BYTES:,} bytes; shorten it")
+    try:
+        loader = _Loader(content if isinstance(content, str) else content.decode())
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(
+            f"{source}: not valid YAML: {place}{_line(error.problem or error.context)}"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: not valid YAML: {_line(error)}") from None
+
+
+def _line(problem: object) -> str:
+    return textwrap.shorten(str(problem), 200)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with limits. Text that looks like a date stays text: no key here takes one."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.level = 0
+        self.extents: dict[Node, tuple[int, int]] = {}  # of what is composed: its nodes and levels
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node:
+        """One more node, unless it nests too deep or repeats too much."""
+        self.level += 1
+        if self.level > DEPTH:
+            self._refuse(f"nested more than {DEPTH} deep")
+        alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        assert node is not None
+        if not alias:
+            self.extents[node] = self._extent(node)
+        elif node not in self.extents:
+            self._refuse("an alias of what it is part of")
+        nodes, levels = self.extents[node]
+        if len(self.extents) > NODES or nodes > NODES:
+            self._refuse(f"more than {NODES:,} values, repetitions by aliases counted")
+        if self.level + levels > DEPTH:
+            self._refuse(f"aliases nest more than {DEPTH} deep")
+        self.level -= 1
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> MappingNode:
+        """A mapping, unless a key stands in it twice."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, ScalarNode):
+                if (key.tag, key.value) in seen:
+                    self._refuse(f"key {shown(key.value)} stands twice in a mapping; remove one", key)
+                seen.add((key.tag, key.value))
+        return node
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        """The node's value; what PyYAML stumbles over is said of the node."""
+        kind = node.tag.rpartition(":")[2]
+        try:
+            if kind in ("int", "float") and len(node.value) > DIGITS:
+                raise ValueError
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            self._refuse(f"{shown(node.value)} is no {kind}", node)
+
+    def _extent(self, node: Node) -> tuple[int, int]:
+        below = [] if isinstance(node, ScalarNode) else node.value
+        if isinstance(node, MappingNode):
+            below = [child for pair in node.value for child in pair]
+        extents = [self.extents[child] for child in below]
+        return 1 + sum(nodes for nodes, _ in extents), max((1 + levels for _, levels in extents), default=0)
+
+    def _refuse(self, problem: str, node: Node | None = None) -> NoReturn:
+        mark = self.get_mark() if node is None else node.start_mark
+        raise ConstructorError(None, None, problem, mark)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}

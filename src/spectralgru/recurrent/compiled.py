@@ -1,0 +1,122 @@
+"""The C++ sweeps as a library: compiled for this processor when first needed, kept, and checked before it is loaded."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+
+from spectralgru.errors import RunError
+from spectralgru.files import private_folder, sha256
+
+SOURCE = Path(__file__).with_name("sweeps.cpp")
+OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exceptions", "-shared", "-fPIC"]
+
+
+def library() -> ctypes.CDLL | None:
+    """The compiled sweeps, kept in the user's cache; None without a compiler (`CXX`, else c++) that makes them.
+
+    A kept library is loaded only when it, and the folder, are this user's alone and it has the SHA-256 in its name.
+    """
+    return _loaded()[0]
+
+
+def remark() -> str:
+    """Why there is no library, or why it is not kept; empty where all is well."""
+    return _loaded()[1]
+
+
+def compiler_version() -> str:
+    """Of the compiler that made the sweeps; "none" where they are PyTorch's, whose last digits are others."""
+    if library() is None:
+        return "none"
+    found = re.search(r"\d+(\.\d+)+", _about(*_compiler()).decode())
+    return found.group() if found else "unknown"
+
+
+@cache
+def _loaded() -> tuple[ctypes.CDLL | None, str]:
+    loaded, said = None, ""
+    try:
+        compiler = _compiler()
+        _cache().mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as own:
+            try:
+                folder = private_folder(_cache())
+            except RunError as error:
+                folder, said = Path(own), f"compiled anew at every start: {error}"
+            loaded = ctypes.CDLL(str(_kept(folder, compiler) or _compile(compiler, folder)))
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        said = f"{shlex.join(compiler)} fails: {lines[0] if lines else f'exit code {error.returncode}'}"
+    except (OSError, RuntimeError, RunError, subprocess.TimeoutExpired) as error:
+        said = str(error)  # RuntimeError: a user without a home
+        if isinstance(error, RunError) and os.environ.get("CXX", "none") in ("", "none"):
+            return None, said  # a machine without a compiler, or asked to do without
+    if said:
+        warnings.warn(f"GRUs on CPUs at half speed, or slow to start: {said}", RuntimeWarning, stacklevel=2)
+    return loaded, said
+
+
+def _compiler() -> list[str]:
+    """The command to compile with: `CXX` may have arguments, or a launcher such as ccache before the compiler."""
+    named = os.environ.get("CXX") or "c++"
+    try:
+        program, *arguments = shlex.split(named)
+    except ValueError:
+        program, arguments = named, []
+    path = shutil.which(program)
+    if path is None:
+        raise RunError(f"no C++ compiler {named}: install one, or set CXX to one (to none: do without)")
+    return [path, *arguments]
+
+
+@cache
+def _about(*compiler: str) -> bytes:
+    return subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "spectralgru"
+
+
+def _fingerprint(compiler: list[str]) -> str:
+    """Of all that decides the machine code: homes are shared by machines with other processors."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
+    processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    parts = [
+        SOURCE.read_bytes(),
+        _about(*compiler),
+        " ".join([*compiler[1:], *OPTIONS, *processor, platform.machine()]).encode(),
+    ]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+def _kept(folder: Path, compiler: list[str]) -> Path | None:
+    """A library compiled before, intact and this user's; others of its name are removed."""
+    for path in folder.glob(f"{_fingerprint(compiler)}-*.so"):
+        found = path.lstat()
+        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+        if own and path.stem.endswith(f"-{sha256(path)}"):
+            return path
+        path.unlink()
+    return None
+
+
+def _compile(compiler: list[str], into: Path) -> Path:
+    with tempfile.TemporaryDirectory(dir=into) as folder:
+        made = Path(folder) / "sweeps.so"
+        command = [*compiler, *OPTIONS, str(SOURCE), "-o", str(made)]
+        subprocess.run(command, capture_output=True, check=True, timeout=600)
+        made.chmod(0o700)
+        return made.replace(into / f"{_fingerprint(compiler)}-{sha256(made)}.so")
