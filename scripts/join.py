@@ -21,7 +21,7 @@ from spectralgru.pipeline.report.recorded import recorded_runs
 from spectralgru.pipeline.results.claims import accuracy, success
 from spectralgru.pipeline.results.claims.render import to_markdown
 from spectralgru.pipeline.results.figures import learning_curves
-from spectralgru.pipeline.results.load import load_runs
+from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.names import table_names
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.style import RC, save
@@ -74,8 +74,8 @@ def main(old: Path, new: Path) -> None:
     record = joined(old, new)
     history = histories(old, new, record["runs"])
     (corpus,) = record["data"]
-    runs = recorded_runs(record)[corpus]
-    settings = list(dict.fromkeys(Setting(run.method, run.value) for run in runs))
+    by_setting = recorded_runs(record)[corpus]
+    settings, runs = list(by_setting), [run for mine in by_setting.values() for run in mine]
     seeds = sorted({run.seed for run in runs})
     name, scale = table_names([corpus])[corpus], record["scale"]
     lines = [
@@ -93,18 +93,17 @@ def main(old: Path, new: Path) -> None:
                 directory / "history.csv",
                 history[mine].drop(columns=["corpus", "setting"]).to_csv(index=False),
             )
-        write_tables(root, {corpus: settings}, seeds, scale)
+        campaign = Campaign.load(root, {corpus: settings}, seeds, scale)
+        write_tables(campaign)
         for file in (f"{name}.csv", f"{name}.md", "metrics.json"):
             write_text(old / file, (root / "tables" / file).read_text())
-        files = load_runs(root, corpus, settings, seeds, scale)
-        by_setting = {s: [f for f in files if (f.run.method, f.run.value) == s] for s in settings}
         with style.context(["default", RC]):
-            figure = learning_curves(by_setting)
+            figure = learning_curves(campaign.corpora[corpus])
             figure.suptitle(f"{corpus}, {scale} scale", fontsize=9, color="0.35")
             save(figure, root / "curves")
         write_text(old / f"{corpus}-learning_curves.svg", (root / "curves.svg").read_text())
     paper = load_paper().table_for(corpus)
-    found = [check(corpus, by_setting, paper) for check in OF_RUNS]
+    found = [check(corpus, campaign.corpora[corpus], paper) for check in OF_RUNS]
     claims = [claim.record() for claim in found if claim is not None]
     known = {claim["id"] for claim in claims}
     for part in (old, new):

@@ -13,6 +13,7 @@ from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.claims import write_claims
 from spectralgru.pipeline.results.curves import write_curves
 from spectralgru.pipeline.results.figures import write_figures
+from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.records import RUN_FILES, SEAL, Run, Setting, run_path, write_record, write_run
@@ -199,7 +200,7 @@ def make_results(
         record = {"sha256": "ab" * 32, "recipe": 1, "raw": raw, "licence": "free", "counts": {}}
         write_json(data / "prepared" / f"{corpus}.json", record)
     for write in (write_tables, write_runs, write_curves, write_figures, write_claims):
-        write(root, corpora, seeds, "quick")
+        write(Campaign.load(root, corpora, seeds, "quick"))
     write_provenance(root, corpora, seeds, data, REPOSITORY / "params.yaml")
     write_report(root)
     return root

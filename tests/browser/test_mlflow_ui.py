@@ -14,6 +14,7 @@ import pytest
 
 import tiny
 from spectralgru.pipeline.results.figures import write_figures
+from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.tracking import open_store, track, ui_address, ui_command
 from spectralgru.records import Setting
 from spectralgru.training.train import train
@@ -38,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     job = tiny.job("ptb", replicas, epochs=EPOCHS)
     root = folder / "results" / job.scale
     train(job, folder / "prepared" / "ptb.npz", root, folder / "checkpoints")
-    figures = write_figures(root, {"ptb": SETTINGS}, (0, 1), job.scale)
+    figures = write_figures(Campaign.load(root, {"ptb": SETTINGS}, (0, 1), job.scale))
     uri = f"sqlite:///{folder}/mlflow.db"
     drawn = [figure for figure in figures if figure.suffix == ".svg"]
     track(root, sorted(root.glob("runs/*/*/seed-*")), uri, drawn, data=folder)

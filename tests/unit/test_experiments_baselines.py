@@ -15,7 +15,7 @@ from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, step
 from spectralgru.pipeline.experiments.plain_loop.rules import METHODS, OPTIMIZERS
 from spectralgru.pipeline.experiments.plain_loop.training import train
 from spectralgru.pipeline.results.load import load_runs
-from spectralgru.records import Method, Run
+from spectralgru.records import Method, Run, Setting
 from spectralgru.training.batches import training_stream
 from spectralgru.training.data.dataset import Corpus, load
 from spectralgru.training.settings import Replica
@@ -131,7 +131,8 @@ def test_records_are_read_like_the_engines(
 ) -> None:
     rate = 0.01 if more.get("optimizer") else 0.3 if corpus == "ptb" else 0.05
     run = trained(corpora[corpus], tmp_path, method, value, rate, **more)
-    (item,) = load_runs(tmp_path, corpus, [(method, value)], [0], "quick")
+    setting = Setting(method, value)
+    (item,) = load_runs(tmp_path, corpus, [setting], [0], "quick")[setting]
     assert item.run == run
     assert run.settings["cell"] == more.get("cell", "GRU")
     assert run.settings["learning_rate"] == rate

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from results_records import make_run
 from spectralgru.errors import InputError
 from spectralgru.pipeline.params import json_schema, load_params, parse_params, parse_setting, with_changes
+from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.records import Setting
 from spectralgru.training.settings import job_from_dict
@@ -225,7 +226,7 @@ def test_values_that_differ_in_the_seventh_digit_have_columns_of_their_own(tmp_p
     settings = parse_params(changed(DELTAS, [0.2, 0.2000001])).settings("ptb")[:2]
     for setting in settings:
         make_run(tmp_path, "ptb", *setting, 0)
-    table = pd.read_csv(write_tables(tmp_path, {"ptb": settings}, [0], "quick")[0])
+    table = pd.read_csv(write_tables(Campaign.load(tmp_path, {"ptb": settings}, [0], "quick"))[0])
     assert list(dict.fromkeys(table["setting"])) == ["constraint-0.2", "constraint-0.2000001"]
 
 

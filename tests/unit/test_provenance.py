@@ -20,6 +20,7 @@ from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.claims import write_claims
 from spectralgru.pipeline.results.curves import write_curves
 from spectralgru.pipeline.results.figures import write_figures
+from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.names import REPORT
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import write_tables
@@ -40,7 +41,7 @@ def parameters(**methods):
     return parse_params(values)
 
 
-class Campaign:
+class Made:
     """Finished runs, tables, figures and their provenance in a folder."""
 
     def __init__(self, folder, params):
@@ -83,7 +84,7 @@ class Campaign:
 
     def make(self):
         for write in (write_tables, write_runs, write_curves, write_figures, write_claims):
-            write(self.root, self.settings, self.seeds, "quick")
+            write(Campaign.load(self.root, self.settings, self.seeds, "quick"))
         write_provenance(self.root, self.settings, self.seeds, self.data, REPOSITORY / "params.yaml")
         write_report(self.root)
 
@@ -128,14 +129,14 @@ class Campaign:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    return Campaign(tmp_path_factory.mktemp("campaign"), parameters()).fill()
+    return Made(tmp_path_factory.mktemp("campaign"), parameters()).fill()
 
 
 @pytest.fixture
 def campaign(finished, tmp_path):
     """A copy of its own."""
     shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
-    return Campaign(tmp_path, finished.params)
+    return Made(tmp_path, finished.params)
 
 
 def told(campaign, name):

@@ -12,8 +12,8 @@ import pytest
 from results_records import SETTINGS, make_campaign, make_run, reseal
 from spectralgru.errors import InputError
 from spectralgru.pipeline.results.claims import CHECKS, check_claims, write_claims
-from spectralgru.pipeline.results.load import RunFiles, load_runs
-from spectralgru.records import Setting, run_path
+from spectralgru.pipeline.results.load import Campaign, RunFiles
+from spectralgru.records import Setting, read_run, run_path
 
 SEEDS = (0, 1, 2)
 DELTAS = (0.2, 0.5, 0.8, 1.1, 1.4)
@@ -38,11 +38,10 @@ class Records:
         reseal(directory)
 
     def claim(self, name: str) -> dict:
-        found = []
+        found: dict = {}
         for path in sorted(self.root.glob(f"runs/{self.corpus}/*/seed-*")):
-            record = json.loads((path / "run.json").read_text())
-            setting = Setting(record["method"], record["value"])
-            found += load_runs(self.root, self.corpus, [setting], [record["seed"]], "quick")
+            run = read_run(path)
+            found.setdefault(Setting(run.method, run.value), []).append(RunFiles(path, run))
         claims = {claim.id: claim.record() for claim in check_claims(found, self.corpus)}
         json.dumps(claims, allow_nan=False)
         return claims[name]
@@ -326,7 +325,7 @@ def test_timings_of_different_conditions_decide_nothing(records: Records, change
 def test_claims_of_a_campaign_as_json_markdown_and_html(tmp_path: Path):
     root = tmp_path / "quick"
     make_campaign(root, SETTINGS, SEEDS)
-    paths = write_claims(root, SETTINGS, SEEDS, "quick")
+    paths = write_claims(Campaign.load(root, SETTINGS, SEEDS, "quick"))
     assert [path.name for path in paths] == ["claims.json", "claims.md", "claims.html"]
     claims = json.loads(paths[0].read_text())
     assert len(claims) == 2 * len(CHECKS) - 1
@@ -339,13 +338,15 @@ def test_claims_of_a_campaign_as_json_markdown_and_html(tmp_path: Path):
             assert claim["statement"] + ("†" if claim["provenance"] == "U" else "") in text
     assert "chorales (standing in for nottingham)" in paths[1].read_text()
     before = [path.read_bytes() for path in paths]
-    assert [path.read_bytes() for path in write_claims(root, SETTINGS, SEEDS, "quick")] == before
+    assert [
+        path.read_bytes() for path in write_claims(Campaign.load(root, SETTINGS, SEEDS, "quick"))
+    ] == before
 
 
 def test_a_missing_run_is_named(tmp_path: Path):
     make_run(tmp_path, "ptb", "constraint", 0.2, 0)
     with pytest.raises(InputError, match="seed-1"):
-        write_claims(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0, 1), "quick")
+        write_claims(Campaign.load(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0, 1), "quick"))
     assert not list(tmp_path.glob("claims*"))
 
 
@@ -364,6 +365,5 @@ def test_runs_that_left_no_record_are_undecided_not_errors(records: Records):
 
 def test_a_check_reads_only_what_it_is_given(records: Records):
     """Checks get runs by setting; no run, no claim that holds."""
-    nothing: list[RunFiles] = []
-    verdicts = {claim.verdict for claim in check_claims(nothing, "ptb")}
+    verdicts = {claim.verdict for claim in check_claims({}, "ptb")}
     assert verdicts == {"undecided"}

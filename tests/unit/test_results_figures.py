@@ -8,7 +8,7 @@ import pytest
 from results_records import make_campaign, make_run, reseal
 from spectralgru.errors import InputError
 from spectralgru.pipeline.results.figures import FIGURES, write_figures
-from spectralgru.pipeline.results.load import load_runs
+from spectralgru.pipeline.results.load import Campaign, load_runs
 from spectralgru.pipeline.results.names import FIGURE_NAMES
 from spectralgru.pipeline.results.style import looks
 from spectralgru.records import Setting
@@ -21,7 +21,7 @@ SEEDS = (0, 1)
 def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("figures") / "quick"
     make_campaign(root, PTB, SEEDS, epochs=4)
-    return root, write_figures(root, PTB, SEEDS, "quick")
+    return root, write_figures(Campaign.load(root, PTB, SEEDS, "quick"))
 
 
 def test_every_figure_is_written_as_svg_and_pdf_with_its_own_content(drawn):
@@ -48,10 +48,10 @@ def test_same_records_same_bytes_other_records_others(drawn, tmp_path: Path, mon
     root, paths = drawn
     before = {p: p.read_bytes() for p in paths}
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 20)  # a user's own matplotlibrc
-    write_figures(root, PTB, SEEDS, "quick")
+    write_figures(Campaign.load(root, PTB, SEEDS, "quick"))
     assert {p: p.read_bytes() for p in paths} == before
     make_campaign(tmp_path, PTB, SEEDS, epochs=5)
-    for path in write_figures(tmp_path, PTB, SEEDS, "quick"):
+    for path in write_figures(Campaign.load(tmp_path, PTB, SEEDS, "quick")):
         if path.suffix == ".svg" and "singular" not in path.name:  # those are the same in both
             assert path.read_bytes() != before[root / "figures" / path.name], path.name
 
@@ -61,7 +61,7 @@ def test_runs_that_never_finished_an_epoch_are_drawn(tmp_path: Path, trace: int)
     settings = [Setting("none")]
     make_run(tmp_path, "chorales", "none", None, 0, diverged_in=1, trace=trace)
     assert pd.read_csv(tmp_path / "runs/chorales/none/seed-0/history.csv").empty
-    paths = write_figures(tmp_path, {"chorales": settings}, (0,), "quick")
+    paths = write_figures(Campaign.load(tmp_path, {"chorales": settings}, (0,), "quick"))
     assert all(p.stat().st_size > 2000 for p in paths)
 
 
@@ -77,7 +77,7 @@ def test_an_unreadable_trace_is_named(tmp_path: Path):
     (directory / "steps.csv").write_text("step,epoch\n1,two\n")
     reseal(directory)
     with pytest.raises(InputError, match=r"steps\.csv"):
-        write_figures(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0,), "quick")
+        write_figures(Campaign.load(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0,), "quick"))
 
 
 @pytest.mark.parametrize("lost_at_once", [[], [Setting("none")]])
@@ -92,8 +92,8 @@ def test_a_run_that_explodes_does_not_flatten_the_learning_curves_of_others(
     pd.read_csv(history).assign(valid_metric=[900.0, 400.0, 1e9, 1e200]).to_csv(history, index=False)
     reseal(history.parent)
     runs = load_runs(tmp_path, "ptb", settings, (0,), "quick")
-    figure = FIGURES["learning_curves"]({Setting(i.run.method, i.run.value): [i] for i in runs})
+    figure = FIGURES["learning_curves"](runs)
     low, high = figure.axes[0].get_ylim()
-    shown = runs[0].history["valid_metric"]
+    shown = runs[settings[0]][0].history["valid_metric"]
     assert low < shown.min()
     assert shown.max() < high < 10 * shown.max()

@@ -9,6 +9,7 @@ import pytest
 
 from results_records import SETTINGS, make_campaign, make_run
 from spectralgru.errors import InputError
+from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import COLUMNS, make_table, table_names, write_tables
@@ -58,7 +59,7 @@ def test_mean_and_deviation_are_over_the_successful_runs_only(tmp_path: Path):
     runs = [make_run(tmp_path, "ptb", "clipping", 10.0, k, best=(t + 5, t)) for k, t in enumerate(tests)]
     runs.append(make_run(tmp_path, "ptb", "clipping", 10.0, 3, diverged_in=4, best=(1.0, 1.0)))
     table = make_table(
-        [read_run(r) for r in runs], "ptb", [Setting("clipping", 10.0)], load_paper().tables["ptb"]
+        {Setting("clipping", 10.0): [read_run(r) for r in runs]}, "ptb", load_paper().tables["ptb"]
     )
     row = table[(table["source"] == "ours") & (table["quantity"] == "test perplexity")].iloc[0]
     assert row["mean"] == pytest.approx(100.0)
@@ -72,9 +73,8 @@ def test_mean_and_deviation_are_over_the_successful_runs_only(tmp_path: Path):
 def test_one_successful_run_has_no_deviation_and_none_has_no_mean(tmp_path: Path):
     kept = make_run(tmp_path, "ptb", "clipping", 20.0, 0)
     lost = make_run(tmp_path, "ptb", "none", None, 0, diverged_in=1)
-    table = make_table(
-        [read_run(kept), read_run(lost)], "ptb", [Setting("clipping", 20.0), Setting("none")], None
-    )
+    runs = {Setting("clipping", 20.0): [read_run(kept)], Setting("none"): [read_run(lost)]}
+    table = make_table(runs, "ptb", None)
     assert table["mean"].notna().tolist() == [True, True, False, False]
     assert table["sd"].isna().all()
     assert table["success"].tolist() == [1, 1, 0, 0]
@@ -83,7 +83,7 @@ def test_one_successful_run_has_no_deviation_and_none_has_no_mean(tmp_path: Path
 def test_every_run_has_a_line_with_what_its_record_says(tmp_path: Path):
     make_run(tmp_path, "ptb", "constraint", 0.2, 0, best=(100.0, 95.5))
     lost = read_run(make_run(tmp_path, "ptb", "constraint", 0.2, 1, diverged_in=3))
-    (path,) = write_runs(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0, 1), "quick")
+    (path,) = write_runs(Campaign.load(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0, 1), "quick"))
     table = pd.read_csv(path, dtype={"key": str})
     assert table["seed"].tolist() == [0, 1]
     assert table["status"].tolist() == ["finished", "diverged"]
@@ -95,7 +95,7 @@ def test_every_run_has_a_line_with_what_its_record_says(tmp_path: Path):
 
 
 def test_written_tables_show_settings_in_order_marks_and_gaps(root: Path):
-    paths = write_tables(root, SETTINGS, SEEDS, "quick")
+    paths = write_tables(Campaign.load(root, SETTINGS, SEEDS, "quick"))
     names = [p.relative_to(root).as_posix() for p in paths]
     kinds = ("csv", "md", "html", "tex")
     assert names == [*(f"tables/table{n}.{k}" for n in (1, 2) for k in kinds), "tables/metrics.json"]
@@ -127,7 +127,7 @@ def test_written_tables_show_settings_in_order_marks_and_gaps(root: Path):
 
 
 def test_best_value_is_the_lowest_mean(root: Path):
-    write_tables(root, SETTINGS, SEEDS, "quick")
+    write_tables(Campaign.load(root, SETTINGS, SEEDS, "quick"))
     table = pd.read_csv(root / "tables" / "table1.csv")
     assert tuple(table.columns) == COLUMNS
     ours = table[(table["source"] == "ours") & (table["quantity"] == "validation perplexity")]
@@ -153,7 +153,7 @@ class _Cells(HTMLParser):
 
 
 def test_html_latex_and_markdown_say_the_same(root: Path):
-    write_tables(root, SETTINGS, SEEDS, "quick")
+    write_tables(Campaign.load(root, SETTINGS, SEEDS, "quick"))
     for name in ("table1", "table2"):
         tables = root / "tables"
         markdown = [values(row) for row in (tables / f"{name}.md").read_text().splitlines()[4:]]
@@ -173,7 +173,7 @@ def test_html_latex_and_markdown_say_the_same(root: Path):
 
 
 def test_metrics_are_flat_finite_and_those_of_the_table(root: Path):
-    write_tables(root, SETTINGS, SEEDS, "quick")
+    write_tables(Campaign.load(root, SETTINGS, SEEDS, "quick"))
     metrics = json.loads((root / "tables" / "metrics.json").read_text())
     assert all(isinstance(value, float) for value in metrics.values())
     assert metrics["ptb/clipping-20/success"] == pytest.approx(1 / 3, abs=1e-6)
@@ -184,15 +184,17 @@ def test_metrics_are_flat_finite_and_those_of_the_table(root: Path):
 
 
 def test_same_records_same_bytes(root: Path):
-    first = {p: p.read_bytes() for p in write_tables(root, SETTINGS, SEEDS, "quick")}
-    assert {p: p.read_bytes() for p in write_tables(root, SETTINGS, SEEDS, "quick")} == first
+    first = {p: p.read_bytes() for p in write_tables(Campaign.load(root, SETTINGS, SEEDS, "quick"))}
+    assert {p: p.read_bytes() for p in write_tables(Campaign.load(root, SETTINGS, SEEDS, "quick"))} == first
 
 
 def test_a_missing_run_is_named_with_the_command_that_makes_it(tmp_path: Path):
     make_run(tmp_path, "ptb", "constraint", 0.2, 0)
     with pytest.raises(InputError) as caught:
         write_tables(
-            tmp_path, {"ptb": [Setting("constraint", 0.2), Setting("clipping", 5.0)]}, (0, 1), "quick"
+            Campaign.load(
+                tmp_path, {"ptb": [Setting("constraint", 0.2), Setting("clipping", 5.0)]}, (0, 1), "quick"
+            )
         )
     assert str(tmp_path / "runs/ptb/constraint-0.2/seed-1") in str(caught.value)
     assert "--method constraint --value 0.2 --seeds 1" in str(caught.value)
@@ -203,17 +205,17 @@ def test_runs_of_one_table_must_share_their_settings(tmp_path: Path):
     make_run(tmp_path, "ptb", "constraint", 0.2, 0)
     other = make_run(tmp_path, "ptb", "constraint", 0.2, 1, epochs=7)
     with pytest.raises(InputError, match=r"training\.epochs = 7") as caught:
-        write_tables(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0, 1), "quick")
+        write_tables(Campaign.load(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0, 1), "quick"))
     assert str(other) in str(caught.value)
 
 
 def test_a_broken_record_is_named(tmp_path: Path):
     directory = make_run(tmp_path, "ptb", "constraint", 0.2, 0)
     whole = read_run(directory)
-    for change in ({"settings": {}}, {"best": {}}, {"status": "failed"}):
+    for change in ({"settings": {}}, {"best": {}}):
         write_record(directory, replace(whole, **change))
         with pytest.raises(InputError, match="seed-0"):
-            write_tables(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0,), "quick")
+            write_tables(Campaign.load(tmp_path, {"ptb": [Setting("constraint", 0.2)]}, (0,), "quick"))
 
 
 def test_table_names_follow_the_paper():

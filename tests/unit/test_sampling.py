@@ -19,7 +19,7 @@ from spectralgru.files import sha256, write_json
 from spectralgru.pipeline import cli
 from spectralgru.pipeline.corpora import midi, pianoroll
 from spectralgru.pipeline.report.parts import sections
-from spectralgru.pipeline.results.load import load_runs
+from spectralgru.pipeline.results.load import Campaign, load_runs
 from spectralgru.pipeline.sampling.campaign import best, write_samples
 from spectralgru.pipeline.sampling.continuation import CHUNK, continue_notes, continue_words
 from spectralgru.pipeline.sampling.dates import are_current
@@ -296,7 +296,7 @@ def test_a_run_that_does_not_fit_is_refused(root, data, tmp_path):
 
 @pytest.fixture(scope="module")
 def written(root, data) -> Path:
-    write_samples(root, CORPORA, (0, 1), "test", data)
+    write_samples(Campaign.load(root, CORPORA, (0, 1), "test"), data)
     return root / "samples"
 
 
@@ -321,7 +321,8 @@ def test_samples_are_what_the_report_shows(written, root):
 
 def test_samples_come_from_the_best_runs_on_validation(written, root, data):
     runs = load_runs(root, "chorales", VALUES, (0, 1), "test")
-    finished = [item for item in runs if item.run.status == "finished" and item.run.method == "constraint"]
+    constrained = [items for setting, items in runs.items() if setting.method == "constraint"]
+    finished = [item for items in constrained for item in items if item.run.status == "finished"]
     means = {
         value: np.mean([item.run.best["valid"] for item in finished if item.run.value == value])
         for value in {item.run.value for item in finished}
@@ -341,13 +342,18 @@ def test_samples_come_from_the_best_runs_on_validation(written, root, data):
 def test_the_best_setting_on_average_then_its_best_run(root):
     made = load_runs(root, "chorales", VALUES, (0, 1), "test")
     valid = iter([3.0, 1.0, 1.5, 1.9, 0.1, 0.2])  # two runs of each of VALUES
-    for item in made:
+    for item in (item for items in made.values() for item in items):
         item.run.best["valid"] = next(valid)
-    assert best(made[:4], "clipping") is None
-    constrained = [replace(item, run=replace(item.run, status="finished")) for item in made]
-    assert best(constrained, "constraint").run == constrained[2].run
-    constrained[2] = replace(constrained[2], run=replace(constrained[2].run, status="diverged"))
-    assert best(constrained, "constraint").run == constrained[3].run
+    assert best({setting: made[setting] for setting in VALUES[:2]}, "clipping") is None
+
+    def ended(status, items):
+        return [replace(item, run=replace(item.run, status=status)) for item in items]
+
+    constrained = {setting: ended("finished", items) for setting, items in made.items()}
+    second = constrained[VALUES[1]]
+    assert best(constrained, "constraint").run == second[0].run
+    constrained[VALUES[1]] = [*ended("diverged", second[:1]), second[1]]
+    assert best(constrained, "constraint").run == second[1].run
 
 
 def test_samples_know_what_they_are_made_of(written, root):
@@ -369,7 +375,7 @@ def test_samples_know_what_they_are_made_of(written, root):
 
 def test_the_same_runs_give_the_same_bytes(written, root, data):
     before = {path: path.read_bytes() for path in written.iterdir()}
-    paths = write_samples(root, CORPORA, (0, 1), "test", data)
+    paths = write_samples(Campaign.load(root, CORPORA, (0, 1), "test"), data)
     assert {path: path.read_bytes() for path in paths} == before
 
 
@@ -378,7 +384,7 @@ def test_a_method_that_never_finished_is_left_out(root, data, tmp_path):
     shutil.copytree(root / "runs" / "chorales", copy / "runs" / "chorales")
     for directory in copy.glob("runs/chorales/clipping-5/seed-*"):
         reseal(directory, status="diverged")
-    write_samples(copy, {"chorales": list(VALUES)}, (0, 1), "test", data)
+    write_samples(Campaign.load(copy, {"chorales": list(VALUES)}, (0, 1), "test"), data)
     summary = json.loads((copy / "samples/summary.json").read_text())
     assert "chorales: no run of clipping finished, so none is sampled." in summary["answer"]
     assert not (copy / "samples/chorales-clipping.mid").exists()

@@ -5,17 +5,20 @@ Exit codes: 0 ok, 1 failed, 2 bad usage or input, 75 stopped on request (the sam
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spectralgru.errors import InputError, RunError, explained
 from spectralgru.files import atomic_path, write_json
 from spectralgru.training.data.dataset import Split
+
+if TYPE_CHECKING:
+    from spectralgru.pipeline.results.load import Campaign
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -229,7 +232,7 @@ def samples(
     """Continue a tune or sentences with the best constrained and the best clipped run: MIDI, piano rolls, text."""
     from spectralgru.pipeline.sampling.campaign import write_samples
 
-    _results(partial(write_samples, data=data), params, scale, corpora)
+    _write(lambda campaign: write_samples(campaign, data), params, scale, corpora)
 
 
 @app.command()
@@ -285,9 +288,10 @@ def tables(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: Co
     from spectralgru.pipeline.results.runs import write_runs
     from spectralgru.pipeline.results.tables import write_tables
 
-    _results(write_tables, params, scale, corpora)
-    _results(write_runs, params, scale, corpora)
-    _results(write_curves, params, scale, corpora)
+    def write(campaign: "Campaign") -> list[Path]:
+        return [*write_tables(campaign), *write_runs(campaign), *write_curves(campaign)]
+
+    _write(write, params, scale, corpora)
 
 
 @app.command()
@@ -295,7 +299,7 @@ def figures(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: C
     """Write the figures."""
     from spectralgru.pipeline.results.figures import write_figures
 
-    _results(write_figures, params, scale, corpora)
+    _write(write_figures, params, scale, corpora)
 
 
 @app.command()
@@ -303,7 +307,7 @@ def claims(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: Co
     """Check the paper's claims on the runs: holds, fails or undecided, with the evidence."""
     from spectralgru.pipeline.results.claims import write_claims
 
-    _results(write_claims, params, scale, corpora)
+    _write(write_claims, params, scale, corpora)
 
 
 @app.command()
@@ -341,10 +345,16 @@ def report(params: ParamsOption = PARAMS, scale: ScaleOption = None) -> None:
     typer.echo(write_report(Path("results") / _params(params, scale).scale))
 
 
-def _results(write: Any, params: Path, scale: str | None, corpora: list[str] | None) -> None:
+def _write(
+    write: "Callable[[Campaign], list[Path]]", params: Path, scale: str | None, corpora: list[str] | None
+) -> None:
+    """Load the campaign's runs and say which files were made of them."""
+    from spectralgru.pipeline.results.load import Campaign
+
     chosen = _params(params, scale)
     settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
-    for path in write(Path("results") / chosen.scale, settings, chosen.section.seeds, chosen.scale):
+    root = Path("results") / chosen.scale
+    for path in write(Campaign.load(root, settings, chosen.section.seeds, chosen.scale)):
         typer.echo(path)
 
 

@@ -7,19 +7,20 @@ from spectralgru.pipeline.provenance.explain import Record
 from spectralgru.pipeline.report.parts import forms
 from spectralgru.pipeline.results.names import table_names
 from spectralgru.pipeline.results.paper import load_paper
-from spectralgru.pipeline.results.render import Fragment, Rendered, to_fragment
-from spectralgru.pipeline.results.tables import caption, make_table
+from spectralgru.pipeline.results.render import Fragment, to_fragment
+from spectralgru.pipeline.results.tables import layout, make_table
 from spectralgru.records import Run, Setting
 
 
-def recorded_runs(record: Record) -> dict[str, list[Run]]:
-    """The runs of a record's `provenance.json` by corpus, in the order of its table."""
-    runs: dict[str, list[Run]] = {corpus: [] for corpus in record["data"]}
+def recorded_runs(record: Record) -> dict[str, dict[Setting, list[Run]]]:
+    """The runs by corpus and setting, in the order of their table."""
+    runs: dict[str, dict[Setting, list[Run]]] = {corpus: {} for corpus in record["data"]}
     for path, found in record["runs"].items():
-        _, corpus, setting, seed = path.split("/")
+        _, corpus, name, seed = path.split("/")
+        setting = Setting.parse(name)
         known: dict[str, Any] = {name: found[name] for name in found if name in Run.__dataclass_fields__}
-        which = (corpus, *Setting.parse(setting), int(seed.removeprefix("seed-")))
-        runs[corpus].append(Run(*which, scale=record["scale"], **known))
+        run = Run(corpus, *setting, int(seed.removeprefix("seed-")), scale=record["scale"], **known)
+        runs[corpus].setdefault(setting, []).append(run)
     return runs
 
 
@@ -27,9 +28,7 @@ def tables(root: Path, folder: str, record: Record) -> dict[str, tuple[Fragment,
     """The table of each corpus, with those of its files that are in `root/folder`."""
     paper, names, made = load_paper(), table_names(list(record["data"])), {}
     for corpus, runs in recorded_runs(record).items():
-        settings = list(dict.fromkeys(Setting(run.method, run.value) for run in runs))
-        numbers = make_table(runs, corpus, settings, paper.table_for(corpus))
-        shown = Rendered.of(numbers, settings, caption(names[corpus], runs, corpus, paper), paper)
-        table = to_fragment(names[corpus], shown)
+        numbers = make_table(runs, corpus, paper.table_for(corpus))
+        table = to_fragment(names[corpus], layout(numbers, runs, names[corpus], corpus, paper))
         made[corpus] = (table, forms(root, folder, table))
     return made

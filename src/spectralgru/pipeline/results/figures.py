@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from spectralgru.pipeline.results.load import RunFiles, load_runs
+from spectralgru.pipeline.results.load import Campaign, RunFiles, Runs
 from spectralgru.pipeline.results.names import FIGURE_NAMES
 from spectralgru.pipeline.results.style import RC, WIDTH, looks, method_color, new_figure, save, title
 from spectralgru.records import Setting
@@ -25,27 +25,19 @@ SIGMA_LIMIT = 5.0
 BEYOND = 1.5  # learning curves are cut at this multiple of the worst value of a run that finished
 PANELS = {"constraint": "constraint", "clipping": "gradient clipping", "none": "unconstrained"}
 
-Runs = dict[Setting, list[RunFiles]]  # one list per setting, in the order of the seeds
 
+def write_figures(campaign: Campaign) -> list[Path]:
+    """Write `figures/<corpus>-<what>.{svg,pdf}` for each corpus and each `what` of `FIGURES`; return the paths.
 
-def write_figures(
-    root: Path, corpora: Mapping[str, Sequence[Setting]], seeds: Sequence[int], scale: str
-) -> list[Path]:
-    """Write `root/figures/<corpus>-<what>.{svg,pdf}` for each corpus and each `what` of `FIGURES`.
-
-    Returns the paths. Raises InputError naming the first run that is missing or cannot be read.
+    Raises InputError naming the first trace that cannot be read.
     """
-    root, written = Path(root), []
-    loaded = {c: load_runs(root, c, settings, seeds, scale) for c, settings in corpora.items()}
+    written = []
     with style.context(["default", RC]):  # whatever the matplotlibrc of this machine says
-        for corpus, found in loaded.items():
-            runs: Runs = {}
-            for item in found:
-                runs.setdefault(Setting(item.run.method, item.run.value), []).append(item)
+        for corpus, runs in campaign.corpora.items():
             for what, draw in FIGURES.items():
                 figure = draw(runs)
-                figure.suptitle(f"{corpus}, {scale} scale", fontsize=9, color="0.35")
-                written += save(figure, root / "figures" / f"{corpus}-{what}")
+                figure.suptitle(f"{corpus}, {campaign.scale} scale", fontsize=9, color="0.35")
+                written += save(figure, campaign.root / "figures" / f"{corpus}-{what}")
     return written
 
 

@@ -30,29 +30,50 @@ class RunFiles:
         return _read(self.directory / "steps.csv")
 
 
-def load_runs(
-    root: Path, corpus: str, settings: Sequence[Setting], seeds: Sequence[int], scale: str
-) -> list[RunFiles]:
-    """All runs of `corpus`, by setting, then seed.
+Runs = Mapping[Setting, list[RunFiles]]  # of one corpus: a list a setting, in the order of the seeds
 
-    Raises InputError naming the first run that is missing, damaged or was broken off, and the remedy.
+
+@dataclass(frozen=True)
+class Campaign:
+    """All runs of a scale, loaded once: what tables, figures, claims and samples are made of."""
+
+    root: Path  # results/<scale>
+    scale: str
+    corpora: Mapping[str, Runs]
+
+    @classmethod
+    def load(
+        cls, root: Path, settings: Mapping[str, Sequence[Setting]], seeds: Sequence[int], scale: str
+    ) -> "Campaign":
+        """Every setting of every corpus. Raises InputError as `load_runs`."""
+        root = Path(root)
+        return cls(
+            root, scale, {c: load_runs(root, c, chosen, seeds, scale) for c, chosen in settings.items()}
+        )
+
+
+def load_runs(root: Path, corpus: str, settings: Sequence[Setting], seeds: Sequence[int], scale: str) -> Runs:
+    """All runs of `corpus`.
+
+    Raises InputError naming the first run that is missing or damaged, and the remedy.
     """
-    runs = []
-    for method, value in settings:
-        for seed in seeds:
-            directory = run_path(root, corpus, method, value, seed)
-            if not (directory / "run.json").exists():
-                chosen = f"--method {method}" + ("" if value is None else f" --value {number(value)}")
-                raise InputError(
-                    f"{directory}: run missing; make it with `spectralgru train --corpus {corpus} {chosen} "
-                    f"--seeds {seed} --scale {scale}`, or let `snakemake` make all of them"
-                )
-            run = read_run(directory)
-            check_files(directory, run, TRACES)
-            if run.status == "failed":
-                raise InputError(f"{directory}: this run was broken off (status failed); train it again")
-            runs.append(RunFiles(directory, run))
-    return runs
+    return {
+        setting: [_load(run_path(root, corpus, *setting, seed), setting, seed, scale) for seed in seeds]
+        for setting in settings
+    }
+
+
+def _load(directory: Path, setting: Setting, seed: int, scale: str) -> RunFiles:
+    if not (directory / "run.json").exists():
+        method, value = setting
+        chosen = f"--method {method}" + ("" if value is None else f" --value {number(value)}")
+        raise InputError(
+            f"{directory}: run missing; make it with `spectralgru train --corpus {directory.parts[-3]} {chosen} "
+            f"--seeds {seed} --scale {scale}`, or let `snakemake` make all of them"
+        )
+    run = read_run(directory)
+    check_files(directory, run, TRACES)
+    return RunFiles(directory, run)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

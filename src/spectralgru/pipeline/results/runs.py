@@ -1,32 +1,26 @@
 """One line a run: what whoever wants to check a table, or to make another, starts from."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from spectralgru.files import write_text
-from spectralgru.pipeline.results.load import RunFiles, load_runs
-from spectralgru.records import Setting
+from spectralgru.pipeline.results.load import Campaign, RunFiles
 
 # Column of a trace -> the largest value in it. sigma_1(W_hh), |lambda_1(J)|, norm before clipping.
 LARGEST = {"sigma_max": "sigma_max", "spectral_radius": "spectral_radius_max", "grad_norm": "grad_norm_max"}
 
 
-def write_runs(
-    root: Path, corpora: Mapping[str, Sequence[Setting]], seeds: Sequence[int], scale: str
-) -> list[Path]:
-    """Write `root/tables/runs.csv`, one row a run.
+def write_runs(campaign: Campaign) -> list[Path]:
+    """Write `tables/runs.csv`, one row a run.
 
     Columns: which run, how it ended, metric (perplexity or nats a step) at its best epoch, largest values of its trace,
-    key and commit. Returns the path. Raises InputError naming the first run that is missing.
+    key and commit. Returns the path.
     """
     rows = [
-        _row(item)
-        for corpus, settings in corpora.items()
-        for item in load_runs(Path(root), corpus, settings, seeds, scale)
+        _row(item) for corpus, runs in campaign.corpora.items() for items in runs.values() for item in items
     ]
-    path = Path(root) / "tables" / "runs.csv"
+    path = campaign.root / "tables" / "runs.csv"
     write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
     return [path]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from spectralgru.errors import InputError
 from spectralgru.files import write_json
-from spectralgru.pipeline.results.load import RunFiles, flatten, load_runs
+from spectralgru.pipeline.results.load import Campaign, RunFiles, flatten
 from spectralgru.pipeline.results.names import WORDS, table_names
 from spectralgru.pipeline.results.paper import Paper, PaperTable, load_paper
 from spectralgru.pipeline.results.render import FORMS, Rendered, write_table
@@ -30,24 +30,21 @@ COLUMNS = (
 )
 
 
-def make_table(
-    runs: Sequence[Run], corpus: str, settings: Sequence[Setting], paper: PaperTable | None
-) -> pd.DataFrame:
+def make_table(runs: Mapping[Setting, Sequence[Run]], corpus: str, paper: PaperTable | None) -> pd.DataFrame:
     """One row per setting, quantity and source (`COLUMNS`); values are those of the best validation epoch.
 
     A setting whose runs all diverged has success 0 and no mean; one that the paper lacks has no paper row.
     """
     rows: list[dict[str, Any]] = []
-    for method, value in settings:
-        setting = Setting(method, value).name
-        mine = [run for run in runs if run.setting == setting]
+    first = next(iter(runs.values()))[0]
+    for setting, mine in ((setting.name, mine) for setting, mine in runs.items()):
         good = [run for run in mine if run.status == "finished"]
         for split, word in (("valid", "validation"), ("test", "test")):
-            quantity = f"{word} {METRICS[runs[0].metric]}"
+            quantity = f"{word} {METRICS[first.metric]}"
             values = [run.best[split] for run in good]
             rows.append(
                 {
-                    "scale": runs[0].scale,
+                    "scale": first.scale,
                     "corpus": corpus,
                     "setting": setting,
                     "quantity": quantity,
@@ -125,30 +122,37 @@ def describe(run: Run) -> str:
     return f"{subset}, {network}, {at_most}{training['epochs']} epochs"
 
 
-def write_tables(
-    root: Path, corpora: Mapping[str, Sequence[Setting]], seeds: Sequence[int], scale: str
-) -> list[Path]:
-    """Write `root/tables/<name>.{csv,md,html,tex}` for each corpus (names: `table_names`) and `metrics.json`.
+def write_tables(campaign: Campaign) -> list[Path]:
+    """Write `tables/<name>.{csv,md,html,tex}` for each corpus (names: `table_names`) and `metrics.json`.
 
-    Nothing is written unless every expected run is there and the runs of a table agree on data, network and
-    epochs. Returns the paths. Raises InputError naming the run directory at fault.
+    Nothing is written unless the runs of a table agree on data, network and epochs. Returns the paths. Raises
+    InputError naming the run directory at fault.
     """
-    root, paper, written = Path(root), load_paper(), []
-    names = table_names(list(corpora))
-    loaded = {c: load_runs(root, c, settings, seeds, scale) for c, settings in corpora.items()}
-    for found in loaded.values():
-        _check(found)
+    paper, folder, written = load_paper(), campaign.root / "tables", []
+    names = table_names(list(campaign.corpora))
+    for found in campaign.corpora.values():
+        _check([item for items in found.values() for item in items])
     metrics: dict[str, float] = {}
-    for corpus, found in loaded.items():
-        runs, name = [item.run for item in found], names[corpus]
-        table = make_table(runs, corpus, corpora[corpus], paper.table_for(corpus))
-        shown = Rendered.of(table, corpora[corpus], caption(name, runs, corpus, paper), paper)
-        write_table(root / "tables" / name, table, shown)
-        written += [root / "tables" / f"{name}.{suffix}" for suffix in FORMS]
+    for corpus, found in campaign.corpora.items():
+        runs, name = (
+            {setting: [item.run for item in items] for setting, items in found.items()},
+            names[corpus],
+        )
+        table = make_table(runs, corpus, paper.table_for(corpus))
+        write_table(folder / name, table, layout(table, runs, name, corpus, paper))
+        written += [folder / f"{name}.{suffix}" for suffix in FORMS]
         metrics |= _metrics(table)
-    written.append(root / "tables" / "metrics.json")
+    written.append(folder / "metrics.json")
     write_json(written[-1], metrics)
     return written
+
+
+def layout(
+    table: pd.DataFrame, runs: Mapping[Setting, Sequence[Run]], name: str, corpus: str, paper: Paper
+) -> Rendered:
+    """The table `name` of these runs, with its caption, ready to be written in any format."""
+    every = [run for mine in runs.values() for run in mine]
+    return Rendered.of(table, list(runs), caption(name, every, corpus, paper), paper)
 
 
 def _known(table: PaperTable) -> set[str]:

@@ -1,6 +1,6 @@
 """`results/<scale>/samples/`: what the best constrained and the best clipped run make of the same beginning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib import style
 
 from spectralgru.files import atomic_path, write_text
-from spectralgru.pipeline.results.load import RunFiles, load_runs
+from spectralgru.pipeline.results.load import Campaign, RunFiles, Runs
 from spectralgru.pipeline.results.style import RC, save, title
 from spectralgru.pipeline.sampling.dates import METHODS, made_of
 from spectralgru.pipeline.sampling.music import sounding
@@ -40,22 +40,21 @@ class Samples:
     files: list[str] = field(default_factory=list)
 
 
-def write_samples(
-    root: Path,
-    corpora: Mapping[str, Sequence[Setting]],
-    seeds: Sequence[int],
-    scale: str,
-    data: Path,
-) -> list[Path]:
-    """Sample for every corpus and write it below `root/samples`, `summary.json` last; return the paths.
+def write_samples(campaign: Campaign, data: Path) -> list[Path]:
+    """Sample for every corpus and write it below `samples`, `summary.json` last; return the paths.
 
-    Raises InputError naming the first run that is missing. Runs that diverged are not sampled from.
+    Runs that diverged are not sampled from.
     """
+    root = campaign.root
     made = Samples(root / "samples")
     keys: dict[str, str] = {}
-    for corpus, settings in corpora.items():
-        runs = load_runs(root, corpus, [s for s in settings if s[0] in METHODS], seeds, scale)
-        keys |= {item.directory.relative_to(root).as_posix(): item.run.key for item in runs}
+    for corpus, every in campaign.corpora.items():
+        runs = {setting: items for setting, items in every.items() if setting.method in METHODS}
+        keys |= {
+            item.directory.relative_to(root).as_posix(): item.run.key
+            for items in runs.values()
+            for item in items
+        }
         found = {method: best(runs, method) for method in METHODS}
         chosen = {method: open_run(item.directory, data) for method, item in found.items() if item}
         if chosen:
@@ -76,15 +75,16 @@ def write_samples(
     return [made.folder / name for name in (*made.files, SUMMARY)]
 
 
-def best(runs: Sequence[RunFiles], method: str) -> RunFiles | None:
+def best(runs: Runs, method: str) -> RunFiles | None:
     """Of the setting with the best mean over finished runs on validation, the run that is best there; None if none."""
-    settings: dict[str, list[RunFiles]] = {}
-    for item in runs:
-        if item.run.method == method and item.run.status == "finished":
-            settings.setdefault(item.run.setting, []).append(item)
-    if not settings:
+    finished = [
+        [item for item in items if item.run.status == "finished"]
+        for setting, items in runs.items()
+        if setting.method == method
+    ]
+    if not any(finished):
         return None
-    mine = min(settings.values(), key=lambda items: fmean(item.run.best["valid"] for item in items))
+    mine = min(filter(None, finished), key=lambda items: fmean(item.run.best["valid"] for item in items))
     return min(mine, key=lambda item: item.run.best["valid"])
 
 

@@ -47,7 +47,11 @@ def conclude(params: Params, out: Path) -> Answer:
     for corpus, sweep in _sweeps(params).items():
         settings = in_order(sweep.methods)
         runs = {
-            rate: [f.run for f in load_runs(out / _name(rate), corpus, settings, seeds, params.scale)]
+            rate: [
+                item.run
+                for items in load_runs(out / _name(rate), corpus, settings, seeds, params.scale).values()
+                for item in items
+            ]
             for rate in sweep.rates
         }
         found.append(Sweep(corpus, settings, runs, sweep.tolerance))

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import permutation_test, ttest_ind
 
-from spectralgru.pipeline.results.claims.claim import ALPHA, Claim, Runs, decide, paths
-from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.results.claims.claim import ALPHA, Claim, decide, paths
+from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
 from spectralgru.pipeline.results.style import title
 from spectralgru.records import Setting, number

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from spectralgru.pipeline.results.claims.claim import Claim, Runs, of_method, paths
+from spectralgru.pipeline.results.claims.claim import Claim, of_method, paths
+from spectralgru.pipeline.results.load import Runs
 from spectralgru.pipeline.results.paper import PaperTable
 from spectralgru.records import number
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest, fisher_exact, spearmanr, wilcoxon
 
-from spectralgru.pipeline.results.claims.claim import ALPHA, Claim, Runs, Verdict, decide, of_method, paths
-from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.results.claims.claim import ALPHA, Claim, Verdict, decide, of_method, paths
+from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
 
 FACTOR = 3.0  # a burst is a gradient norm this many times its level so far

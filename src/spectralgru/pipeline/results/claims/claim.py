@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
-from spectralgru.pipeline.results.load import RunFiles
-from spectralgru.records import Setting, run_path
+from spectralgru.pipeline.results.load import RunFiles, Runs
+from spectralgru.records import run_path
 
 Verdict = Literal["holds", "fails", "undecided"]
-Runs = Mapping[Setting, list[RunFiles]]  # of one corpus: one list per setting, in the order of the seeds
 
 ALPHA = 0.05
 RULES = (

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from spectralgru.pipeline.results.claims.claim import Claim, Runs, decide, of_method, paths, percent
-from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.results.claims.claim import Claim, decide, of_method, paths, percent
+from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
 from spectralgru.records import number
 

@@ -2,8 +2,8 @@
 
 from scipy.stats import binomtest, fisher_exact
 
-from spectralgru.pipeline.results.claims.claim import Claim, Runs, decide, of_method, paths, percent
-from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.results.claims.claim import Claim, decide, of_method, paths, percent
+from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
 from spectralgru.records import number
 
