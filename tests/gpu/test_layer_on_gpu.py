@@ -88,9 +88,10 @@ def test_equals_cudnn():
     with torch.no_grad():
         theirs.weight_ih_l0.copy_(leaves[2])
         theirs.weight_hh_l0.copy_(leaves[3])
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # by default it is off within
         output = theirs(leaves[0], leaves[1][None])[0]
         want = [output.detach(), *torch.autograd.grad(output, list(theirs.parameters()), grad.cuda())]
+    assert "Cudnn" in type(output.grad_fn).__name__
     got = run(leaves, None, grad, "after")
     for a, b in zip((got[0], *got[3:]), want, strict=True):
         assert relative(a, b) < 1e-5

@@ -11,7 +11,7 @@ import torch
 import tiny
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from benchmarks import measuring, shapes, training_step
+from benchmarks import gpu, measuring, shapes, training_step
 
 from spectralgru.training.data.dataset import load
 from spectralgru.training.settings import ModelSettings, Replica
@@ -46,6 +46,18 @@ def test_a_step_is_compared_with_the_plain_loop_and_trains(tmp_path):
     before = training.engine.model.output["bias"].detach().clone()
     training()
     assert not torch.equal(before, training.engine.model.output["bias"])
+
+
+@pytest.mark.parametrize("precision", gpu.PRECISIONS)
+def test_a_layer_on_a_gpu_is_compared_in_equal_precision(precision):
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        gpu.set_precision(precision)
+        assert [backend.allow_tf32 for backend in backends] == [precision == "tf32"] * 2
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def test_an_unknown_benchmark_is_refused():
