@@ -4,6 +4,9 @@
     job.py status NAME         print running, success or failed
     job.py cancel NAME...      delete the jobs
 
+Pods run as the user who submits, without the cluster's service token. A cluster that does not answer is asked again.
+A job that cannot be seen is taken to be running; one that is gone has failed, and Snakemake starts it again.
+
 SPECTRALGRU_IMAGE names the container image, SPECTRALGRU_CLAIM the volume claim mounted where this folder lies
 (SPECTRALGRU_MOUNT, default: the folder itself), SPECTRALGRU_NAMESPACE the namespace.
 """
@@ -12,11 +15,26 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 MARK = "# properties = "
+PAUSES = (1, 2, 4, 8)  # seconds between tries
+# Process 1 of a container is sent SIGTERM alone, and ignores it by default. This one hands it on to all that it started
+# and waits until the last of them has ended, its checkpoint written.
+FIRST_PROCESS = """
+trap 'kill -TERM -- -$!' TERM
+set -m
+bash -c "$1" &
+script=$!
+set +m
+while wait $script; code=$?; kill -0 $script 2>/dev/null; do :; done
+trap '' TERM
+while kill -0 -- -$script 2>/dev/null; do sleep 0.1; done
+exit $code
+"""
 
 
 def properties(jobscript: str) -> dict[str, Any]:
@@ -36,15 +54,19 @@ def manifest(name: str, jobscript: str, folder: Path, environment: dict[str, str
     container = {
         "name": "job",
         "image": environment["SPECTRALGRU_IMAGE"],
-        "command": ["bash", "-c", jobscript],
+        "command": ["bash", "-c", FIRST_PROCESS, "job", jobscript],
         "workingDir": str(folder),
         "resources": {"requests": amounts, "limits": amounts},
         "volumeMounts": [{"name": "work", "mountPath": environment.get("SPECTRALGRU_MOUNT", str(folder))}],
     }
+    container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    user = {"runAsUser": os.getuid(), "runAsGroup": os.getgid(), "runAsNonRoot": os.getuid() != 0}
     claim = {"claimName": environment["SPECTRALGRU_CLAIM"]}
     pod = {
         "restartPolicy": "Never",  # Snakemake starts failed jobs again
         "terminationGracePeriodSeconds": 60,  # time for a checkpoint
+        "automountServiceAccountToken": False,
+        "securityContext": user | {"seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": [{"name": "work", "persistentVolumeClaim": claim}],
     }
@@ -61,11 +83,35 @@ def manifest(name: str, jobscript: str, folder: Path, environment: dict[str, str
     }
 
 
-def kubectl(*arguments: str, text: str | None = None) -> str:
-    """Output of `kubectl ARGUMENTS`, given `text` on its standard input."""
+def kubectl(*arguments: str, text: str = "") -> str | None:
+    """Output of `kubectl ARGUMENTS`, given `text` on its standard input; None when every try has failed."""
     namespace = os.environ.get("SPECTRALGRU_NAMESPACE", "default")
-    command = ["kubectl", "--namespace", namespace, *arguments]
-    return subprocess.run(command, input=text, check=True, stdout=subprocess.PIPE, text=True).stdout
+    command = ["kubectl", "--namespace", namespace, "--request-timeout", "30s", *arguments]
+    for pause in (*PAUSES, 0):
+        try:
+            answer = subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True)
+        except FileNotFoundError:
+            sys.exit("kubectl is not installed: see docs/clusters.md")
+        if answer.returncode == 0:
+            return answer.stdout
+        time.sleep(pause)
+    return None
+
+
+def status(name: str) -> str:
+    """Whether the job is running, or ended in success or failed."""
+    answer = kubectl("get", "job", name, "--ignore-not-found", "--output", "json")
+    if answer is None:
+        print(f"job {name}: the cluster does not answer, asking again later", file=sys.stderr)
+        return "running"
+    if not answer.strip():
+        print(f"job {name}: not there any more", file=sys.stderr)
+        return "failed"
+    state = json.loads(answer).get("status", {})
+    ends = {c["type"] for c in state.get("conditions") or () if c["status"] == "True"}
+    if state.get("succeeded") or "Complete" in ends:
+        return "success"
+    return "failed" if state.get("failed") or "Failed" in ends else "running"
 
 
 def main(verb: str, *arguments: str) -> None:
@@ -76,13 +122,14 @@ def main(verb: str, *arguments: str) -> None:
                 sys.exit(f"{name} is not set: see docs/clusters.md")
         name = f"spectralgru-{uuid.uuid4().hex[:12]}"
         job = manifest(name, Path(arguments[-1]).read_text(), Path.cwd(), dict(os.environ))
-        kubectl("create", "--filename", "-", text=json.dumps(job))
+        # `apply`, not `create`: a try whose answer was lost may have made the job.
+        if kubectl("apply", "--filename", "-", text=json.dumps(job)) is None:
+            sys.exit(f"job {name}: not accepted, see above")
         print(name)
     elif verb == "status":
-        state = json.loads(kubectl("get", "job", arguments[0], "--output", "json"))["status"]
-        print("success" if state.get("succeeded") else "failed" if state.get("failed") else "running")
-    else:
-        kubectl("delete", "job", "--ignore-not-found", *arguments)
+        print(status(arguments[0]))
+    elif kubectl("delete", "job", "--ignore-not-found", "--wait=false", *arguments) is None:
+        sys.exit(f"jobs {', '.join(arguments)}: not deleted, see above")
 
 
 if __name__ == "__main__":
