@@ -3,7 +3,7 @@
     python -m benchmarks.ddp --out ddp.json
 
 Repeats are interleaved; the fastest counts, since other work on the machine only ever adds to a time. `batch`:
-torchrun's ranks split every batch (DistributedDataParallel, gloo). `replicas`: every process trains some of the runs.
+ranks split every batch (DistributedDataParallel, gloo). `replicas`: every process trains some of the runs.
 Each process has one thread. An epoch's time is read from `history.csv`, the first epoch left out, so that starting
 processes does not count.
 """
