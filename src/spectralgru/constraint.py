@@ -6,95 +6,22 @@
 Which bound makes the origin stable, with and without biases, is derived in docs/engine.md.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from math import isnan, nan
 from typing import Any
+from warnings import warn
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
-from torch.nn.utils.parametrize import is_parametrized
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
+from spectralgru.attachment import Handle, Watch, find_optimizers, missing
 from spectralgru.errors import InputError, RunError
+from spectralgru.projection.blocks import MODULES, Block, find_blocks, named_modules
 from spectralgru.projection.clip import Method
-from spectralgru.projection.tracked import ProjectionReport, SpectralProjection
-from spectralgru.recurrent.gru import GRU
-
-_MODULES = (GRU, nn.GRU, nn.GRUCell, nn.LSTM, nn.LSTMCell)
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-# A limit below this, which only an LSTM's can be, is an error: W_hg h, with the state in [-1, 1], would be lost in half
-# precision's rounding, and the projection, which never lets W_hg grow again, would delete the recurrence instead of
-# stabilising it. With the other gates half open it is a forget bias of 8.
-_SMALLEST_LIMIT = 1e-3
-
-
-@dataclass
-class _Block:
-    """The candidate's rows of one recurrent weight, and what bounds them.
-
-    Weight and biases are looked up whenever they are used, for both may be replaced: by
-    `load_state_dict(assign=True)`, by assignment.
-    """
-
-    where: str  # the module's name, for people
-    module: nn.Module
-    suffix: str  # of the names of its weight and biases: "", "_l0", "_l0_reverse"
-    shape: torch.Size  # of the weight: [3H or 4H, H], with our GRU's replicas [R, 3H, H]
-    projection: SpectralProjection
-    last: Tensor  # [R, H, H], candidate after the last projection
-
-    def weight(self) -> nn.Parameter:
-        """The weight as it is now."""
-        weight = _weight(self.where, self.module, self.suffix)
-        if weight.shape != self.shape:
-            raise InputError(
-                f"{self.where}: weight_hh{self.suffix} has shape {list(weight.shape)}, and had {list(self.shape)} when"
-                " it was first constrained; make a new SpectralConstraint"
-            )
-        return weight
-
-    def project_(self, bound: float) -> ProjectionReport:
-        """Bring the candidate's singular values down to `bound`; NaN: leave it alone."""
-        candidate = _candidate(self.weight())
-        if isnan(bound):
-            nothing = torch.zeros(len(candidate), dtype=torch.int64, device=candidate.device)
-            return ProjectionReport(nothing + nan, nothing, nothing > 0)
-        # Subtracted in the wider type of the two, so that a conversion's rounding is part of the move.
-        moved = torch.linalg.vector_norm(
-            candidate - self.last.to(candidate.device), dim=(1, 2), dtype=torch.float64
-        )
-        self.projection.max_sv = [bound] * len(candidate)
-        report = self.projection.project_(candidate, moved)
-        self.last = self.last.to(candidate).copy_(candidate)
-        return report
-
-    def stability_limit(self) -> float:
-        """The origin is stable when sigma_1 of the candidate is below this; 2 without biases; NaN: biases not finite.
-
-        Raises:
-            RunError: the limit is too small to leave a recurrence.
-        """
-        names = [f"{kind}{self.suffix}" for kind in ("bias_ih", "bias_hh")]
-        biases = [b for b in (_parameter(self.where, self.module, name) for name in names) if b is not None]
-        if not biases:
-            return 2.0
-        total = torch.stack([bias.detach().double() for bias in biases]).sum(0)
-        # As logarithms, gates close to 0 and to 1 are exact: 1 - f = sigmoid(-b_f).
-        if isinstance(self.module, nn.LSTM | nn.LSTMCell):
-            i, f, _, o = total.chunk(4)
-            logarithm = -(logsigmoid(i) - logsigmoid(-f)).max() - logsigmoid(o).max()
-        else:
-            logarithm = -logsigmoid(total.chunk(3)[0]).max()
-        limit = float(logarithm.exp().where(total.isfinite().all(), nan))
-        if limit < _SMALLEST_LIMIT:
-            raise RunError(
-                f"{self.where}: {' + '.join(names)}, up to {float(f.max()):.4g} at the forget gate, limit sigma_1 of"
-                f" the candidate of weight_hh{self.suffix} to {limit:.2g}; below {_SMALLEST_LIMIT:g} projecting would"
-                " delete its recurrence: lower the forget gate's bias (rows H to 2H; during training the learning rate)"
-                " or leave this module out"
-            )
-        return limit
+from spectralgru.projection.tracked import ProjectionReport
 
 
 class SpectralConstraint:
@@ -106,9 +33,10 @@ class SpectralConstraint:
     directions. Under DistributedDataParallel every rank projects the same weights to the same result.
 
     The limit follows the biases, and a weight shared by several modules obeys the lowest of their limits. Parameters
-    may be replaced by others of their shape, moved or converted at any time; a replaced module needs a new constraint.
-    Reparametrised or pruned recurrent weights and biases are refused. Where a weight or its biases are not finite the
-    weight is left alone and sigma_max reported as NaN.
+    may be replaced by others of their shape, if the optimiser attached holds those, moved or converted at any time; a
+    replaced module needs a new constraint. Reparametrised, pruned or sharded recurrent weights and biases are refused.
+    Where a weight or its biases are not finite the weight is left alone and sigma_max reported as NaN. What else could
+    make it silently not hold: docs/library.md.
     """
 
     def __init__(self, module: nn.Module, delta: float = 0.2, method: Method = "auto") -> None:
@@ -126,14 +54,20 @@ class SpectralConstraint:
         if not 0 < delta < 2:
             raise InputError(f"delta={delta}: must be above 0 and below 2")
         self.delta = delta
-        self._blocks: dict[str, _Block] = {}
-        for prefix, part in _named_modules(module):
-            if isinstance(part, _MODULES):
-                for block in _blocks(prefix or type(part).__name__, part, method):
+        self._model = module
+        self._blocks: dict[str, Block] = {}
+        self._watches: dict[str, Watch] = {}
+        # Hooks, by their optimiser, which keeps the constraint alive, not the other way round.
+        self._attached: WeakKeyDictionary[Optimizer, list[RemovableHandle]] = WeakKeyDictionary()
+        self._verified: object = None
+        self._unbounded: set[str] = set()
+        for path, prefix, part in named_modules(module):
+            if isinstance(part, MODULES):
+                for block in find_blocks(path, prefix or type(part).__name__, part, method):
                     name = f"weight_hh{block.suffix}"
                     self._blocks[f"{prefix}.{name}" if prefix else name] = block
         if not self._blocks:
-            names = ", ".join(f"{m.__module__.split('.')[0]}.{m.__name__}" for m in _MODULES)
+            names = ", ".join(f"{m.__module__.split('.')[0]}.{m.__name__}" for m in MODULES)
             raise InputError(f"{type(module).__name__}: contains none of {names}")
         try:
             self.project_()
@@ -151,19 +85,117 @@ class SpectralConstraint:
         """
         shared: dict[int, list[str]] = {}
         for name, block in self._blocks.items():
+            self._expect_present(block)
             shared.setdefault(id(block.weight()), []).append(name)
         limits = {}
         for names in shared.values():
             each = [self._blocks[name].stability_limit() for name in names]
             limits[names[0]] = nan if any(map(isnan, each)) else min(each)
-        return {n: self._blocks[n].project_((1 - self.delta / 2) * limit) for n, limit in limits.items()}
+        reports = {n: self._blocks[n].project_((1 - self.delta / 2) * limit) for n, limit in limits.items()}
+        for name, watch in self._watches.items():
+            watch.projected(self._blocks[name].weight())
+        return reports
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> torch.utils.hooks.RemovableHandle:
-        """Project after every `optimizer.step()` that is carried out; the handle's `remove()` ends it."""
-        return optimizer.register_step_post_hook(lambda *_: self._after_step())
+    def _expect_present(self, block: Block) -> None:
+        try:
+            there = self._model.get_submodule(block.path)
+        except AttributeError:
+            there = None
+        if there is not block.module:
+            raise InputError(
+                f"{block.where} is no longer the module that was constrained: make a new SpectralConstraint"
+            )
 
-    def _after_step(self) -> None:
-        self.project_()
+    def attach(self, optimizer: Optimizer, *others: Optimizer) -> RemovableHandle:
+        """Project after every `step()` that is carried out; the handle's `remove()` ends it.
+
+        Args:
+            optimizer: holds the constrained weights and their biases; a wrapper's inner optimiser is found. A weight
+                that is not trained (`requires_grad`) need not be there.
+            others: where several optimisers share them. Attaching one again replaces its hook.
+
+        Raises:
+            InputError: a constrained weight that none of the optimisers holds; no optimiser whose hooks run; a
+                schedule-free one. After a later step: RunError, when a weight was replaced or thawed since.
+        """
+        found = [each for outer in (optimizer, *others) for each in find_optimizers(outer)]
+        if left := missing(self._trained(), found):
+            raise InputError(
+                f"{type(optimizer).__name__} does not hold {_some(left)}: attach the optimiser made from this model's"
+                " parameters, several at once as attach(first, second); what is not to be trained,"
+                " requires_grad_(False)"
+            )
+        self._hook(found)
+        return Handle(self._detach, found)
+
+    def _hook(self, optimizers: Iterable[Optimizer]) -> None:
+        for each in optimizers:
+            self._detach([each])
+            before = each.register_step_pre_hook(self._before_step)
+            self._attached[each] = [before, each.register_step_post_hook(self._after_step)]
+        for name, block in self._blocks.items() if self._attached else ():
+            watch = self._watches.setdefault(name, Watch(block.where, f"weight_hh{block.suffix}"))
+            watch.install(block.module)
+            watch.projected(block.weight())
+
+    def _detach(self, optimizers: Iterable[Optimizer]) -> None:
+        for each in optimizers:
+            for handle in self._attached.pop(each, []):
+                handle.remove()
+        if not self._attached:
+            for name, watch in self._watches.items():
+                watch.uninstall(self._blocks[name].module)
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """What moves a bound or what it bounds, by name."""
+        found = {}
+        for name, block in self._blocks.items():
+            found[name] = block.weight()
+            found |= {f"{block.where}.{bias}": parameter for bias, parameter in block.biases().items()}
+        return found
+
+    def _before_step(self, *_: Any) -> None:
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]
+            raise RunError(
+                "a CUDA graph that holds optimizer.step() would not project when replayed: capture the step before"
+                " attaching, and call constraint.project_() after every replay"
+            )
+        for watch in self._watches.values():
+            watch.stepping = True
+
+    def _after_step(self, *_: Any) -> None:
+        for watch in self._watches.values():
+            watch.stepping = False
+        for name, report in self.project_().items():
+            if name not in self._unbounded and isnan(float(report.sigma_max.sum())):
+                self._unbounded.add(name)
+                warn(
+                    f"{name} or its biases are not finite: not projected, training has diverged", stacklevel=4
+                )
+        self._verify()
+
+    def _verify(self) -> None:
+        """Whether the optimisers still hold what they have to; looked up again where anything has changed."""
+        trained, optimizers = self._trained(), list(self._attached)
+        groups = [len(group["params"]) for each in optimizers for group in each.param_groups]
+        seen = [[(id(p), p.requires_grad) for p in trained.values()], groups]
+        if seen == self._verified:
+            return
+        if left := missing(trained, optimizers):
+            raise RunError(
+                f"{_some(left)}, trained, is no longer held by the optimiser: it was replaced (assignment,"
+                " load_state_dict(assign=True), a conversion) or thawed (requires_grad) after the optimiser was made;"
+                " make the optimiser anew, or optimizer.add_param_group, and attach again"
+            )
+        self._verified = seen
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_attached": list(self._attached), "_verified": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy made together with its optimiser, or unpickled with it, is attached to that one."""
+        self.__dict__.update(state | {"_attached": WeakKeyDictionary()})
+        self._hook(state["_attached"])
 
     def state_dict(self) -> dict[str, Any]:
         """What a bit-identical continuation needs."""
@@ -187,62 +219,5 @@ class SpectralConstraint:
             block.last = state[name]["last"].clone()
 
 
-def _named_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """`root.named_modules()` without the levels of DDP and torch.compile: a state fits with and without them."""
-    names = {"": ""}
-    modules = dict(root.named_modules())
-    for path, module in modules.items():
-        if path:
-            parent, _, leaf = path.rpartition(".")
-            inside = leaf == "_orig_mod" or isinstance(modules[parent], _WRAPPERS)
-            names[path] = names[parent] if inside else f"{names[parent]}.{leaf}".removeprefix(".")
-        yield names[path], module
-
-
-def _blocks(where: str, module: nn.Module, method: Method) -> Iterator[_Block]:
-    """One for each layer and direction of a recurrent module."""
-    if proj_size := getattr(module, "proj_size", 0):
-        raise InputError(f"{where}: LSTM with proj_size={proj_size} is not supported; use 0")
-    suffixes = [""]
-    if isinstance(module, GRU | nn.RNNBase):
-        directions = ["", "_reverse"] if getattr(module, "bidirectional", False) else [""]
-        suffixes = [f"_l{layer}{d}" for layer in range(module.num_layers) for d in directions]
-    for suffix in suffixes:
-        weight = _weight(where, module, suffix)
-        candidate = _candidate(weight)
-        projection = SpectralProjection(torch.ones(len(candidate)), method)
-        yield _Block(where, module, suffix, weight.shape, projection, candidate.clone())
-    names = {f"weight_hh{suffix}" for suffix in suffixes}
-    for name, _ in module.named_parameters(recurse=False):
-        if name.startswith("weight_hh") and name not in names:
-            raise _refusal(where, name)
-
-
-def _weight(where: str, module: nn.Module, suffix: str) -> nn.Parameter:
-    weight = _parameter(where, module, f"weight_hh{suffix}")
-    if weight is None:
-        raise _refusal(where, f"weight_hh{suffix}")
-    return weight
-
-
-def _parameter(where: str, module: nn.Module, name: str) -> nn.Parameter | None:
-    """The parameter of that name, None where there is none."""
-    found = getattr(module, name, None)
-    if found is None or (isinstance(found, nn.Parameter) and not is_parametrized(module, name)):
-        return found
-    raise _refusal(where, name)
-
-
-def _refusal(where: str, name: str) -> InputError:
-    return InputError(
-        f"{where}: {name} is not one of the layer's own parameters (weight norm, spectral norm, pruning?); the"
-        " constraint projects and reads those: undo it first (torch.nn.utils.parametrize.remove_parametrizations,"
-        " remove_weight_norm, prune.remove)"
-    )
-
-
-def _candidate(weight: Tensor) -> Tensor:
-    """[R, H, H], a view without gradient: rows 2H to 3H."""
-    hidden = weight.shape[-1]
-    rows = weight.detach()[..., 2 * hidden : 3 * hidden, :]
-    return rows if rows.dim() == 3 else rows.unsqueeze(0)
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

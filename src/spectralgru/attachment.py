@@ -1,0 +1,133 @@
+"""Which optimisers change constrained weights, and whether the constraint sees them do it."""
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from spectralgru.errors import InputError
+
+
+def find_optimizers(outer: Any) -> list[Optimizer]:
+    """Those whose `step` runs hooks: `outer`, and what it holds, as SAM and wrappers (accelerate, Lightning) do.
+
+    Raises:
+        InputError: there is none, or one that evaluates other weights than it trains.
+    """
+    found: list[Optimizer] = []
+    left, seen = [outer], set()
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        hooked = getattr(getattr(type(each), "step", None), "hooked", False)
+        if isinstance(each, Optimizer) and hooked and hasattr(each, "_optimizer_step_post_hooks"):
+            found.append(each)
+        if (each in found or not isinstance(each, Optimizer | nn.Module)) and _averages(each):
+            raise InputError(
+                f"{type(each).__name__} evaluates weights (after its eval()) that the constraint does not bound, for it"
+                " projects those trained: use another optimiser, or call constraint.project_() after optimizer.eval()"
+            )
+        for value in getattr(each, "__dict__", {}).values():
+            values = value.values() if isinstance(value, dict) else value
+            left += [
+                v
+                for v in (values if isinstance(value, dict | list | tuple) else [value])
+                if isinstance(v, Optimizer)
+            ]
+    if not found:
+        raise InputError(
+            f"{type(outer).__name__} is not a torch.optim.Optimizer whose step() runs hooks, and holds none: attach the"
+            " one inside it, or call constraint.project_() after every step"
+        )
+    return found
+
+
+def _averages(optimizer: Any) -> bool:
+    """Whether it is of the schedule-free kind."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
+def missing(weights: Mapping[str, nn.Parameter], optimizers: Iterable[Optimizer]) -> list[str]:
+    """Names of those that are trained, but not by any of the optimisers."""
+    held = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
+    return [name for name, weight in weights.items() if weight.requires_grad and id(weight) not in held]
+
+
+class Handle(RemovableHandle):
+    """Ends the attachment to some optimisers."""
+
+    def __init__(self, end: Callable[[list[Optimizer]], None], optimizers: Iterable[Optimizer]) -> None:
+        super().__init__(OrderedDict())
+        self._end, self._optimizers = end, WeakSet(optimizers)
+
+    def remove(self) -> None:
+        """End it; again does nothing."""
+        self._end(list(self._optimizers))
+
+    def __getstate__(self) -> Any:
+        return self._end, list(self._optimizers)
+
+    def __setstate__(self, state: Any) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+
+class Watch:
+    """A module's hook that warns when one of its weights is trained and never projected.
+
+    It goes with the module into copies and pickles, as the optimiser's hooks do not. SAM and its like change a weight
+    once between two projections; what is changed twice has lost its constraint.
+    """
+
+    def __init__(self, where: str, name: str) -> None:
+        self.where, self.name = where, name
+        self.stepping = False  # inside an optimiser's step(), whose closure may run the module
+        self.changes = 0  # seen since the last projection
+        self._seen: tuple[int, int] | None = None
+
+    def projected(self, weight: nn.Parameter) -> None:
+        """The weight is as it should be."""
+        self._seen, self.changes = _state(weight), 0
+
+    def __call__(self, module: nn.Module, _: Any) -> None:
+        """Before a forward pass."""
+        if (
+            torch.compiler.is_compiling()
+            or self.stepping
+            or not (module.training and torch.is_grad_enabled())
+        ):
+            return
+        weight = getattr(module, self.name, None)
+        if not isinstance(weight, nn.Parameter) or not weight.requires_grad or self._seen == _state(weight):
+            return
+        self._seen = _state(weight)
+        self.changes += 1
+        if self.changes == 2:
+            warnings.warn(
+                f"{self.where}: {self.name} was changed twice and not projected: no SpectralConstraint is attached to"
+                " the optimiser that changes it (a copy? step() replaced?); attach one to this model and its optimiser:"
+                " SpectralConstraint(model, delta).attach(optimizer)",
+                stacklevel=4,
+            )
+
+    def install(self, module: nn.Module) -> None:
+        """Have the module call this before its forward passes."""
+        if self not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(self)
+
+    def uninstall(self, module: nn.Module) -> None:
+        """No longer."""
+        for key in [key for key, hook in module._forward_pre_hooks.items() if hook is self]:
+            del module._forward_pre_hooks[key]
+
+
+def _state(weight: nn.Parameter) -> tuple[int, int]:
+    """Another one after every change in place but those through `.data`, and after every change of place."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
