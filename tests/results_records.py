@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,11 +200,17 @@ def make_results(
         raw = {"raw.txt": {"sha256": "cd" * 32, "source": "mirror"}}
         record = {"sha256": "ab" * 32, "recipe": 1, "raw": raw, "licence": "free", "counts": {}}
         write_json(data / "prepared" / f"{corpus}.json", record)
-    for write in (write_tables, write_runs, write_curves, write_figures, write_claims):
-        write(Campaign.load(root, corpora, seeds, "quick"))
-    write_provenance(root, corpora, seeds, data, REPOSITORY / "params.yaml")
+    write_results(root, corpora, seeds, data)
     write_report(root)
     return root
+
+
+def write_results(root: Path, corpora: dict, seeds: Sequence[int], data: Path) -> None:
+    """All that is made of the runs below `root`, but for the report."""
+    campaign = Campaign.load(root, corpora, seeds, "quick")
+    for write in (write_tables, write_runs, write_curves, write_figures, write_claims):
+        write(campaign)
+    write_provenance(root, corpora, seeds, data, REPOSITORY / "params.yaml")
 
 
 def make_experiment(folder: Path, title: str = "Does a lower rate repair clipping?", **more) -> None:

@@ -16,15 +16,10 @@ import torch
 
 import tiny
 from faults.processes import wait_for
+from results_records import write_results
 from spectralgru.files import sha256, write_json
 from spectralgru.pipeline.params import load_params
 from spectralgru.pipeline.provenance.explain import read_record
-from spectralgru.pipeline.provenance.record import write_provenance
-from spectralgru.pipeline.results.claims import write_claims
-from spectralgru.pipeline.results.curves import write_curves
-from spectralgru.pipeline.results.figures import write_figures
-from spectralgru.pipeline.results.runs import write_runs
-from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.records import Setting, read_run
 from spectralgru.training.data.dataset import load
 from spectralgru.training.settings import Job, code_sha256, job_from_dict
@@ -137,9 +132,7 @@ def results(folder: Path, data: Path, archive: Path, seed: int) -> Path:
     root = folder / f"seed-{seed}/results/quick"
     with tarfile.open(archive) as file:
         file.extractall(root, [m for m in file if f"/seed-{seed}/" in m.name], filter="data")
-    for write in (write_tables, write_runs, write_curves, write_figures, write_claims):
-        write(root, {"ptb": SETTINGS}, [seed], "quick")
-    write_provenance(root, {"ptb": SETTINGS}, [seed], data, ROOT / "params.yaml")
+    write_results(root, {"ptb": SETTINGS}, [seed], data)
     return root
 
 
