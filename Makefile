@@ -57,7 +57,7 @@ format: setup ## bring the style in order
 	ruff format .
 	snakefmt Snakefile workflow/rules
 
-ui: setup ## MLflow on http://127.0.0.1:5000 (PORT=...)
+ui: setup ## MLflow in a browser, at an address that only its starter knows (PORT=5000, 0: any)
 	spectralgru track # only what is not there yet
 	spectralgru ui --port $(PORT)
 

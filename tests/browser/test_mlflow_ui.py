@@ -1,21 +1,18 @@
 """The MLflow server on really trained runs, looked at with a real browser; screenshots are kept."""
 
 import os
-import socket
-import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlparse
 
 import chromium
 import pytest
 
 import tiny
+from servers import Server
 from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.load import Campaign
-from spectralgru.pipeline.tracking import open_store, track, ui_address, ui_command
+from spectralgru.pipeline.tracking import open_store, track
 from spectralgru.records import Setting
 from spectralgru.training.train import train
 
@@ -47,28 +44,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("server")
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(ui_command(port, store), stdout=log, stderr=log, cwd=folder)
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=5)
-                break
-            except OSError:
-                text = (folder / "log").read_text()
-                assert server.poll() is None, f"the server ended:\n{text}"
-                assert time.monotonic() < deadline, f"no answer after 120 s:\n{text}"
-                time.sleep(0.5)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+def server(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(store, tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def address(server: Server) -> str:
+    return server.url
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +92,8 @@ def find_run(store: str, name: str):
     return next(run for run in client.search_runs([experiment]) if run.info.run_name == name).info
 
 
-def test_experiments_and_their_runs_are_listed(browser, address: str, store: str):
-    browser.get(ui_address(urlparse(address).port))
+def test_experiments_and_their_runs_are_listed(browser, server: Server, address: str, store: str):
+    browser.get(server.page)
     wait_for(browser, lambda b: "spectralgru/quick/ptb" in text_of(b), "the experiment")
     keep(browser, "experiments")
     info = find_run(store, "none")

@@ -5,10 +5,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from servers import POSTGRES, Postgres, Server
 from tracked import copy_store
 
 from results_records import make_run
+from servers import POSTGRES, Postgres, Server
 from spectralgru.pipeline.tracking import open_store
 
 NUMBERS = count()

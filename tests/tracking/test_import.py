@@ -1,5 +1,4 @@
 import json
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -18,7 +17,7 @@ from tracked import runs_of
 from results_records import START, make_run, reseal
 from spectralgru.errors import InputError, RunError
 from spectralgru.pipeline.results.load import RunFiles
-from spectralgru.pipeline.tracking import open_store, track, tracking_uri, ui_command
+from spectralgru.pipeline.tracking import open_store, track, tracking_uri
 from spectralgru.pipeline.tracking.convert import TRACE_POINTS, run_metrics
 from spectralgru.pipeline.tracking.metrics import insert
 from spectralgru.records import read_run
@@ -280,15 +279,6 @@ def test_an_old_database_is_upgraded_after_a_copy(campaign, uri):
     track(*campaign, uri)
     assert (version(path), version(path + ".backup")) == (head, previous)
     assert len(runs_of(uri, PTB)) == 6
-
-
-def test_the_user_interface_is_for_this_machine_alone(tmp_path: Path):
-    words = ui_command(5050, f"sqlite:///{tmp_path}/mlflow.db")
-    assert words[words.index("--host") + 1] == "127.0.0.1"
-    assert words[words.index("--port") + 1] == "5050"
-    assert shutil.which(words[0])
-    with pytest.raises(InputError, match="http://example"):
-        ui_command(5000, "http://example:5000")
 
 
 def test_records_are_not_touched(campaign, uri):

@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 failed, 2 bad usage or input, 75 stopped on request (the sam
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from io import TextIOWrapper
@@ -15,6 +16,7 @@ import typer
 
 from spectralgru.errors import InputError, RunError, explained
 from spectralgru.files import atomic_path, write_json
+from spectralgru.pipeline.redaction import without_secrets
 from spectralgru.training.data.dataset import Split
 
 if TYPE_CHECKING:
@@ -413,13 +415,14 @@ def status(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
-    """Open MLflow on the tracked runs."""
-    from spectralgru.pipeline.tracking import ui_address, ui_command
+def ui(
+    port: Annotated[int, typer.Option(help="0: any that is free")] = 5000,
+    host: Annotated[str, typer.Option(help="name or address of this machine to listen at")] = "127.0.0.1",
+) -> None:
+    """Open MLflow on the tracked runs, below an address that only this command tells."""
+    from spectralgru.pipeline.tracking import serve
 
-    command = ui_command(port)
-    typer.echo(f"MLflow: {ui_address(port)} (Ctrl-C ends it)", err=True)
-    os.execvp(command[0], command)
+    serve(port, host, lambda address: typer.echo(f"MLflow: {address} (Ctrl-C ends it)", err=True))
 
 
 @app.command()
@@ -458,8 +461,9 @@ def main() -> None:
     try:
         app()
     except (Exception, KeyboardInterrupt) as error:
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
         if "--debug" in sys.argv:
-            raise
+            typer.echo(without_secrets(traceback.format_exc(), uri), err=True)
         code, line = explained(error)
-        typer.echo(f"spectralgru: {line}", err=True)
+        typer.echo(f"spectralgru: {without_secrets(line, uri)}", err=True)
         sys.exit(code)

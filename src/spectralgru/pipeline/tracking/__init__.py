@@ -2,6 +2,7 @@
 
 from spectralgru.pipeline.tracking.experiment import Tracked
 from spectralgru.pipeline.tracking.runs import follow, track
-from spectralgru.pipeline.tracking.store import open_store, tracking_uri, ui_address, ui_command
+from spectralgru.pipeline.tracking.server import serve
+from spectralgru.pipeline.tracking.store import open_store, tracking_uri
 
-__all__ = ["Tracked", "follow", "open_store", "track", "tracking_uri", "ui_address", "ui_command"]
+__all__ = ["Tracked", "follow", "open_store", "serve", "track", "tracking_uri"]

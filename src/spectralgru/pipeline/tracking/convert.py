@@ -31,6 +31,8 @@ MEAN_COLUMNS = ("valid_loss", "valid_metric")  # of a setting, so that settings 
 FIGURES = ("epoch", "valid", "test")  # of the best and of the last epoch
 TRACE_COLUMNS = ("grad_norm", "sigma_max", "spectral_radius")
 TRACE_POINTS = 100  # a run and column: enough for a curve; steps.csv, an artifact, has the rest
+SOURCE = {"mlflow.source.name": "spectralgru", "mlflow.source.type": "LOCAL"}
+COMMIT = "mlflow.source.git.commit"
 VALUE_NAMES = {"constraint": "delta", "clipping": "threshold"}
 
 
@@ -77,15 +79,21 @@ def run_tags(run: Run) -> dict[str, str]:
         "seed": str(run.seed),
         "status": run.status,
         "git_commit": run.git_commit,
-        "mlflow.source.git.commit": run.git_commit,
         "data_sha256": run.data_sha256,
         "run_key": run.key,
         "host": run.host,
         "device": run.device,
     }
+    tags |= commit_tags([run])
     tags |= {f"version.{name}": version for name, version in run.versions.items()}
     tags |= {f"diverged.{name}": str(value) for name, value in (run.diverged or {}).items()}
     return {name: value for name, value in tags.items() if value}
+
+
+def commit_tags(runs: Sequence[Run]) -> dict[str, str]:
+    """The commit that all of the runs were trained at."""
+    commits = {run.git_commit for run in runs}
+    return {COMMIT: commits.pop()} if len(commits) == 1 and "" not in commits else {}
 
 
 def run_params(run: Run) -> dict[str, str]:

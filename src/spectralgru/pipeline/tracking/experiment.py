@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from spectralgru.errors import RunError
 from spectralgru.files import sha256
 from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.tracking import convert, inputs, live, metrics
 from spectralgru.pipeline.tracking.convert import Point
 from spectralgru.pipeline.tracking.live import LiveRun
-from spectralgru.pipeline.tracking.store import artifact_root
+from spectralgru.pipeline.tracking.project import Project
+from spectralgru.pipeline.tracking.store import PREFIX, artifact_root, sqlite_path
 
 FILES = ("run.json", "history.csv", "steps.csv", "model.safetensors")
-# Tags: which directory a run shows, and which version of it.
-DIRECTORY, CONTENT = "spectralgru.directory", "spectralgru.content"
+# Tags: which directory of which project a run shows, and which version of it.
+PROJECT, DIRECTORY, CONTENT = "spectralgru.project", "spectralgru.directory", "spectralgru.content"
 PARENT = "mlflow.parentRunId"
-LAYOUT = "3"  # changes when the import itself changes, so that everything is imported anew
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow opens its pages for chat bots
+LAYOUT = "4"  # changes when the import itself changes, so that everything is imported anew
 # A diverged training did not succeed: MLflow's red mark finds it at a glance, the tag `status` says which it was.
 STATUS = {
     "finished": "FINISHED",
@@ -44,17 +47,28 @@ class Tracked:
 
 
 class Experiment:
-    """Brings the runs of an experiment up to date."""
+    """Brings a project's runs of an experiment up to date; those of others are not looked at."""
 
-    def __init__(self, client: Any, uri: str, scale: str, corpus: str, done: Tracked) -> None:
-        self.client, self.done = client, done
+    def __init__(
+        self, client: Any, uri: str, scale: str, corpus: str, project: Project, done: Tracked
+    ) -> None:
+        self.client, self.project, self.done = client, project, done
         self.id = _find(client, uri, scale, corpus)
         self.known: dict[str, list[Any]] = {}
+        own = project.owns(sqlite_path(uri))
+        wanted = "" if own else f"tags.`{PROJECT}` = '{project.id}'"
         token = None
         while True:
-            page = client.search_runs([self.id], max_results=1000, page_token=token)
+            page = client.search_runs([self.id], wanted, max_results=1000, page_token=token)
             for run in page:
-                self.known.setdefault(run.data.tags.get(DIRECTORY, ""), []).append(run)
+                directory, maker = run.data.tags.get(DIRECTORY, ""), run.data.tags.get(PROJECT)
+                if maker in project.former:  # copied with the database
+                    client.set_tag(run.info.run_id, PROJECT, project.id)
+                elif maker is None:  # as earlier versions marked runs: by the absolute path
+                    directory = project.adopted(directory)
+                elif maker != project.id:
+                    continue
+                self.known.setdefault(directory, []).append(run)
             token = page.token
             if not token:
                 break
@@ -65,7 +79,7 @@ class Experiment:
         """One parent run that sums the finished seeds up, one run per seed; the MLflow run of each finished one."""
         contents = [_content([item.directory / "run.json"]) for item in items]
         whole = _digest(
-            [*sorted(contents), *sorted(str(run.directory) for run in under_way)]
+            [*sorted(contents), *sorted(self.project.path(run.directory) for run in under_way)]
             + [sha256(path) for path in (benchmark,) if path.exists()]
         )
         directory = [*(item.directory for item in items), *(run.directory for run in under_way)][0].parent
@@ -75,7 +89,7 @@ class Experiment:
             parent = self._make_parent(directory, whole, items, under_way, benchmark)
         ids = {}
         for item, content in zip(items, contents, strict=True):
-            if child := self._current(item.directory, content):
+            if child := self._current(item.directory, content, _files(item.directory)):
                 self._move(child, parent)
                 self.done.unchanged += 1
             else:
@@ -90,7 +104,7 @@ class Experiment:
         if not figures:
             return
         content = _content(figures)
-        if self._current(directory, content):
+        if self._current(directory, content, figures):
             self.done.unchanged += 1
             return
         run = self._replace(directory, "results", None, {})
@@ -108,7 +122,8 @@ class Experiment:
         runs = [item.run for item in items]
         starts = [*map(convert.started, runs), *(run.started for run in under_way)]
         shown = (runs or under_way)[0]
-        parent = self._replace(directory, shown.setting, min(starts), convert.setting_tags(shown))
+        tags = convert.setting_tags(shown) | convert.commit_tags(runs)
+        parent = self._replace(directory, shown.setting, min(starts), tags)
         points: list[Point] = []
         params: dict[str, str] = {}
         end = None
@@ -116,6 +131,8 @@ class Experiment:
             end, params = max(map(convert.ended, runs)), convert.setting_params(runs)
             points = convert.setting_metrics(items) + inputs.usage(benchmark, end)
         metrics.insert(self.client, parent.info.run_id, points, params)
+        if len({run.data_sha256 for run in runs}) == 1:
+            inputs.log_dataset(self.client, parent.info.run_id, runs[0])
         self._finish(parent, content, end, "RUNNING" if under_way else "FINISHED")
         return parent
 
@@ -134,9 +151,8 @@ class Experiment:
             name = f"{run.setting} seed {run.seed}"
             made = self._replace(item.directory, name, convert.started(run), tags)
             metrics.insert(self.client, made.info.run_id, points, convert.run_params(run))
-        self._artifacts(made, [path for name in FILES if (path := item.directory / name).exists()])
-        if run.data_sha256:
-            inputs.log_dataset(self.client, made.info.run_id, run)
+        self._artifacts(made, _files(item.directory))
+        inputs.log_dataset(self.client, made.info.run_id, run)
         self._finish(made, content, convert.ended(run) + shift, STATUS[run.status])
         return made
 
@@ -166,25 +182,30 @@ class Experiment:
 
     def _watched(self, directory: Path, lines: list[str]) -> tuple[Any, int] | None:
         """The run that showed this training under way, and the number of its epochs there."""
-        found = self.known.get(str(directory), [])
+        found = self.known.get(self.project.path(directory), [])
         if len(found) != 1:
             return None
         epochs = live.shown_epochs(found[0].data.tags.get(CONTENT, ""), lines)
         return None if epochs is None else (found[0], epochs)
 
-    def _current(self, directory: Path, content: str) -> Any:
-        """The run that shows `directory` as it is; None when there is none, an older one or more than one."""
-        found = self.known.get(str(directory), [])
-        return found[0] if len(found) == 1 and found[0].data.tags.get(CONTENT) == content else None
+    def _current(self, directory: Path, content: str, files: Sequence[Path] = ()) -> Any:
+        """The run that shows `directory` as it is, with its files; None: none does, an older one or more than one."""
+        found = self.known.get(self.project.path(directory), [])
+        if len(found) != 1 or found[0].data.tags.get(CONTENT) != content:
+            return None
+        folder = local_folder(found[0].info.artifact_uri)
+        return found[0] if folder is None or all((folder / file.name).exists() for file in files) else None
 
     def _move(self, child: Any, parent: Any) -> None:
         if child.data.tags.get(PARENT) != parent.info.run_id:
             self.client.set_tag(child.info.run_id, PARENT, parent.info.run_id)
 
     def _replace(self, directory: Path, name: str, start: int | None, tags: Mapping[str, str]) -> Any:
-        for old in self.known.pop(str(directory), []):
+        path = self.project.path(directory)
+        for old in self.known.pop(path, []):
             self.client.delete_run(old.info.run_id)
-        return self.client.create_run(self.id, start, {**tags, DIRECTORY: str(directory)}, name)
+        tags = {**convert.SOURCE, **tags, PROJECT: self.project.id, DIRECTORY: path}
+        return self.client.create_run(self.id, start, tags, name)
 
     def _finish(self, run: Any, content: str, end: int | None = None, status: str = "FINISHED") -> None:
         """The tag CONTENT, written last, says that nothing is missing."""
@@ -195,12 +216,11 @@ class Experiment:
 
     def _artifacts(self, run: Any, files: Sequence[Path]) -> None:
         """Hard links where the artifacts lie on the same disk (run directories are never edited in place)."""
-        place = urlparse(run.info.artifact_uri)
-        if place.scheme not in ("", "file"):
+        folder = local_folder(run.info.artifact_uri)
+        if folder is None:
             for file in files:
                 self.client.log_artifact(run.info.run_id, str(file))
             return
-        folder = Path(unquote(place.path))
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
             try:
@@ -213,14 +233,14 @@ def _find(client: Any, uri: str, scale: str, corpus: str) -> str:
     from mlflow.entities import LifecycleStage
     from mlflow.exceptions import MlflowException
 
-    name = f"spectralgru/{scale}/{corpus}"
+    name = f"{PREFIX}{scale}/{corpus}"
     about = f"Every setting trained on {corpus} at scale {scale}, and below each its seeds; `results` has the figures."
     found = client.get_experiment_by_name(name)
     if found is None:
         folder = artifact_root(uri)
         location = folder / name if folder else None
         try:
-            tags = {"mlflow.note.content": about, "scale": scale, "corpus": corpus}
+            tags = {"mlflow.note.content": about, "scale": scale, "corpus": corpus, **KIND}
             return str(client.create_experiment(name, location and location.as_uri(), tags))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -228,7 +248,26 @@ def _find(client: Any, uri: str, scale: str, corpus: str) -> str:
             found = client.get_experiment_by_name(name)  # another process was faster
     if found.lifecycle_stage == LifecycleStage.DELETED:
         client.restore_experiment(found.experiment_id)
+    for key, value in KIND.items():
+        if key not in found.tags:
+            client.set_experiment_tag(found.experiment_id, key, value)
+    place = local_folder(found.artifact_location.removesuffix(f"/{name}"))
+    if place and place.name == "mlartifacts" and not place.parent.is_dir():
+        raise RunError(
+            f"experiment {name}: its artifacts are kept in {place}, which is not on this machine or was moved; bring "
+            "the folder back, or let a server keep them (docs/tracking.md)"
+        )
     return str(found.experiment_id)
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder that an address of artifacts names on this machine's disks; None for any other."""
+    place = urlparse(uri)
+    return Path(unquote(place.path)) if place.scheme in ("", "file") else None
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for name in FILES if (path := directory / name).exists()]
 
 
 def _digest(lines: Iterable[str]) -> str:

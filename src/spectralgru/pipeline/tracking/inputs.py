@@ -22,9 +22,11 @@ DIGEST_SIZE = 36  # all that MLflow keeps of a digest
 
 
 def log_dataset(client: Any, run_id: str, run: Run) -> None:
-    """Tell MLflow what a run was trained on."""
+    """Tell MLflow what a run was trained on, if its record knows."""
     from mlflow.exceptions import MlflowException
 
+    if not run.data_sha256:
+        return
     used = [dataset(run)]
     try:
         client.log_inputs(run_id, used)

@@ -1,8 +1,8 @@
 """Metrics and parameters into a store, fast.
 
-`MlflowClient.log_batch` builds an ORM object per point: 90 ms for the 700 points of a run, three quarters of an
-import. Into a database that this process has open itself the same rows go as bulk inserts (5 ms). Servers and
-versions of MLflow whose tables look different get `log_batch`.
+`MlflowClient.log_batch` builds an ORM object per point. Into a database that this process has open itself the same
+rows go as bulk inserts: importing 1,000 runs of 780 points took 179 s in place of 552 (two cores shared with other
+work). Servers and versions of MLflow whose tables look different get `log_batch`.
 """
 
 from collections.abc import Mapping, Sequence

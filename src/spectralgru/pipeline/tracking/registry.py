@@ -15,7 +15,7 @@ from spectralgru.files import sha256, write_json
 from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.saved import load_corpus
 from spectralgru.pipeline.tracking import convert, predictor
-from spectralgru.pipeline.tracking.experiment import Tracked
+from spectralgru.pipeline.tracking.experiment import PROJECT, Experiment, local_folder
 from spectralgru.records import Run
 from spectralgru.training.data.dataset import Corpus
 
@@ -31,18 +31,14 @@ def model_name(run: Run) -> str:
 
 
 def register_best(
-    client: Any,
-    experiment: str,
-    items: Sequence[RunFiles],
-    ids: Mapping[Path, str],
-    data: Path,
-    done: Tracked,
+    client: Any, experiment: Experiment, items: Sequence[RunFiles], ids: Mapping[Path, str], data: Path
 ) -> None:
     """Let the alias `best` name the finished run with the lowest validation figure; a new version if it has none.
 
-    Without the corpus that the run was trained on nobody knows what the model's outputs mean: then nothing is
-    registered, and `done` tells why.
+    Where projects share a store it stays with another's that is better. Without the corpus that the run was trained
+    on nobody knows what the model's outputs mean: then nothing is registered, and `experiment.done` tells why.
     """
+    done, project = experiment.done, experiment.project
     good = [item for item in items if item.run.status == "finished" and "valid" in item.run.best]
     if not good:
         return
@@ -60,19 +56,42 @@ def register_best(
         except InputError as error:
             done.not_registered.append(f"{name}: {error}")
             return
-        version = _register(client, experiment, name, run_id, identity, best, corpus)
+        tags = {IDENTITY: identity, PROJECT: project.id}
+        version = _register(client, experiment.id, name, run_id, tags, best, corpus)
         done.models.append(f"{name} {version.version}")
-    if ALIAS not in version.aliases:
+    if ALIAS not in version.aliases and not _held_by_better(client, name, project.id, best.run):
         client.set_registered_model_alias(name, ALIAS, str(version.version))
 
 
 def _version(client: Any, name: str, identity: str) -> Any:
     found = client.search_model_versions(f"name = '{name}'")
-    return next((version for version in found if version.tags.get(IDENTITY) == identity), None)
+    for version in found:
+        if version.tags.get(IDENTITY) == identity:
+            folder = local_folder(version.source)
+            return version if folder is None or folder.exists() else None
+    return None
+
+
+def _held_by_better(client: Any, name: str, project: str, run: Run) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        holder = client.get_model_version_by_alias(name, ALIAS)
+    except MlflowException:  # nobody has it
+        return False
+    if holder.tags.get(PROJECT) in (None, project):
+        return False
+    return float(holder.tags["best_valid"]) <= run.best["valid"]
 
 
 def _register(
-    client: Any, experiment: str, name: str, run_id: str, identity: str, item: RunFiles, corpus: Corpus
+    client: Any,
+    experiment: str,
+    name: str,
+    run_id: str,
+    marks: Mapping[str, str],
+    item: RunFiles,
+    corpus: Corpus,
 ) -> Any:
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
@@ -101,7 +120,7 @@ def _register(
         name,
         logged.artifact_location,
         run_id,
-        tags | {IDENTITY: identity},
+        {**tags, **marks},
         description=described,
         model_id=logged.model_id,
     )

@@ -11,17 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spectralgru.errors import InputError, RunError
+from spectralgru.pipeline.redaction import without_secrets
 from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.tracking.experiment import Experiment, Tracked
 from spectralgru.pipeline.tracking.live import LiveRun, read_live
+from spectralgru.pipeline.tracking.project import project_at
 from spectralgru.pipeline.tracking.registry import register_best
-from spectralgru.pipeline.tracking.store import (
-    exclusive,
-    first_line,
-    open_store,
-    tracking_uri,
-    without_password,
-)
+from spectralgru.pipeline.tracking.store import exclusive, first_line, open_store, tracking_uri
 from spectralgru.records import Run, read_run
 
 
@@ -53,11 +49,14 @@ def track(
     root, uri = Path(root), tracking_uri(uri)
     experiments = _gather(runs, scale or root.resolve().name)
     corpora = [corpus for _, corpus in experiments]
-    client, done = open_store(uri), Tracked(without_password(uri))
-    with exclusive(uri, root):
-        try:
+    client, done = open_store(uri), Tracked(without_secrets(uri))
+    if not experiments:
+        return done
+    try:
+        with exclusive(uri, root):
+            project = project_at(root)
             for (scale, corpus), settings in experiments.items():
-                experiment = Experiment(client, uri, scale, corpus, done)
+                experiment = Experiment(client, uri, scale, corpus, project, done)
                 ids: dict[Path, str] = {}
                 for name, setting in settings.items():
                     benchmark = benchmarks / scale / corpus / f"{name}.tsv"
@@ -68,14 +67,14 @@ def track(
                 # While runs are under way the best so far may not stay it.
                 if not any(setting.under_way for setting in settings.values()):
                     finished = [item for setting in settings.values() for item in setting.finished]
-                    register_best(client, experiment.id, finished, ids, data, done)
-        except InputError:
-            raise
-        except Exception as error:  # whatever the store's driver raises
-            raise RunError(
-                f"{done.uri}: MLflow store cannot be written ({first_line(error)}); track again when it can: "
-                "nothing is lost, and nothing will be there twice"
-            ) from error
+                    register_best(client, experiment, finished, ids, data)
+    except (InputError, RunError):
+        raise
+    except Exception as error:  # whatever the store's driver raises
+        raise RunError(
+            f"{done.uri}: MLflow store cannot be written ({first_line(error, uri)}); track again when it can: "
+            "nothing is lost, and nothing will be there twice"
+        ) from error
     return done
 
 

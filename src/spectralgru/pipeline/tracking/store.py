@@ -1,21 +1,26 @@
-"""The MLflow store: which one, how it is opened, created, upgraded and served."""
+"""The MLflow store: which one, how it is opened, created and upgraded."""
 
-import fcntl
 import hashlib
-import importlib
 import os
-import re
 import sqlite3
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from spectralgru.errors import InputError, RunError
+from filelock import FileLock
+
+from spectralgru.errors import RunError
+from spectralgru.files import private_folder
+from spectralgru.pipeline.redaction import without_secrets
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+OPENED: set[str] = set()  # SQLite files of this process
+PREFIX = "spectralgru/"  # of the names of experiments
 # No telemetry, and an unreachable server is an error within seconds, not minutes.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -24,35 +29,19 @@ ENVIRONMENT = {
     "PGCONNECT_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+# Where MLflow keeps absolute paths of artifacts.
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 
 
 def tracking_uri(uri: str | None = None) -> str:
     """The store to use: `uri`, else MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory."""
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be printed."""
-    return re.sub(r"(://[^/@:]*:).*@", r"\1***@", uri)
-
-
-def ui_command(port: int = 5000, uri: str | None = None) -> list[str]:
-    """Command line of the MLflow server on a database, bound to this machine alone."""
-    uri = tracking_uri(uri)
-    if "://" not in uri or uri.startswith(("http:", "https:", "databricks:")):
-        raise InputError(
-            f"MLflow store {without_password(uri)}: not a database to serve; open a server's address in a browser"
-        )
-    settings = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    server += ["--artifacts-destination", str(artifact_root(uri))]
-    server += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return ["env", *(f"{name}={value}" for name, value in settings.items()), *server]
-
-
-def ui_address(port: int = 5000) -> str:
-    """Where that server shows the experiments, as trainings (MLflow's own default is its pages for chat bots)."""
-    return f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
 
 
 def open_store(uri: str | None = None) -> Any:
@@ -64,27 +53,27 @@ def open_store(uri: str | None = None) -> Any:
     uri = tracking_uri(uri)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from alembic.util import CommandError
-    from mlflow.exceptions import MlflowException
+    import sqlalchemy
     from mlflow.tracking import MlflowClient
-    from sqlalchemy.exc import SQLAlchemyError
 
+    if path := sqlite_path(uri):
+        OPENED.add(str(path.resolve()))
+        if not sqlalchemy.event.contains(sqlalchemy.Engine, "connect", _do_not_wait):
+            sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_wait)
     try:
         with exclusive(uri):
-            if path := sqlite_path(uri):
+            if path:
                 _prepare(path, uri)
             elif artifact_root(uri):
-                _database_utils().create_sqlalchemy_engine(
-                    uri
-                ).connect().close()  # MLflow would retry for minutes
+                sqlalchemy.create_engine(uri).connect().close()  # MLflow would retry for minutes
             client = MlflowClient(uri, registry_uri=uri)
-            if path:
-                _quicken(client._tracking_client.store.engine)
             client.search_experiments(max_results=1)  # the client alone touches nothing
+            if path:
+                _relocate(path)
             return client
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, CommandError, ImportError) as error:
+    except Exception as error:  # whatever the store's driver raises
         raise RunError(
-            f"{without_password(uri)}: MLflow store cannot be opened ({first_line(error)}); start the server, "
+            f"{without_secrets(uri)}: MLflow store cannot be opened ({first_line(error, uri)}); start the server, "
             "name another store in MLFLOW_TRACKING_URI, or move the broken file away; then track again, "
             "the runs are in their directories"
         ) from error
@@ -98,16 +87,16 @@ def exclusive(uri: str, root: Path | None = None) -> Iterator[None]:
     """
     path = sqlite_path(uri)
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(path.name + ".lock")
     elif root or artifact_root(uri):
         name = hashlib.sha256(f"{uri} {root and root.resolve()}".encode()).hexdigest()[:16]
-        lock = Path(tempfile.gettempdir()) / f"spectralgru-{os.getuid()}-{name}.lock"
+        folder = private_folder(Path(tempfile.gettempdir()) / f"spectralgru-tracking-{os.geteuid()}")
+        lock = folder / f"{name}.lock"
     else:
         yield
         return
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
         yield
 
 
@@ -124,14 +113,16 @@ def artifact_root(uri: str) -> Path | None:
     return ((path.parent if path else Path()) / "mlartifacts").resolve()
 
 
-def first_line(error: BaseException) -> str:
-    """What an exception says, without its trace."""
-    return (str(error).strip() or repr(error)).splitlines()[0]
+def first_line(error: BaseException, uri: str) -> str:
+    """What an exception about a store says, without its trace and without secrets."""
+    return without_secrets((str(error).strip() or repr(error)).splitlines()[0], uri)
 
 
 def _prepare(path: Path, uri: str) -> None:
-    """Check the file (MLflow would retry a broken one for minutes) and bring an old one to this version's schema."""
-    utils = _database_utils()
+    """Check the file (MLflow would retry a broken one for minutes) and bring an old one to this version's tables."""
+    import mlflow
+    from alembic.script import ScriptDirectory
+
     fresh = not path.exists()
     with closing(sqlite3.connect(path, timeout=20)) as database:
         if fresh:  # imports take half the time, and readers do not wait
@@ -140,27 +131,42 @@ def _prepare(path: Path, uri: str) -> None:
         database.rollback()
         known = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
         version = database.execute("SELECT version_num FROM alembic_version").fetchone() if known else None
-        if version in (None, (utils._get_latest_schema_revision(),)):
+        newest = ScriptDirectory(str(Path(mlflow.__path__[0]) / "store" / "db_migrations")).get_current_head()
+        if version in (None, (newest,)):
             return
         with closing(sqlite3.connect(path.with_name(path.name + ".backup"))) as backup:
             database.backup(backup)
-    utils._upgrade_db(utils.create_sqlalchemy_engine(uri))  # what `mlflow db upgrade` does
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", uri]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunError(f"mlflow db upgrade: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
 
 
-def _database_utils() -> Any:
-    return importlib.import_module("mlflow.store.db.utils")
+def _relocate(path: Path) -> None:
+    """Let the artifacts of a file that was moved or copied with its folder be found, and made, where it is now.
 
-
-def _quicken(engine: Any) -> None:
-    """Let no commit wait for the disk (1 to 4 ms each): what a power cut takes away the next import makes again."""
-    from sqlalchemy import event
-
-    if not event.contains(engine, "connect", _do_not_wait):
-        event.listen(engine, "connect", _do_not_wait)
-        engine.dispose()  # connections made before
+    MLflow keeps absolute paths and has no call that changes them. Importing anew, under other ids and without what
+    people noted in the browser, takes a minute for 1,000 runs, this takes milliseconds.
+    """
+    new = (path.parent / "mlartifacts").resolve().as_uri()
+    query = f"SELECT DISTINCT name, artifact_location FROM experiments WHERE name LIKE '{PREFIX}%'"
+    with closing(sqlite3.connect(path, timeout=20)) as database, database:
+        for name, location in database.execute(query).fetchall():
+            old = location.removesuffix(f"/{quote(name)}")
+            if not location.startswith("file:") or old in (location, new):
+                continue
+            for table, column in LOCATIONS:
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, len(old) + 1, f"{old}/"),
+                )
 
 
 def _do_not_wait(database: Any, _record: Any) -> None:
-    # With a write-ahead log it stays whole, in other modes it might not.
-    if database.execute("PRAGMA journal_mode").fetchone() == ("wal",):
-        database.execute("PRAGMA synchronous = NORMAL")
+    """Let no commit wait for the disk (1 to 4 ms each): what a power cut takes away the next import makes again."""
+    if isinstance(database, sqlite3.Connection):
+        (_, _, file), (mode,) = (
+            database.execute(f"PRAGMA {name}").fetchone() for name in ("database_list", "journal_mode")
+        )
+        if file in OPENED and mode == "wal":  # it stays whole, in other modes it might not
+            database.execute("PRAGMA synchronous = NORMAL")

@@ -2,10 +2,12 @@
 
 import getpass
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -14,8 +16,7 @@ from pathlib import Path
 
 import psycopg2
 
-from spectralgru.pipeline.tracking import ui_command
-
+SPECTRALGRU = [sys.executable, "-c", "from spectralgru.pipeline.cli import main; main()"]
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
 POSTGRES = shutil.which("postgres") or (str(DEBIAN[-1] / "postgres") if DEBIAN else None)
 
@@ -27,32 +28,38 @@ def free_port() -> int:
 
 
 class Server:
-    """`mlflow server` on a database, started, killed and started again on one port."""
+    """`spectralgru ui` on a database, started, killed and started again on one port, each time at a new address."""
 
-    def __init__(self, store: str, folder: Path) -> None:
-        self.store, self.folder = store, folder
+    def __init__(self, store: str, folder: Path, *options: str) -> None:
+        self.store, self.folder, self.options = store, folder, options
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        with (self.folder / "server.log").open("a") as log:
-            command = ui_command(self.port, self.store)
+        environment = os.environ | {"MLFLOW_TRACKING_URI": self.store}
+        with (self.folder / "server.log").open("w") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+                [*SPECTRALGRU, "ui", "--port", str(self.port), *self.options],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=environment,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=5)
-                return
-            except OSError:
-                text = (self.folder / "server.log").read_text()
-                assert self.process.poll() is None, f"the server ended:\n{text}"
-                assert time.monotonic() < deadline, f"no answer after 120 s:\n{text}"
-                time.sleep(0.5)
+        while not (told := re.search(r"MLflow: (http://\S*?)/(\S*)", self.log())):
+            assert self.process.poll() is None, f"the server ended:\n{self.log()}"
+            assert time.monotonic() < deadline, f"no address after 120 s:\n{self.log()}"
+            time.sleep(0.2)
+        self.place, path = told.groups()
+        self.page = f"{self.place}/{path}"
+        self.url = self.page.partition("/#")[0]
+        urllib.request.urlopen(f"{self.url}/version", timeout=60).close()
+
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text()
 
     def kill(self) -> None:
-        """As a crash would: server and workers, at once."""
+        """As a crash would: at once."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=30)
