@@ -148,8 +148,10 @@ def test_when_a_rank_fails_the_others_stop_in_time(tmp_path: Path, fault: signal
         assert len(started) == 2
         os.kill(started[1], fault)
         begin = time.monotonic()
-        process.communicate(timeout=90)
-        assert process.returncode not in (0, None)
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == 1
+        assert "Traceback" not in output
+        assert "spectralgru: another process of the job has ended or hangs\n" in output
         assert time.monotonic() - begin < (20 if fault == signal.SIGKILL else 60)
         wait_for(lambda: not any(alive(pid) for pid in started), seconds=5)
     finally:
@@ -157,6 +159,19 @@ def test_when_a_rank_fails_the_others_stop_in_time(tmp_path: Path, fault: signal
     short = tiny.job("ptb", REPLICAS["ptb"], batch_size=20, bptt_steps=5, epochs=1)
     again = tiny.run(ranks(short, tmp_path, 2))  # the place is usable again
     assert again.returncode == 0, again.stderr
+
+
+def test_input_that_every_rank_refuses_is_bad_input_of_the_job(tmp_path: Path) -> None:
+    tiny.write_corpora(tmp_path / "data")
+    command = ranks(JOBS["ptb"], tmp_path, 2, "--debug")
+    refused = tiny.run(command[:-1], env=tiny.environment(SPECTRALGRU_RANK_TIMEOUT="soon"))
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[0] == (
+        "spectralgru: SPECTRALGRU_RANK_TIMEOUT=soon: give seconds, for example 300"
+    )
+    assert "Traceback" not in refused.stderr
+    debugged = tiny.run(command, env=tiny.environment(SPECTRALGRU_RANK_TIMEOUT="soon"))
+    assert "Traceback" in debugged.stderr
 
 
 def test_weights_that_differ_between_ranks_are_an_error(tmp_path: Path) -> None:

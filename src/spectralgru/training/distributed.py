@@ -29,6 +29,8 @@ Value = TypeVar("Value")
 PR_SET_PDEATHSIG = 1
 # A rank that waits this long for another gives up; the job then ends and the workflow starts it again.
 TIMEOUT_SECONDS = 300.0
+# What gloo says, of no type of its own, when another rank is gone or silent
+LOST = ("gloo", "Application timeout", "Connection closed", "Timed out")
 STORE = "SPECTRALGRU_STORE"  # where the ranks of one machine find each other: a file in a folder of their user's own
 
 
@@ -193,8 +195,8 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     try:
         yield Ranks(dist.get_rank(), world), chosen
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise RunError(f"another process of the job has ended or hangs ({error})") from error
+        if isinstance(error, dist.DistError) or any(sign in str(error) for sign in LOST):
+            raise RunError("another process of the job has ended or hangs") from error
         raise
     finally:
         dist.destroy_process_group()

@@ -80,11 +80,17 @@ def launch(
 ) -> None:
     """Train `job` in so many processes, each `python -m spectralgru.training JOB.json` with these options.
 
+    An option that is None or False is left out, one that is True is a flag.
+
     `replicas`: every process trains some of the runs by itself. `batch`, and wherever there are fewer runs than
     processes: they are ranks that split every batch. `gpus`: one device id for each process, or none.
-    Raises Preempted when told to stop and RunError when a process fails; checkpoints are left in both cases.
+    Raises Preempted when told to stop, InputError or RunError when a process fails; checkpoints are left.
     """
-    given = {f"--{name.replace('_', '-')}": str(v) for name, v in options.items() if v is not None}
+    given = [
+        [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        for name, value in options.items()
+        if value is not None and value is not False
+    ]
     alone = split == "replicas" and len(job.replicas) >= processes
     with tempfile.TemporaryDirectory(prefix="spectralgru-") as folder, stop_on_signal() as stop:
         children = []
@@ -97,13 +103,14 @@ def launch(
                 environment |= rank_environment(number, processes, Path(folder) / "ranks")
             if gpus:
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[number : number + 1] if alone else gpus)
-            command = [sys.executable, "-m", "spectralgru.training", str(file), *chain(*given.items())]
+            command = [sys.executable, "-m", "spectralgru.training", str(file), *chain(*given)]
             children.append(_start(command, environment))
         codes = _wait(children, stop, together=not alone)
     if any(codes) and (stop or set(codes) <= {0, EXIT_STOPPED}):
         raise Preempted("stopped; the same command goes on from the last checkpoint")
     if any(codes):
-        raise RunError(
+        kind = InputError if set(codes) <= {0, 2} else RunError
+        raise kind(
             f"a process failed (exit codes {codes}), see above; the same command goes on from the last checkpoint"
         )
 
