@@ -34,9 +34,9 @@ from gpu_trainer import CODES, LOCK, Process, ended, start
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import write_json
 from spectralgru.records import run_path
-from spectralgru.training.__main__ import read_job
 from spectralgru.training.distributed import device_seen
 from spectralgru.training.environment import COMMIT
+from spectralgru.training.job_file import read_job
 from spectralgru.training.locks import try_lock
 from spectralgru.training.settings import Job, code_sha256
 

@@ -20,13 +20,13 @@ import torch
 from spectralgru.errors import InputError
 from spectralgru.files import write_json
 from spectralgru.spectral import SpectralProjection
-from spectralgru.training.__main__ import read_job
 from spectralgru.training.batches import training_stream
 from spectralgru.training.data.dataset import Corpus, load
 from spectralgru.training.data.loading import part, width
 from spectralgru.training.engine import Engine
 from spectralgru.training.environment import device_name
 from spectralgru.training.graph import WARM_UP
+from spectralgru.training.job_file import read_job
 from spectralgru.training.memory import PROGRAM, bytes_available, bytes_per_run
 from spectralgru.training.settings import Job, Replica
 

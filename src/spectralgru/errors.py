@@ -1,7 +1,11 @@
 """The errors a person can do something about, and the line that says any error."""
 
 import errno
+import reprlib
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlist = _SHORT.maxtuple = 10
 # Of a path that a person gave; other errors of the system (a full disk) are no one's bad input.
 _BAD_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO)
 _NO_MEMORY = (
@@ -29,6 +33,11 @@ class RunError(ExpectedError):
     """A valid request that could not be carried out, for example no source reachable."""
 
     exit_code = 1
+
+
+def shown(value: object) -> str:
+    """The value as messages quote it: on one line, however large it is."""
+    return _SHORT.repr(value)
 
 
 def explained(error: BaseException) -> tuple[int, str]:

@@ -22,7 +22,8 @@ from spectralgru.pipeline.params import load_params
 from spectralgru.pipeline.provenance.explain import read_record
 from spectralgru.records import Setting, read_run
 from spectralgru.training.data.dataset import load
-from spectralgru.training.settings import Job, code_sha256, job_from_dict
+from spectralgru.training.job_file import job_from_dict
+from spectralgru.training.settings import Job, code_sha256
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import gpu_campaign

@@ -16,7 +16,7 @@ from spectralgru.pipeline.params import json_schema, load_params, parse_params, 
 from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.records import Setting
-from spectralgru.training.settings import job_from_dict
+from spectralgru.training.job_file import job_from_dict
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -13,13 +13,12 @@ from pydantic import (
     model_validator,
 )
 
-from spectralgru.errors import InputError
+from spectralgru.errors import InputError, shown
 from spectralgru.pipeline.experiments.settings import ExperimentName, Experiments
 from spectralgru.pipeline.schema import CorpusName, Experiment, Methods, Seeds, Strict, distinct
-from spectralgru.pipeline.strict_yaml import parse_yaml, read_yaml, shown
+from spectralgru.pipeline.strict_yaml import parse_yaml, read_yaml
 from spectralgru.records import Setting, run_path
-from spectralgru.training.settings import DataSettings, Job, ModelSettings, Replica, TrainingSettings
-from spectralgru.training.settings import Schedule as ScheduleSettings
+from spectralgru.training.settings import Job, Replica
 
 Scale = Literal["quick", "paper"]
 
@@ -126,17 +125,9 @@ def make_job(
     corpus: str, scale: Scale, experiment: Experiment, settings: Sequence[Setting], seeds: Sequence[int]
 ) -> Job:
     """Runs that share all but method, value and seed, as the trainer takes them."""
-    training = experiment.training.model_dump()
-    training["schedule"] = ScheduleSettings(**training["schedule"])
     rate = experiment.training.learning_rate
-    return Job(
-        corpus=corpus,
-        scale=scale,
-        data=DataSettings(**experiment.data.model_dump()),
-        model=ModelSettings(**experiment.model.model_dump()),
-        training=TrainingSettings(**training),
-        replicas=tuple(Replica(method, value, seed, rate) for method, value in settings for seed in seeds),
-    )
+    replicas = tuple(Replica(*setting, seed, rate) for setting in settings for seed in seeds)
+    return Job(corpus, scale, experiment.data, experiment.model, experiment.training, replicas)
 
 
 def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
@@ -209,7 +200,7 @@ def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
 def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     key = ".".join(map(_printable, first["loc"])) or "the file"
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key {key}; remove it or correct its name (allowed keys: workflow/schemas/params.schema.json)"
     if first["type"] == "missing":
         return f"key {key} is missing; add it"

@@ -4,7 +4,6 @@ A short file can stand for gigabytes by aliases of aliases, or nest deeper than 
 while the file is parsed, before anything is built from it.
 """
 
-import reprlib
 import textwrap
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,21 +12,12 @@ import yaml
 from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from spectralgru.errors import InputError
+from spectralgru.errors import InputError, shown
 
 BYTES = 2**17  # params.yaml has some 10,000
 DEPTH = 40
 NODES = 20_000  # keys and values, each counted as often as aliases repeat it; they take a second
 DIGITS = 100  # Python refuses to print very long integers
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 80
-_SHORT.maxlist = _SHORT.maxtuple = 10
-
-
-def shown(value: object) -> str:
-    """The value as messages quote it: on one line, however large it is."""
-    return _SHORT.repr(value)
 
 
 def read_yaml(path: Path) -> Any:

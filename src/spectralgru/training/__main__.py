@@ -16,8 +16,8 @@ import torch
 
 from spectralgru.errors import InputError, explained
 from spectralgru.training.distributed import joined
+from spectralgru.training.job_file import read_job
 from spectralgru.training.launch import launch
-from spectralgru.training.settings import Job, job_from_dict
 from spectralgru.training.train import CHECKPOINT_SECONDS, train
 
 
@@ -70,27 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def read_job(path: Path) -> Job:
-    """Read a job file. Raises InputError if there is none or it is not one."""
-    try:
-        job = job_from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); make it with `spectralgru job`"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a job ({error!r}); make it with `spectralgru job`") from None
-    seen = set()
-    for replica in job.replicas:
-        run = f"{replica.setting} seed {replica.seed}"
-        if run in seen:
-            raise InputError(f"{path}: {run} stands twice among the replicas; leave one of them")
-        if replica.seed < 0:
-            raise InputError(f"{path}: {run}: seeds must be at least 0")
-        seen.add(run)
-    return job
 
 
 if __name__ == "__main__":

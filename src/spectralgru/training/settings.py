@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from spectralgru.files import sha256_of_all
 from spectralgru.records import Method, Setting
@@ -19,29 +19,49 @@ SOURCES = (
 )
 
 
+def _number(about: str, **bounds: float) -> dict[str, Any]:
+    """Metadata of a field; pydantic, which reads params.yaml, takes the same."""
+    return {"description": about, "strict": True, **bounds}
+
+
+COUNT = {"ge": 1, "lt": 2**31}
+SEED = {"ge": 0, "lt": 2**31}
+NAME = {"pattern": r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"}  # no path
+VALUES: dict[str, dict[str, float]] = {"constraint": {"gt": 0, "lt": 2}, "clipping": {"gt": 0}}  # of methods
+
+
+class _Settings:
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": False, "allow_inf_nan": False}
+
+
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(_Settings):
     """The part of a corpus that is used; None takes all of it."""
 
-    train: int | None = None  # tokens (words) or tunes (notes)
-    valid: int | None = None
-    test: int | None = None
-    vocabulary: int | None = None  # number of types (words); rarer ones become <unk>
+    train: int | None = field(default=None, metadata=_number("tokens (words) or tunes (notes)", **COUNT))
+    valid: int | None = field(default=None, metadata=_number("the same", **COUNT))
+    test: int | None = field(default=None, metadata=_number("the same", **COUNT))
+    vocabulary: int | None = field(
+        default=None,
+        metadata=_number("number of types (words only); rarer ones become <unk>", ge=3, lt=2**31),
+    )
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(_Settings):
     """First layer -> GRU stack -> output layer."""
 
-    hidden_size: int
-    num_layers: int = 1
-    input_scale: float = 0.01  # factor on the first layer's output
-    dropout: float = 0.5  # on the non-recurrent connections
-    init_scale: float = 1.0  # variance of all Gaussian weights is init_scale / hidden_size
+    hidden_size: int = field(metadata=_number("units of each GRU layer", **COUNT))
+    num_layers: int = field(default=1, metadata=_number("GRU layers", **COUNT))
+    input_scale: float = field(default=0.01, metadata=_number("factor on the first layer's output", gt=0))
+    dropout: float = field(default=0.5, metadata=_number("on the non-recurrent connections", ge=0, lt=1))
+    init_scale: float = field(
+        default=1.0, metadata=_number("Gaussian weights have variance init_scale / hidden_size", gt=0)
+    )
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(_Settings):
     """Learning-rate schedule.
 
     `decay`: constant for `patience` epochs, then divided by `factor` every epoch.
@@ -49,21 +69,29 @@ class Schedule:
     """
 
     kind: Literal["decay", "plateau"]
-    patience: int
-    factor: float
-    minimum: float = 0.0
+    patience: int = field(
+        metadata=_number("epochs at the first rate (decay) or without improvement (plateau)", **COUNT)
+    )
+    factor: float = field(metadata=_number("the rate is divided by it", gt=1))
+    minimum: float = field(default=0.0, metadata=_number("plateau: training stops below this rate", ge=0))
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(_Settings):
     """Plain SGD on truncated back-propagation through time."""
 
-    epochs: int
-    learning_rate: float
+    epochs: int = field(metadata=_number("passes over the training data, at most", **COUNT))
+    learning_rate: float = field(
+        metadata=_number("on the loss summed over steps and averaged over the batch", gt=0)
+    )
     schedule: Schedule
-    batch_size: int = 20
-    bptt_steps: int = 35
-    trace_every: int = 10  # steps between two measurements of the spectral radius
+    batch_size: int = field(default=20, metadata=_number("sequences a batch", **COUNT))
+    bptt_steps: int = field(
+        default=35, metadata=_number("steps of truncated back-propagation through time", **COUNT)
+    )
+    trace_every: int = field(
+        default=10, metadata=_number("steps between two measurements of the spectral radius", **COUNT)
+    )
 
 
 @dataclass(frozen=True)
@@ -72,8 +100,8 @@ class Replica:
 
     method: Method
     value: float | None  # delta (constraint), threshold (clipping), None (none)
-    seed: int
-    learning_rate: float
+    seed: int = field(metadata=SEED)
+    learning_rate: float = field(metadata={"gt": 0})
 
     @property
     def setting(self) -> str:
@@ -85,8 +113,8 @@ class Replica:
 class Job:
     """Runs of one corpus that share everything but method, value, seed and learning rate, trained together."""
 
-    corpus: str
-    scale: str
+    corpus: str = field(metadata=NAME)
+    scale: str = field(metadata=NAME)
     data: DataSettings
     model: ModelSettings
     training: TrainingSettings
@@ -100,20 +128,6 @@ class Job:
         """Hash of everything that determines the run of `replica`: settings, data and the trainer's code."""
         determined = [self.corpus, self.settings(), asdict(replica), data_sha256, code_sha256()]
         return hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()
-
-
-def job_from_dict(value: dict[str, Any]) -> Job:
-    """Rebuild a job from `dataclasses.asdict` of it."""
-    training = dict(value["training"])
-    training["schedule"] = Schedule(**training["schedule"])
-    return Job(
-        corpus=value["corpus"],
-        scale=value["scale"],
-        data=DataSettings(**value["data"]),
-        model=ModelSettings(**value["model"]),
-        training=TrainingSettings(**training),
-        replicas=tuple(Replica(**r) for r in value["replicas"]),
-    )
 
 
 @cache

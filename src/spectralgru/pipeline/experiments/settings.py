@@ -9,15 +9,14 @@ from pydantic import AfterValidator, Field, PositiveInt
 from spectralgru.pipeline.experiments.remedies.settings import Beyond
 from spectralgru.pipeline.schema import (
     CorpusName,
-    Data,
     Delta,
     Methods,
-    Model,
     Positive,
     Seeds,
     Strict,
     distinct,
 )
+from spectralgru.training.settings import DataSettings, ModelSettings
 
 ExperimentName = Literal["learning_rate", "cost", "beyond"]
 NAMES: tuple[ExperimentName, ...] = get_args(ExperimentName)
@@ -55,8 +54,8 @@ class LearningRate(Strict):
 class CostOf(Strict):
     """One network whose training steps are timed; batches and learning rate as in the corpus' settings."""
 
-    data: Data = Data()
-    model: Model
+    data: DataSettings = DataSettings()
+    model: ModelSettings
     deltas: Annotated[list[Delta], Field(min_length=1), AfterValidator(distinct)]
     warm_up: Annotated[int, Field(ge=0)] = Field(0, description="steps of training before the timed ones")
     steps: Annotated[int, Field(ge=2)] = Field(description="steps of training that are timed, for each delta")

@@ -7,6 +7,7 @@ forms of the projection are done on the same matrix. One thread, CPU time.
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from spectralgru.pipeline.experiments.base import Answer, Means, Part, of_chosen
 from spectralgru.pipeline.experiments.settings import CostOf
 from spectralgru.pipeline.params import Params
 from spectralgru.records import number
-from spectralgru.training.settings import DataSettings, ModelSettings, Replica, code_sha256
+from spectralgru.training.settings import Replica, code_sha256
 
 SEED = 0
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -32,7 +33,7 @@ def parts(params: Params) -> list[Part]:
 def key(params: Params, part: Part, data_sha256: str) -> str:
     """Hash of settings, data, the trainer's code and this code; not of the machine, which the record names."""
     network = _networks(params)[part.corpus].model_dump(exclude={"deltas"})
-    training = params.experiment(part.corpus).training.model_dump()
+    training = asdict(params.experiment(part.corpus).training)
     code = [code_sha256(), sha256_of_all(Path(__file__).parent, CODE)]
     determined = [part.corpus, part.name, network, training, data_sha256, code]
     return hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()
@@ -57,8 +58,8 @@ def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
     delta = next(delta for delta in network.deltas if _name(delta) == part.name)
     corpus = load(means.data / "prepared" / f"{part.corpus}.npz")
     steps = metered_steps(
-        part_of(corpus, DataSettings(**network.data.model_dump())),
-        ModelSettings(**network.model.model_dump()),
+        part_of(corpus, network.data),
+        network.model,
         Replica("constraint", delta, SEED, training.learning_rate),
         training.batch_size,
         training.bptt_steps,

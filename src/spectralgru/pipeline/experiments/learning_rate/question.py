@@ -5,6 +5,7 @@ folder, as records like any other. One rate more trains that rate only; one meth
 """
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,6 @@ def _job(params: Params, part: Part) -> Job:
     assert settings is not None
     sweep = _sweeps(params)[part.corpus]
     rate = next(rate for rate in sweep.rates if _name(rate) == part.name)
-    training = experiment.training.model_copy(update={"epochs": sweep.epochs, "learning_rate": rate})
+    training = replace(experiment.training, epochs=sweep.epochs, learning_rate=rate)
     experiment = experiment.model_copy(update={"training": training})
     return make_job(part.corpus, params.scale, experiment, in_order(sweep.methods), settings.seeds)

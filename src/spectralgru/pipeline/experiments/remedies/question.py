@@ -19,7 +19,7 @@ from spectralgru.pipeline.experiments.remedies.grid import COST, Baseline, basel
 from spectralgru.pipeline.experiments.remedies.settings import Beyond, BeyondOn
 from spectralgru.pipeline.params import Params
 from spectralgru.records import Run, run_path
-from spectralgru.training.settings import DataSettings, ModelSettings, Replica, Schedule
+from spectralgru.training.settings import Replica
 
 
 def parts(params: Params) -> list[Part]:
@@ -106,15 +106,12 @@ def _settings(params: Params) -> Beyond:
 def job(params: Params, corpus: str, baseline: Baseline) -> PlainJob:
     """What the runs of a baseline share."""
     on = chosen(params)[corpus]
-    model = ModelSettings(**on.model.model_dump())
     return PlainJob(
         corpus=corpus,
         scale=params.scale,
-        data=DataSettings(**on.data.model_dump()),
-        model=model if baseline.layers is None else replace(model, num_layers=baseline.layers),
-        training=replace(
-            params.job(corpus, []).training, epochs=on.epochs, schedule=Schedule(**on.schedule.model_dump())
-        ),
+        data=on.data,
+        model=on.model if baseline.layers is None else replace(on.model, num_layers=baseline.layers),
+        training=replace(params.experiment(corpus).training, epochs=on.epochs, schedule=on.schedule),
         replicas=(),
         cell=baseline.cell,
         optimizer=baseline.optimizer,

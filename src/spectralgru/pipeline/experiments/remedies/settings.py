@@ -7,15 +7,13 @@ from pydantic import AfterValidator, Field, PositiveInt
 from spectralgru.pipeline.experiments.plain_loop.job import Optimizer
 from spectralgru.pipeline.schema import (
     CorpusName,
-    Data,
     Delta,
-    Model,
     Positive,
-    Schedule,
     Seeds,
     Strict,
     distinct,
 )
+from spectralgru.training.settings import DataSettings, ModelSettings, Schedule
 
 Rates = Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]
 
@@ -23,8 +21,8 @@ Rates = Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]
 class BeyondOn(Strict):
     """The baselines of one corpus; batches as in the corpus' settings."""
 
-    data: Data = Data()
-    model: Model
+    data: DataSettings = DataSettings()
+    model: ModelSettings
     epochs: PositiveInt
     schedule: Schedule
     rates: dict[Optimizer, Rates] = Field(
