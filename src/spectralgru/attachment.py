@@ -92,6 +92,9 @@ class Watch:
         self.changes = 0  # seen since the last projection
         self._seen: tuple[int, int] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"stepping": False}
+
     def projected(self, weight: nn.Parameter) -> None:
         """The weight is as it should be."""
         self._seen, self.changes = _state(weight), 0

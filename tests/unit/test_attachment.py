@@ -202,6 +202,15 @@ def test_a_copy_without_its_constraint_is_found_out(duplicate):
     assert holds(train(model, optimizer))
 
 
+def test_a_copy_made_after_a_step_that_failed_is_found_out_too():
+    model, optimizer, _, _ = attached()
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step(lambda: 1 / 0)
+    model, optimizer = copy.deepcopy((model, optimizer))
+    with pytest.warns(UserWarning, match=NEVER_PROJECTED):
+        train(model, optimizer)
+
+
 def test_a_removed_constraint_stays_removed_in_copies():
     *things, handle = attached()
     handle.remove()
@@ -604,6 +613,19 @@ def test_a_shard_of_a_weight_is_refused():
 
 
 # Averages
+
+
+def test_hooks_registered_before_see_the_projected_weights():
+    model = Model()
+    optimizer = sgd(model)
+    average, seen = AveragedModel(model), []
+    optimizer.register_step_post_hook(
+        lambda *_: (seen.append(sigma(model)), average.update_parameters(model))
+    )
+    SpectralConstraint(model, delta=0.5).attach(optimizer)
+    train(model, optimizer)
+    assert all(map(holds, seen))
+    assert holds(sigma(average.module))
 
 
 def test_averages_stay_below_the_bound_without_biases():
