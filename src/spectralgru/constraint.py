@@ -132,9 +132,8 @@ class SpectralConstraint:
         for each in optimizers:
             self._detach([each])
             after = each.register_step_post_hook(self._after_step)
-            each._optimizer_step_post_hooks.move_to_end(
-                after.id, last=False
-            )  # averages are made of what it leaves
+            hooks: Any = each._optimizer_step_post_hooks
+            hooks.move_to_end(after.id, last=False)  # others average what this one leaves
             self._attached[each] = [each.register_step_pre_hook(self._before_step), after]
         for name, block in self._blocks.items() if self._attached else ():
             watch = self._watches.setdefault(name, Watch(block.where, f"weight_hh{block.suffix}"))
