@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -113,6 +114,18 @@ def test_the_version_tells_what_it_is_and_how_to_use_it(trained, registered, sto
         model.predict(pd.DataFrame({"words": ["w1"]}))
     with pytest.raises(InputError, match="empty"):
         model.predict(pd.DataFrame({"text": [""]}))
+
+
+def test_a_model_is_loaded_from_where_its_store_was_moved(registered, store, tmp_path):
+    folder, moved = Path(store.removeprefix("sqlite:///")).parent, tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    client = open_store(f"sqlite:///{moved}/mlflow.db")
+    version = client.get_model_version_by_alias("spectralgru-quick-ptb", "best")
+    place = client.get_model_version_download_uri(version.name, version.version)
+    for uri in (place, client.get_run(version.run_id).info.artifact_uri):
+        assert uri.startswith(f"{moved.as_uri()}/")
+    model = mlflow.pyfunc.load_model(place)
+    assert model.predict(model.input_example)["predicted"].gt(0).all()
 
 
 def test_notes_out_of_range_are_named(trained, registered, store):
