@@ -132,8 +132,9 @@ def outcome(results: Path) -> dict[str, object]:
         name = str(path.relative_to(results))
         if path.name == "run.json":
             record = json.loads(path.read_text())
+            record["files"].pop("history.csv")  # which tells how long epochs took
             found[name] = {
-                k: v for k, v in record.items() if k not in ("started", "wall_seconds", "git_commit")
+                k: v for k, v in record.items() if k not in ("started", "wall_seconds", "git_commit", "sha256")
             }
         elif path.name == "history.csv":
             found[name] = [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()]
