@@ -25,7 +25,7 @@ import yaml
 from spectralgru.pipeline.params import load_params, read_params, with_changes
 from spectralgru.records import read_run, run_path, write_record
 from spectralgru.training.batches import training_stream
-from spectralgru.training.checkpoint import CheckpointStore
+from spectralgru.training.checkpoint import CheckpointStore, of_run, save
 from spectralgru.training.data.dataset import load
 from spectralgru.training.data.loading import part
 from spectralgru.training.distributed import ALONE
@@ -94,15 +94,20 @@ def checkpoint(folder: Path, data: Path, replicas: int) -> dict[str, float]:
     session = Session(job, job.replicas, corpus, writer, device, print, ALONE, None)
     stream = training_stream(corpus, SEEDS, 1, job.training.batch_size, job.training.bptt_steps, device)
     step = min(timed(lambda: session.engine.step(stream.chunk(0))) for _ in range(5))
-    store = CheckpointStore(folder / "checkpoints", "benchmark")
-    save = min(timed(lambda: store.save(session.state_dict())) for _ in range(3))
+    stores = [CheckpointStore(folder / "checkpoints", f"benchmark-{run}") for run in range(replicas)]
+
+    def write() -> None:
+        state = session.state_dict()
+        save((store, of_run(state, run)) for run, store in enumerate(stores))
+
+    seconds = min(timed(write) for _ in range(3))
     epoch = step * len(stream)
     return {
         "replicas": replicas,
-        "megabytes": round(store.newest.stat().st_size / 1e6),
-        "seconds_a_checkpoint": save,
+        "megabytes": round(sum(store.newest.stat().st_size for store in stores) / 1e6),
+        "seconds_a_checkpoint": seconds,
         "seconds_an_epoch": round(epoch),
-        "percent_of_an_epoch": round(100 * save / epoch, 2),
+        "percent_of_an_epoch": round(100 * seconds / epoch, 2),
     }
 
 

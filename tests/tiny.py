@@ -134,7 +134,9 @@ def outcome(results: Path) -> dict[str, object]:
             record = json.loads(path.read_text())
             record["files"].pop("history.csv")  # which tells how long epochs took
             found[name] = {
-                k: v for k, v in record.items() if k not in ("started", "wall_seconds", "git_commit", "sha256")
+                k: v
+                for k, v in record.items()
+                if k not in ("started", "wall_seconds", "git_commit", "sha256")
             }
         elif path.name == "history.csv":
             found[name] = [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()]

@@ -44,6 +44,7 @@ SEAL = "sha256"  # in `run.json`: of everything else there
 MODEL = "model.safetensors"
 TRACES = ("history.csv", "steps.csv")
 RUN_FILES = (*TRACES, MODEL)  # beside `run.json`
+UNDER_WAY = "history.partial.csv"  # of a run that is to replace the one that is there
 STEP_COLUMNS = ("step", "epoch", "grad_norm", "sigma_max", "spectral_radius")
 
 
@@ -132,6 +133,7 @@ def write_run(
         paths[MODEL].write_bytes(_safetensors(weights))
         files = {name: sha256(path) for name, path in paths.items()}
         record.write_text(_sealed(replace(run, files=files)), encoding="utf-8")
+    (directory / UNDER_WAY).unlink(missing_ok=True)
 
 
 def write_record(directory: Path | str, run: Run) -> None:
@@ -149,10 +151,12 @@ def _seal(record: Mapping[str, Any]) -> str:
 
 
 def write_history(directory: Path | str, history: Sequence[Mapping[str, float]]) -> None:
-    """Show how far a run under way has come: its epochs so far; the record of an older run goes away."""
-    directory = Path(directory)
-    (directory / "run.json").unlink(missing_ok=True)
-    write_text(directory / "history.csv", _csv(HISTORY_COLUMNS, history))
+    """Show how far a run under way has come: its epochs so far.
+
+    Where there is a record, of other settings say, all that belongs to it stays until the run has ended.
+    """
+    name = UNDER_WAY if (Path(directory) / "run.json").exists() else TRACES[0]
+    write_text(Path(directory) / name, _csv(HISTORY_COLUMNS, history))
 
 
 def read_run(directory: Path | str) -> Run:

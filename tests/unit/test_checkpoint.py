@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectralgru.training.checkpoint import CheckpointStore
+from spectralgru.training.checkpoint import CheckpointStore, of_run, of_runs, save
+from spectralgru.training.locks import held
 
 
 def state(number: int) -> dict:
@@ -82,31 +83,50 @@ def test_cleared_it_leaves_nothing_of_its_own(store: CheckpointStore) -> None:
     store.save(state(1))
     store.save(state(2))
     other.save(state(1))
-    (store.directory / f".{'k' * 64}-abc.partial.pt").write_bytes(b"half")
+    CheckpointStore(store.directory, store.key, "cuda").save(state(3))
+    (store.directory / f".{'k' * 64}-cpu-abc.partial.pt").write_bytes(b"half")
     store.clear()
     assert [p.name for p in store.directory.iterdir()] == [other.newest.name]
 
 
-def hold(directory: Path, ready: "multiprocessing.synchronize.Event") -> None:
-    with CheckpointStore(directory, "k" * 64).lock(print):
+def hold(path: Path, ready: "multiprocessing.synchronize.Event") -> None:
+    with held(path):
         ready.set()
         time.sleep(60)
 
 
-def test_the_lock_waits_and_is_free_when_its_holder_is_killed(store: CheckpointStore) -> None:
+def test_a_lock_tells_who_holds_it_and_is_free_when_its_holder_is_killed(store: CheckpointStore) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    holder = context.Process(target=hold, args=(store.directory, ready))
-    holder.start()
+    process = context.Process(target=hold, args=(store.lock, ready))
+    process.start()
     assert ready.wait(60)
-    heard: list[str] = []
-
-    def kill_after_hearing(line: str) -> None:
-        heard.append(line)
-        assert holder.pid is not None
-        os.kill(holder.pid, signal.SIGKILL)
-
-    with store.lock(kill_after_hearing):
-        holder.join()
-    assert heard == [f"process {holder.pid} on {os.uname().nodename} trains this already: waiting"]
+    with held(store.lock) as holder:
+        assert holder == f"process {process.pid} on {os.uname().nodename}"
+    assert store.lock.exists()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with held(store.lock) as holder:
+        assert holder is None
     assert list(store.directory.glob("*.lock")) == []
+
+
+def test_states_of_several_runs_are_taken_apart_and_put_together_again(tmp_path: Path) -> None:
+    whole = {
+        "position": (3, 7),
+        "weights": torch.arange(12.0).view(3, 4),
+        "inner": {"rows": [[1], [2, 2], []], "none": None, "each": [{"a": torch.ones(i)} for i in range(3)]},
+    }
+    parts = [of_run(whole, run) for run in range(3)]
+    stores = [CheckpointStore(tmp_path, str(run) * 64) for run in range(3)]
+    save(zip(stores, parts, strict=True))
+    assert all(store.newest.stat().st_size < 3000 for store in stores)  # not the weights of all
+    loaded = [store.load()[0] for store in stores]
+    for order in ([0, 1, 2], [2, 0], [1]):
+        again = of_runs([loaded[run] for run in order])
+        assert again["position"] == (3, 7)
+        assert torch.equal(again["weights"], whole["weights"][order])
+        assert again["inner"]["rows"] == [whole["inner"]["rows"][run] for run in order]
+        assert again["inner"]["none"] is None
+        assert [len(each["a"]) for each in again["inner"]["each"]] == order

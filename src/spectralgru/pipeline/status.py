@@ -1,6 +1,7 @@
 """How a campaign stands, read from its run directories alone: it may run on other machines."""
 
 import csv
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Literal
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.params import Params
-from spectralgru.records import TRACES, check_files, read_run, run_path
+from spectralgru.records import TRACES, UNDER_WAY, check_files, read_run, run_path
 
 State = Literal["finished", "diverged", "running", "interrupted", "queued"]
 STATES: tuple[State, ...] = ("finished", "diverged", "running", "interrupted", "queued")
@@ -34,24 +35,33 @@ class RunStatus:
 
 def run_status(directory: Path, corpus: str, setting: str, seed: int, epochs: int, now: float) -> RunStatus:
     """State of one run directory at the time `now` (seconds since 1970, as file dates are)."""
-    history = directory / "history.csv"
-    try:
-        with history.open(encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        silent = now - history.stat().st_mtime
-    except FileNotFoundError:
-        return RunStatus(corpus, setting, seed, "queued", 0, epochs, None, 0.0)
-    seconds = [float(row["seconds"]) for row in rows]
-    state: State
+    ended = _ended(directory)
+    for name in (UNDER_WAY, TRACES[0]):
+        try:
+            with (directory / name).open(encoding="utf-8") as file:
+                rows, silent = list(csv.DictReader(file)), now - os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            continue
+        seconds = [float(row["seconds"]) for row in rows]
+        running = silent < max(SILENCE_SECONDS, 3 * sum(seconds) / max(len(seconds), 1))
+        if ended and name == UNDER_WAY and not running:
+            continue  # given up: the run that it was to replace stays
+        state: State = "running" if running else "interrupted"
+        if ended and name != UNDER_WAY:
+            state = ended
+        best = min((float(row["valid_metric"]) for row in rows), default=None)
+        return RunStatus(corpus, setting, seed, state, len(rows), epochs, best, sum(seconds))
+    return RunStatus(corpus, setting, seed, "queued", 0, epochs, None, 0.0)
+
+
+def _ended(directory: Path) -> State | None:
+    """How the run ended that is recorded there, None without one whose files are as they were written."""
     try:
         run = read_run(directory)
         check_files(directory, run, TRACES)
-        state = "diverged" if run.status == "diverged" else "finished"
     except InputError:
-        patience = max(SILENCE_SECONDS, 3 * sum(seconds) / max(len(seconds), 1))
-        state = "running" if silent < patience else "interrupted"
-    best = min((float(row["valid_metric"]) for row in rows), default=None)
-    return RunStatus(corpus, setting, seed, state, len(rows), epochs, best, sum(seconds))
+        return None
+    return "diverged" if run.status == "diverged" else "finished"
 
 
 def campaign_status(params: Params, root: Path) -> Iterator[RunStatus]:

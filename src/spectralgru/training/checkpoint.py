@@ -1,42 +1,76 @@
-"""Rolling checkpoints of a job: the newest and the one before it, each written whole and verified when read."""
+"""Rolling checkpoints of a run: the newest and the one before it, each written whole and verified when read.
+
+Runs train together and are kept one by one, so that any job may go on with any of them: `of_run` takes a run's part
+out of the state of a session, `of_runs` makes the state of a session from such parts. In a state a tensor's first
+dimension and a list's items are the runs; what is in a tuple is the same for all of them.
+"""
 
 import hashlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from spectralgru.files import atomic_path
-from spectralgru.training.locks import locked
 
 DIGEST_BYTES = 32
 
 
-class CheckpointStore:
-    """Checkpoints of one job, at a path that belongs to the trainer alone, keyed by what determines the job."""
+def of_run(state: Any, run: int) -> Any:
+    """The part of one run, a copy."""
+    if isinstance(state, dict):
+        return {name: of_run(value, run) for name, value in state.items()}
+    if isinstance(state, Tensor):
+        return state[run : run + 1].clone()  # torch would save all runs with a view
+    return state[run : run + 1] if isinstance(state, list) else state
 
-    def __init__(self, directory: Path, key: str) -> None:
-        self.directory, self.key = directory, key
-        self.newest = directory / f"{key}.pt"
-        self.previous = directory / f"{key}.previous.pt"
 
-    def lock(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Keep every other process from training this job; waits for one that does."""
-        return locked(
-            self.directory / f"{self.key}.lock", lambda holder: say(f"{holder} trains this already: waiting")
-        )
+def of_runs(states: Sequence[Any]) -> Any:
+    """The state of a session of several runs that have come equally far."""
+    first = states[0]
+    if isinstance(first, dict):
+        return {name: of_runs([state[name] for state in states]) for name in first}
+    if isinstance(first, Tensor):
+        return torch.cat(list(states))
+    return [item for state in states for item in state] if isinstance(first, list) else first
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Write `state` and its SHA-256; the file it replaces becomes the previous one."""
-        with atomic_path(self.newest) as temporary:
-            with temporary.open("wb") as file:
+
+def save(states: Iterable[tuple["CheckpointStore", Any]]) -> None:
+    """Write the states of several runs: all are whole before the first takes its place."""
+    stores = []
+    with ExitStack() as stack:
+        for store, state in states:
+            stores.append(store)
+            with stack.enter_context(atomic_path(store.newest)).open("wb") as file:
                 hashing = _HashingFile(file)
                 torch.save(state, hashing)  # type: ignore[arg-type]  # only write() and flush() are called
                 file.write(hashing.digest.digest())
-            if self.newest.exists():
-                self.newest.replace(self.previous)
+                file.flush()
+                os.fsync(file.fileno())
+        for store in stores:
+            if store.newest.exists():
+                store.newest.replace(store.previous)
+
+
+class CheckpointStore:
+    """Checkpoints of one run, at a path that belongs to the trainer alone, keyed by what determines the run.
+
+    Random numbers, and so checkpoints, of a CPU are of no use to a GPU: `device` is part of the name.
+    """
+
+    def __init__(self, directory: Path, key: str, device: str = "cpu") -> None:
+        self.directory, self.key = directory, key
+        self.newest = directory / f"{key}-{device}.pt"
+        self.previous = directory / f"{key}-{device}.previous.pt"
+        self.lock = directory / f"{key}.lock"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write `state` and its SHA-256; the file it replaces becomes the previous one."""
+        save([(self, state)])
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest state that is intact (None: there is none), and a line for every file that is not.
@@ -55,10 +89,13 @@ class CheckpointStore:
         return None, complaints
 
     def clear(self) -> None:
-        """Remove both, and what a killed process left half-written: the job is done."""
-        for path in self.directory.glob(f"*{self.key}*"):
-            if path.suffix == ".pt":
-                path.unlink(missing_ok=True)
+        """Remove those of every device, and what killed processes left of files and locks: the run is done."""
+        for path in self.files():
+            path.unlink(missing_ok=True)
+
+    def files(self) -> list[Path]:
+        """All that `clear` would remove."""
+        return list(self.directory.glob(f"*{self.key}*"))
 
 
 class _HashingFile:

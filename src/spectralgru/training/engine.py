@@ -182,13 +182,13 @@ class Engine:
         self._restart()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes while training, of all ranks: every rank must call it."""
+        """All that changes while training, of all ranks: every rank must call it. Its form: see `checkpoint`."""
         return {
             "model": self.model.state_dict(),
             "projector": self.projector.state_dict(),
             "generators": [g.get_state() for g in self.generators],
             "rate": self.rate,
-            "drawn": self.drawn,
+            "drawn": (self.drawn,),
             "state": self.ranks.all_lanes(self.state, self.lanes),
         }
 
@@ -198,7 +198,6 @@ class Engine:
         self.projector.load_state_dict(state["projector"])
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
-        for name in ("rate", "drawn"):
-            setattr(self, name, state[name].to(self.device))
+        self.rate, self.drawn = state["rate"].to(self.device), state["drawn"][0].to(self.device)
         self.state = state["state"].to(self.device)[:, :, self.part]
         self._restart()

@@ -3,8 +3,9 @@
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import ENOSPC, EROFS
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -29,6 +30,8 @@ def try_lock(path: Path) -> FileLock | None:
         return None
     except OSError as error:
         lock.release()
+        if error.errno in (EROFS, ENOSPC):
+            raise
         raise RunError(f"{path}: cannot be locked ({error.strerror}); remove what lies there") from None
     with os.fdopen(file, "wb") as own:
         if os.fstat(file).st_uid == os.geteuid():
@@ -48,20 +51,34 @@ def _opened(path: Path, flags: int) -> int:
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock `path`; while another process has it, wait, having told `on_wait` once who that is."""
+def held(path: Path) -> Iterator[str | None]:
+    """Hold the lock `path` if no other process does: yields None, or who does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = try_lock(path)
     if lock is None:
-        on_wait(_holder(path))
-    while lock is None:
-        time.sleep(POLL_SECONDS)
-        lock = try_lock(path)
+        yield _holder(path)
+        return
     try:
-        yield
+        yield None
     finally:
         path.unlink(missing_ok=True)  # while held: who waits for this file sees that it has no name any more
         lock.release()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock `path`, waiting for whoever has it for a moment."""
+    while True:
+        with held(path) as holder:
+            if holder is None:
+                yield
+                return
+        time.sleep(POLL_SECONDS / 10)
+
+
+def run_lock(directory: Path) -> Path:
+    """The lock of a run directory, beside it."""
+    return directory.with_name(f".{directory.name}.lock")
 
 
 def _holder(path: Path) -> str:

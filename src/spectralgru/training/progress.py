@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +10,12 @@ from torch import Tensor
 from spectralgru.training.schedule import LearningRate
 from spectralgru.training.settings import Replica, Schedule
 
-STATE = ("history", "best_epoch", "best_weights", "initial_spectrum")
+STATE = ("history", "best_epoch", "best_weights", "initial_spectrum", "seconds", "started", "together")
+
+
+def now() -> str:
+    """ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass
@@ -18,12 +24,14 @@ class Progress:
 
     replica: Replica
     rate: LearningRate
-    best_weights: dict[
-        str, Tensor
-    ]  # on the device; of the best validation epoch; the initial ones before the first
+    # On the device; of the best validation epoch; the initial ones before the first.
+    best_weights: dict[str, Tensor]
     initial_spectrum: list[list[float]]
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
+    seconds: float = 0.0  # of training, before it was resumed
+    started: str = field(default_factory=now)
+    together: int = 1  # runs that began together
 
     def best(self) -> dict[str, float]:
         """Epoch and validation figures of the best epoch; empty before the first."""

@@ -52,7 +52,7 @@ class Projector:
             setattr(self, name, getattr(self, name)[index])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes while training."""
+        """All that changes while training; of tensors and lists the runs come first, as `checkpoint` wants them."""
         return {name: getattr(self, name) for name in COUNTED}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -91,13 +91,15 @@ class MatrixProjector(Projector):
 
     def state_dict(self) -> dict[str, Any]:
         """See `Projector`."""
-        return super().state_dict() | {"projections": [p.state_dict() for p in self.projections]}
+        return super().state_dict() | {
+            "projections": {str(layer): p.state_dict() for layer, p in enumerate(self.projections)}
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Projector`."""
         super().load_state_dict(state)
-        for projection, saved in zip(self.projections, state["projections"], strict=True):
-            projection.load_state_dict(_on(saved, self.max_sv.device))
+        for layer, projection in enumerate(self.projections):
+            projection.load_state_dict(_on(state["projections"][str(layer)], self.max_sv.device))
 
 
 class BatchedProjector(Projector):
@@ -136,12 +138,19 @@ class BatchedProjector(Projector):
 
     def state_dict(self) -> dict[str, Any]:
         """See `Projector`."""
-        return super().state_dict() | {"batch": self.batch.state_dict()}
+        batch = {
+            name: stacked
+            if stacked is None
+            else stacked.view(self.layers, -1, *stacked.shape[1:]).transpose(0, 1)
+            for name, stacked in self.batch.state_dict().items()
+        }
+        return super().state_dict() | {"batch": batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Projector`."""
         super().load_state_dict(state)
-        self.batch.load_state_dict(_on(state["batch"], self.max_sv.device))
+        batch = {n: v if v is None else v.transpose(0, 1).flatten(0, 1) for n, v in state["batch"].items()}
+        self.batch.load_state_dict(_on(batch, self.max_sv.device))
 
 
 def _stacked(weights: Sequence[Tensor]) -> Tensor:

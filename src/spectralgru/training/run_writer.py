@@ -1,8 +1,7 @@
 """What a run leaves behind: its history while it trains, its record when it has ended."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ class Writer:
     keys: Mapping[Replica, str]  # hash of everything that determines the run
     corpus: Corpus
     device: torch.device
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def directory(self, replica: Replica) -> Path:
         """The run directory of a replica."""
@@ -43,9 +41,8 @@ class Writer:
         steps: Sequence[Mapping[str, float]],
         spectrum: list[list[float]],
         seconds: float,
-        together: int,
     ) -> None:
-        """Write the record of a run that has ended. `seconds`: of its job so far; `together`: runs in the job."""
+        """Write the record of a run that has ended. `seconds`: of its training, in its job."""
         replica = progress.replica
         run = Run(
             corpus=self.job.corpus,
@@ -67,9 +64,9 @@ class Writer:
             host=environment.host(),
             device=environment.device_name(self.device),
             threads=torch.get_num_threads(),
-            started=self.started.isoformat(timespec="seconds"),
+            started=progress.started,
             wall_seconds=round(seconds, 3),
-            replicas=together,
+            replicas=progress.together,
         )
         weights = {name: weight.cpu().numpy() for name, weight in progress.best_weights.items()}
         write_run(self.directory(replica), run, progress.history, steps, weights)

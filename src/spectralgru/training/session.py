@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
-from spectralgru.training.checkpoint import CheckpointStore
+from spectralgru.training.checkpoint import CheckpointStore, of_run, save
 from spectralgru.training.data.dataset import Corpus
 from spectralgru.training.data.loading import baseline_loss, why_nothing_learnt, width
 from spectralgru.training.distributed import Ranks
@@ -47,9 +46,7 @@ class Session:
         self.say, self.ranks = say, ranks
         self.clock = self.show_at = time.monotonic()
         self.together = len(replicas)
-        self.epoch, self.chunk, self.steps, self.seconds = 1, 0, 0, 0.0
-        if state is not None:
-            replicas = [Replica(**p["replica"]) for p in state["progress"]]
+        self.epoch, self.chunk, self.steps = 1, 0, 0
         self.engine = Engine(corpus, job.model, replicas, job.training.batch_size, device, ranks)
         training = job.training
         self.valid, self.test = (
@@ -69,7 +66,10 @@ class Session:
     def _new_progress(self, replicas: Sequence[Replica]) -> list[Progress]:
         spectra, schedule = self.engine.singular_values(), self.job.training.schedule
         return [
-            Progress(r, LearningRate(schedule, r.learning_rate), self.engine.model.weights_of(i), spectra[i])
+            Progress(
+                *(r, LearningRate(schedule, r.learning_rate), self.engine.model.weights_of(i), spectra[i]),
+                together=len(replicas),
+            )
             for i, r in enumerate(replicas)
         ]
 
@@ -84,7 +84,7 @@ class Session:
         self.sums = {name: torch.zeros(len(self.engine.replicas), device=self.device) for name in names}
         self.count = 0.0
 
-    def run(self, store: CheckpointStore, checkpoint_seconds: float) -> None:
+    def run(self, stores: Mapping[Replica, CheckpointStore], checkpoint_seconds: float) -> None:
         """Epochs until every run has ended, with a checkpoint every `checkpoint_seconds` (0: after every step).
 
         They are written less often where they would take more than WRITING_SHARE of the time. Raises Preempted, a
@@ -102,7 +102,7 @@ class Session:
                     stopped, due = self.ranks.any(bool(stop), due)
                     if stopped or due:
                         begin = time.monotonic()
-                        self._save(store)
+                        self._save(stores)
                         saved = time.monotonic()
                         pause = max(checkpoint_seconds, (saved - begin) / WRITING_SHARE)
                         pause *= checkpoint_seconds > 0
@@ -114,10 +114,11 @@ class Session:
                 if self.chunk == len(stream) and self.progress:
                     self._finish_epoch()
 
-    def _save(self, store: CheckpointStore) -> None:
+    def _save(self, stores: Mapping[Replica, CheckpointStore]) -> None:
         self.ranks.check_same(self.engine.model.parameters())
         state = self.state_dict()
-        self.ranks.agreed(lambda: store.save(state))
+        runs = enumerate(self.engine.replicas)
+        self.ranks.agreed(lambda: save((stores[replica], of_run(state, i)) for i, replica in runs))
 
     def _step(self, stream: WordStream | NoteStream) -> None:
         chunk = stream.chunk(self.chunk)
@@ -207,20 +208,20 @@ class Session:
             "spectral_radius": radius,
             "projections_done": float(self.engine.projector.projected[i]),
             "projections_skipped": float(self.engine.projector.skipped[i]),
-            "seconds": self._elapsed() - sum(r["seconds"] for r in progress.history),
+            "seconds": self._elapsed(progress) - sum(r["seconds"] for r in progress.history),
         }
 
     def _report(self, going_on: Sequence[int]) -> None:
         best = min((p.best()["valid"] for p in self.progress if p.best_epoch), default=float("nan"))
-        left = (self.job.training.epochs - self.epoch) * self._elapsed() / self.epoch
+        left = (self.job.training.epochs - self.epoch) * self._elapsed(self.progress[0]) / self.epoch
         self.say(
             f"{self.job.corpus} epoch {self.epoch}/{self.job.training.epochs}, {len(going_on)} of {self.together} runs "
             f"going on, best validation {best:.4g}, at most {left:.0f} s left"
         )
 
-    def _elapsed(self) -> float:
+    def _elapsed(self, progress: Progress) -> float:
         """Seconds of training, those before a resume included; no jump of the clock changes them."""
-        return self.seconds + time.monotonic() - self.clock
+        return progress.seconds + time.monotonic() - self.clock
 
     def _show_histories(self) -> None:
         """How far every run has come; after an epoch only where that does not take more than WRITING_SHARE."""
@@ -247,7 +248,7 @@ class Session:
             rows = self.trace.rows[i]
             if diverged is not None:
                 rows = [r for r in rows if r["step"] < diverged["step"] + self.trace.every]
-            self.writer.write(progress, best, final, diverged, rows, spectrum, self._elapsed(), self.together)
+            self.writer.write(progress, best, final, diverged, rows, spectrum, self._elapsed(progress))
 
     def _test_losses(self, indices: Sequence[int]) -> list[tuple[float, float]]:
         """Test loss with the best and with the final weights of these runs."""
@@ -261,19 +262,17 @@ class Session:
         return [(best, final) for best, final in losses.view(-1, 2).tolist()]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed session needs, of all ranks: every rank must call it."""
+        """Everything resumed sessions need, of all ranks: every rank must call it. Its form: see `checkpoint`."""
         return {
-            "position": [self.epoch, self.chunk, self.steps, self.count, self._elapsed(), self.together],
-            "started": self.writer.started.isoformat(),
+            "position": (self.epoch, self.chunk, self.steps, self.count),
             "engine": self.engine.state_dict(),
-            "progress": [p.state_dict() for p in self.progress],
+            "progress": [p.state_dict() | {"seconds": self._elapsed(p)} for p in self.progress],
             "sums": self.sums,
             "trace": {name: getattr(self.trace, name) for name in ("rows", "grad_norm", "sigma_max")},
         }
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.chunk, self.steps, self.count, self.seconds, self.together = state["position"]
-        self.writer.started = datetime.fromisoformat(state["started"])
+        self.epoch, self.chunk, self.steps, self.count = state["position"]
         self.engine.load_state_dict(state["engine"])
         self.progress = [Progress.from_state_dict(p) for p in state["progress"]]
         self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}

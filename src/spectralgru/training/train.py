@@ -1,20 +1,23 @@
 """Train the runs of a job to their end and write their run directories."""
 
-import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from spectralgru.errors import RunError
 from spectralgru.files import json_text, write_text
 from spectralgru.records import Run, is_finished, read_run, run_path, summed_up
-from spectralgru.training.checkpoint import CheckpointStore
+from spectralgru.training.checkpoint import CheckpointStore, of_runs
 from spectralgru.training.data.dataset import load
 from spectralgru.training.data.loading import part, width
 from spectralgru.training.distributed import ALONE, Ranks, device_seen
+from spectralgru.training.locks import POLL_SECONDS, held, locked, run_lock
 from spectralgru.training.memory import check_memory
 from spectralgru.training.run_writer import Writer
 from spectralgru.training.session import Session
@@ -69,28 +72,72 @@ def _train(
     checkpoint_seconds: float,
     ranks: Ranks,
 ) -> None:
-    """Train those of `group` that are not finished, together."""
-    job, keys, device = writer.job, writer.keys, writer.device
-    # The device is part of the name: random numbers, and so checkpoints, of a CPU are of no use to a GPU.
-    mine = sorted(keys[replica] for replica in group)
-    job_key = hashlib.sha256("".join([*mine, device.type]).encode()).hexdigest()
-    store = CheckpointStore(checkpoints, job_key)
-    used = part(writer.corpus, job.data)
-
-    def pending() -> list[int]:
-        return [i for i, r in enumerate(group) if not is_finished(writer.directory(r), keys[r])]
-
-    if ranks.agreed(pending):
-        with store.lock(say) if ranks.first else nullcontext():
-            while left := ranks.agreed(pending):  # none, if another process has trained them meanwhile
-                say(check_memory(job, len(left), width(used), device))
-                state, complaints = ranks.agreed(store.load)
-                for line in complaints:
-                    say(line)
-                replicas = [group[i] for i in left]
+    """Train those of `group` that are not finished; together, as far as they have come equally far."""
+    job, device, used = writer.job, writer.device, part(writer.corpus, writer.job.data)
+    stores = {r: CheckpointStore(checkpoints, writer.keys[r], device.type) for r in group}
+    left, told = list(range(len(group))), set[str]()
+    while left:
+        with ExitStack() as locks:
+            runs = {i: group[i] for i in left}
+            mine, holders = ranks.agreed(partial(_claimed, runs, writer, stores, locks))
+            for holder in {*holders.values()} - told:
+                say(f"{holder} trains this already: waiting")
+                told.add(holder)
+            for equal, state in ranks.agreed(partial(_resumed, {i: stores[group[i]] for i in mine}, say)):
+                replicas = [group[i] for i in equal]
+                say(check_memory(job, len(replicas), width(used), device))
                 session = Session(job, replicas, used, writer, device, say, ranks, state)
-                session.run(store, checkpoint_seconds)
-                ranks.agreed(store.clear)
+                session.run(stores, checkpoint_seconds)
+        left = [*mine, *holders]
+        if holders and not mine:
+            time.sleep(POLL_SECONDS)
+
+
+def _claimed(
+    runs: Mapping[int, Replica], writer: Writer, stores: Mapping[Replica, CheckpointStore], locks: ExitStack
+) -> tuple[list[int], dict[int, str]]:
+    """The unfinished runs, by whether this process may train them, now locked, or another does: who that is."""
+
+    def finished(replica: Replica) -> bool:
+        return is_finished(writer.directory(replica), writer.keys[replica])
+
+    def is_left(replica: Replica) -> bool:
+        return bool(stores[replica].files()) or run_lock(writer.directory(replica)).exists()
+
+    over = {i for i, replica in runs.items() if finished(replica)}
+    open_runs = {i: replica for i, replica in runs.items() if i not in over or is_left(replica)}
+    mine: list[int] = []
+    holders: dict[int, str] = {}
+    # Of two processes told to train the same runs one gets them all.
+    with locked(writer.root / ".claims.lock") if open_runs else nullcontext():
+        for i, replica in open_runs.items():
+            # Others may write neither the directory (other settings) nor the checkpoints (other results).
+            for path in (run_lock(writer.directory(replica)), stores[replica].lock):
+                if holder := locks.enter_context(held(path)):
+                    holders |= {} if i in over else {i: holder}
+                    break
+            else:
+                if finished(replica):  # whoever held the lock may have done it
+                    stores[replica].clear()
+                else:
+                    mine.append(i)
+    return mine, holders
+
+
+def _resumed(
+    stores: Mapping[int, CheckpointStore], say: Callable[[str], None]
+) -> list[tuple[list[int], Any]]:
+    """The runs that have come equally far, and the state they go on from (None: the start)."""
+    groups: dict[Any, list[tuple[int, Any]]] = {}
+    for i, store in stores.items():
+        state, complaints = store.load()
+        for line in complaints:
+            say(line)
+        groups.setdefault(state and state["position"], []).append((i, state))
+    return [
+        ([i for i, _ in runs], None if position is None else of_runs([state for _, state in runs]))
+        for position, runs in groups.items()
+    ]
 
 
 def _records(writer: Writer, root: Path) -> list[Run]:

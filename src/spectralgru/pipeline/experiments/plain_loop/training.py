@@ -166,7 +166,7 @@ class _PlainRun:
             loss = self._held_out("test")
             best |= {"test_loss": loss, "test": metric(self.corpus.kind, loss)}
         seconds = time.monotonic() - self.begin
-        self.writer.write(self.progress, best, final, diverged, self.trace.rows[0], spectrum, seconds, 1)
+        self.writer.write(self.progress, best, final, diverged, self.trace.rows[0], spectrum, seconds)
 
 
 @torch.no_grad()
