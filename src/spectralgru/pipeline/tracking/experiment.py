@@ -7,22 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
-from spectralgru.errors import RunError
 from spectralgru.files import sha256
 from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.tracking import convert, inputs, live, metrics
 from spectralgru.pipeline.tracking.convert import Point
 from spectralgru.pipeline.tracking.live import LiveRun
 from spectralgru.pipeline.tracking.project import Project
-from spectralgru.pipeline.tracking.store import PREFIX, artifact_root, sqlite_path
+from spectralgru.pipeline.tracking.store import find_experiment, local_folder, sqlite_path
 
 FILES = ("run.json", "history.csv", "steps.csv", "model.safetensors")
 # Tags: which directory of which project a run shows, and which version of it.
 PROJECT, DIRECTORY, CONTENT = "spectralgru.project", "spectralgru.directory", "spectralgru.content"
 PARENT = "mlflow.parentRunId"
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow opens its pages for chat bots
 LAYOUT = "4"  # changes when the import itself changes, so that everything is imported anew
 # A diverged training did not succeed: MLflow's red mark finds it at a glance, the tag `status` says which it was.
 STATUS = {
@@ -53,7 +50,7 @@ class Experiment:
         self, client: Any, uri: str, scale: str, corpus: str, project: Project, done: Tracked
     ) -> None:
         self.client, self.project, self.done = client, project, done
-        self.id = _find(client, uri, scale, corpus)
+        self.id = find_experiment(client, uri, scale, corpus)
         self.known: dict[str, list[Any]] = {}
         own = project.owns(sqlite_path(uri))
         wanted = "" if own else f"tags.`{PROJECT}` = '{project.id}'"
@@ -227,43 +224,6 @@ class Experiment:
                 os.link(file, folder / file.name)
             except OSError:
                 shutil.copy2(file, folder / file.name)
-
-
-def _find(client: Any, uri: str, scale: str, corpus: str) -> str:
-    from mlflow.entities import LifecycleStage
-    from mlflow.exceptions import MlflowException
-
-    name = f"{PREFIX}{scale}/{corpus}"
-    about = f"Every setting trained on {corpus} at scale {scale}, and below each its seeds; `results` has the figures."
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        folder = artifact_root(uri)
-        location = folder / name if folder else None
-        try:
-            tags = {"mlflow.note.content": about, "scale": scale, "corpus": corpus, **KIND}
-            return str(client.create_experiment(name, location and location.as_uri(), tags))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)  # another process was faster
-    if found.lifecycle_stage == LifecycleStage.DELETED:
-        client.restore_experiment(found.experiment_id)
-    for key, value in KIND.items():
-        if key not in found.tags:
-            client.set_experiment_tag(found.experiment_id, key, value)
-    place = local_folder(found.artifact_location.removesuffix(f"/{name}"))
-    if place and place.name == "mlartifacts" and not place.parent.is_dir():
-        raise RunError(
-            f"experiment {name}: its artifacts are kept in {place}, which is not on this machine or was moved; bring "
-            "the folder back, or let a server keep them (docs/tracking.md)"
-        )
-    return str(found.experiment_id)
-
-
-def local_folder(uri: str) -> Path | None:
-    """The folder that an address of artifacts names on this machine's disks; None for any other."""
-    place = urlparse(uri)
-    return Path(unquote(place.path)) if place.scheme in ("", "file") else None
 
 
 def _files(directory: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from spectralgru.files import sha256, write_json
 from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.saved import load_corpus
 from spectralgru.pipeline.tracking import convert, predictor
-from spectralgru.pipeline.tracking.experiment import PROJECT, Experiment, local_folder
+from spectralgru.pipeline.tracking.experiment import PROJECT, Experiment
+from spectralgru.pipeline.tracking.store import local_folder
 from spectralgru.records import Run
 from spectralgru.training.data.dataset import Corpus
 

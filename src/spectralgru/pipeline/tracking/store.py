@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlparse
 
 from filelock import FileLock
 
@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "PGCONNECT_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow opens its pages for chat bots
 # Where MLflow keeps absolute paths of artifacts.
 LOCATIONS = (
     ("experiments", "artifact_location"),
@@ -111,6 +112,44 @@ def artifact_root(uri: str) -> Path | None:
         return None
     path = sqlite_path(uri)
     return ((path.parent if path else Path()) / "mlartifacts").resolve()
+
+
+def find_experiment(client: Any, uri: str, scale: str, corpus: str) -> str:
+    """Id of a corpus' experiment, made if there is none. Raises RunError if its artifacts are out of reach."""
+    from mlflow.entities import LifecycleStage
+    from mlflow.exceptions import MlflowException
+
+    name = f"{PREFIX}{scale}/{corpus}"
+    about = f"Every setting trained on {corpus} at scale {scale}, and below each its seeds; `results` has the figures."
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        folder = artifact_root(uri)
+        location = folder / name if folder else None
+        try:
+            tags = {"mlflow.note.content": about, "scale": scale, "corpus": corpus, **KIND}
+            return str(client.create_experiment(name, location and location.as_uri(), tags))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another process was faster
+    if found.lifecycle_stage == LifecycleStage.DELETED:
+        client.restore_experiment(found.experiment_id)
+    for key, value in KIND.items():
+        if key not in found.tags:
+            client.set_experiment_tag(found.experiment_id, key, value)
+    place = local_folder(found.artifact_location.removesuffix(f"/{name}"))
+    if place and place.name == "mlartifacts" and not place.parent.is_dir():
+        raise RunError(
+            f"experiment {name}: its artifacts are kept in {place}, which is not on this machine or was moved; bring "
+            "the folder back, or let a server keep them (docs/tracking.md)"
+        )
+    return str(found.experiment_id)
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder that an address of artifacts names on this machine's disks; None for any other."""
+    place = urlparse(uri)
+    return Path(unquote(place.path)) if place.scheme in ("", "file") else None
 
 
 def first_line(error: BaseException, uri: str) -> str:
