@@ -96,18 +96,20 @@ def main(old: Path, new: Path) -> None:
         campaign = Campaign.load(root, {corpus: settings}, seeds, scale)
         write_tables(campaign)
         for file in (f"{name}.csv", f"{name}.md", "metrics.json"):
-            write_text(old / file, (root / "tables" / file).read_text())
+            write_text(old / file, (root / "tables" / file).read_text(encoding="utf-8"))
         with style.context(["default", RC]):
             figure = learning_curves(campaign.corpora[corpus])
             figure.suptitle(f"{corpus}, {scale} scale", fontsize=9, color="0.35")
             save(figure, root / "curves")
-        write_text(old / f"{corpus}-learning_curves.svg", (root / "curves.svg").read_text())
+        write_text(old / f"{corpus}-learning_curves.svg", (root / "curves.svg").read_text(encoding="utf-8"))
     paper = load_paper().table_for(corpus)
     found = [check(corpus, campaign.corpora[corpus], paper) for check in OF_RUNS]
     claims = [claim.record() for claim in found if claim is not None]
     known = {claim["id"] for claim in claims}
     for part in (old, new):
-        claims += [c for c in json.loads((part / "claims.json").read_text()) if c["id"] not in known]
+        claims += [
+            c for c in json.loads((part / "claims.json").read_text(encoding="utf-8")) if c["id"] not in known
+        ]
     write_json(old / "claims.json", claims)
     write_text(old / "claims.md", to_markdown(claims, scale))
     write_text(old / "runs.csv", pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))

@@ -71,3 +71,18 @@ def test_all_done(params: Params, tmp_path: Path) -> None:
     text = describe(params, tmp_path)
     assert "time left" not in text
     assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"epoch,seconds\n1,2\n", b"seconds,valid_metric\n1,2\n3"]
+)
+def test_a_damaged_history_stops_nothing_and_runs_for_nobody(
+    params: Params, tmp_path: Path, content: bytes
+) -> None:
+    setting, seed = params.settings("ptb")[0], params.section.seeds[0]
+    under_way(tmp_path, setting, seed, 2)
+    history = run_path(tmp_path, "ptb", *setting, seed) / "history.csv"
+    history.write_bytes(content)
+    tomorrow = time.time() + 86_400  # as after the clock was set back
+    os.utime(history, (tomorrow, tomorrow))
+    assert "1 interrupted" in describe(params, tmp_path)

@@ -211,6 +211,18 @@ def test_pulled_artifacts_are_up_to_date_for_snakemake_too(copy):
     assert "up to date" in copy.dvc("status")
 
 
+def test_artifacts_linked_from_a_shared_cache_are_as_good_and_the_cache_stays_as_it_was(copy):
+    copy.dvc("config", "--local", "cache.type", "symlink")
+    copy.dvc("checkout", "--relink")
+    assert (copy.folder / "results/quick/report.html").is_symlink()
+    cached = [path for path in (copy.folder / ".dvc/cache/files").rglob("*") if path.is_file()]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cached}
+    assert copy.planned() == set()
+    copy.change(f"{SETTINGS}.methods.clipping", [])
+    assert trained(copy.dvc("repro")) == set()
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
+
+
 def test_pulled_artifacts_are_known_to_be_of_other_parameters(copy):
     copy.change(f"{SETTINGS}.training.epochs", 3)
     jobs = copy.planned()

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 import spectralgru
 
@@ -101,6 +102,42 @@ def test_a_change_of_the_trainers_code_trains_again(finished, tmp_path):
     with (package / "training" / "clipping.py").open("a") as file:
         file.write("# how runs come about\n")
     assert len(finished.planned(**here)["train_setting"]) == 6
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+def test_another_member_of_the_group_goes_on_in_a_shared_folder(finished, tmp_path):
+    """To the kernel root without capabilities is a user like others, here one who owns none of the files."""
+    shared = tmp_path / "shared"
+    shutil.copytree(finished.folder, shared, copy_function=shutil.copy2)
+    for path in (shared, *shared.rglob("*")):
+        os.chown(path, 1001, 1500)
+        path.chmod(0o2775 if path.is_dir() else 0o664)
+    values = yaml.safe_load((shared / "params.yaml").read_text())
+    values["quick"]["settings"]["ptb"]["methods"]["constraint"] = [0.5]
+    (shared / "params.yaml").write_text(yaml.safe_dump(values))
+    member = ["setpriv", "--groups", "1500", "--bounding-set=-all", "--inh-caps=-all"]
+    command = [
+        *member,
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        str(ROOT / "Snakefile"),
+        "--cores",
+        "1",
+        "-n",
+    ]
+    done = subprocess.run(command, cwd=shared, env=finished.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be dated" not in done.stderr
+    assert "write_tables" in done.stdout + done.stderr
+    assert "train_setting" not in done.stdout + done.stderr
+
+
+def test_jobs_find_their_own_command_without_activation(project):
+    """As `.venv/bin/snakemake` typed in a fresh shell."""
+    code, output = project.run("results/quick/runs/ptb/clipping-5/setting.json", PATH="/usr/bin:/bin")
+    assert code == 0, output
 
 
 def test_one_delta_changed_trains_that_delta_only(finished):

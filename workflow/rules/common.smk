@@ -52,8 +52,7 @@ SCALE = PARAMS.scale
 CORPORA = PARAMS.chosen_corpora()
 ROOT = f"results/{SCALE}"
 SETTINGS = {
-    corpus: [setting.name for setting in PARAMS.settings(corpus)]
-    for corpus in CORPORA
+    corpus: [setting.name for setting in PARAMS.settings(corpus)] for corpus in CORPORA
 }
 TABLE_NAMES = table_names(CORPORA)
 TABLES = expand(

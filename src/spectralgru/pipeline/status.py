@@ -1,10 +1,10 @@
 """How a campaign stands, read from its run directories alone: it may run on other machines."""
 
 import csv
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,18 +38,18 @@ def run_status(directory: Path, corpus: str, setting: str, seed: int, epochs: in
     ended = _ended(directory)
     for name in (UNDER_WAY, TRACES[0]):
         try:
-            with (directory / name).open(encoding="utf-8") as file:
-                rows, silent = list(csv.DictReader(file)), now - os.fstat(file.fileno()).st_mtime
+            rows = _epochs(directory / name)
+            silent = abs(now - (directory / name).stat().st_mtime)  # no run under way is of the future
         except FileNotFoundError:
             continue
-        seconds = [float(row["seconds"]) for row in rows]
+        seconds = [row[0] for row in rows]
         running = silent < max(SILENCE_SECONDS, 3 * sum(seconds) / max(len(seconds), 1))
         if ended and name == UNDER_WAY and not running:
             continue  # given up: the run that it was to replace stays
         state: State = "running" if running else "interrupted"
         if ended and name != UNDER_WAY:
             state = ended
-        best = min((float(row["valid_metric"]) for row in rows), default=None)
+        best = min((row[1] for row in rows), default=None)
         return RunStatus(corpus, setting, seed, state, len(rows), epochs, best, sum(seconds))
     return RunStatus(corpus, setting, seed, "queued", 0, epochs, None, 0.0)
 
@@ -62,6 +62,16 @@ def _ended(directory: Path) -> State | None:
     except InputError:
         return None
     return "diverged" if run.status == "diverged" else "finished"
+
+
+def _epochs(history: Path) -> list[tuple[float, float]]:
+    """Seconds and validation metric of each epoch, up to the first that is damaged."""
+    rows = []
+    damage = suppress(IsADirectoryError, PermissionError, ValueError, KeyError, TypeError, csv.Error)
+    with damage, history.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            rows.append((float(row["seconds"]), float(row["valid_metric"])))
+    return rows
 
 
 def campaign_status(params: Params, root: Path) -> Iterator[RunStatus]:
