@@ -120,6 +120,7 @@ def sha256(path: Path | str) -> str:
 
 def sha256_of_all(folder: Path, patterns: Iterable[str]) -> str:
     """SHA-256 of the names and contents of the files below `folder` that match one of the patterns."""
-    files = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    found = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    files = [path for path in found if path.is_file()]
     lines = [f"{path.relative_to(folder).as_posix()} {sha256(path)}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

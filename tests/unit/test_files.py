@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spectralgru.files import atomic_path, write_json, write_text
+from spectralgru.files import atomic_path, sha256_of_all, write_json, write_text
 
 NULL, FULL = os.makedev(1, 3), os.makedev(1, 7)
 
@@ -128,3 +128,10 @@ def test_what_fails_leaves_the_old_file(tmp_path):
         temporary.write_text(str(1 / len(temporary.read_bytes())))
     assert path.read_text() == "1\n"
     assert names(tmp_path) == ["a.json"]
+
+
+def test_a_folder_that_matches_a_pattern_is_no_file_to_hash(tmp_path):
+    (tmp_path / "a.py").write_text("a")
+    before = sha256_of_all(tmp_path, ["*"])
+    (tmp_path / "__pycache__").mkdir()
+    assert sha256_of_all(tmp_path, ["*"]) == before
