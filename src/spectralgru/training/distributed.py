@@ -142,8 +142,11 @@ def _sum_each(
     The order in which three ranks add up depends on a gradient's place in what is summed, and DDP rearranges its
     buckets after the first step: summed whole, a resumed training would differ in the last bit.
     """
-    sums = [dist.all_reduce(g, async_op=True).get_future() for g in bucket.gradients()]
-    done = torch.futures.collect_all(sums)
+    sums = [dist.all_reduce(gradient, async_op=True) for gradient in bucket.gradients()]
+    if bucket.buffer().is_cuda and dist.get_backend() == "gloo":
+        for one in sums:  # its futures do not wait for its copies to the GPU
+            one.wait()
+    done = torch.futures.collect_all([one.get_future() for one in sums])
     return done.then(lambda _: bucket.buffer())
 
 
@@ -184,7 +187,8 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     chosen = device_seen(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    # NCCL wants a GPU for each rank; one that is named is shared by all.
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     wait, file = timedelta(seconds=_timeout()), os.environ.get(STORE)
     if file is None:  # torchrun's
         dist.init_process_group(backend, timeout=wait)
