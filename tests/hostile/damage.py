@@ -1,5 +1,6 @@
 """Seeded damage to bytes and to JSON trees, and a child process in which whatever comes of it is held."""
 
+import hashlib
 import json
 import os
 import random
@@ -7,11 +8,16 @@ import resource
 import signal
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
+from io import StringIO
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import patch
+
+from spectralgru.pipeline.cli import main
 
 MIB = 1 << 20
 TEXTS = (
@@ -165,3 +171,36 @@ def _work(
             answer = traceback.format_exc()
         speaker.send(answer)
     os._exit(0)
+
+
+def spectralgru(*arguments: str) -> tuple[int, str]:
+    """Exit code and standard error of a command line, run in this process."""
+    output, errors = StringIO(), StringIO()
+    with patch("sys.argv", ["spectralgru", *arguments]), redirect_stdout(output), redirect_stderr(errors):
+        try:
+            main()
+            code = 0
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    return code, errors.getvalue()
+
+
+def fault_of(arguments: Sequence[str]) -> str | None:
+    """What is wrong with how a command line ends, if anything is."""
+    code, errors = spectralgru(*arguments)
+    if code not in (0, 1, 2, 75):
+        return f"{arguments}: exit code {code}: {errors}"
+    if "Traceback" in errors or "a fault of the program" in errors:
+        return f"{arguments}: {errors}"
+    if code and not errors.strip():
+        return f"{arguments}: exit code {code}, and not a word"
+    return None
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Kind, permissions and SHA-256 of everything below `folder`."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found[path.relative_to(folder).as_posix()] = f"{path.lstat().st_mode:o} {digest}"
+    return found

@@ -21,7 +21,9 @@ DIGITS = 100  # Python refuses to print very long integers
 
 
 def read_yaml(path: Path) -> Any:
-    """What a file holds. Raises InputError if it is not strict YAML, OSError if it cannot be read."""
+    """What a file holds. Raises InputError if it is not strict YAML or a FIFO, OSError if it cannot be read."""
+    if path.is_fifo():
+        raise InputError(f"{path}: a FIFO, which might be waited for without end; write a file")
     with path.open("rb") as file:
         return parse_yaml(file.read(BYTES + 1), str(path))
 

@@ -44,7 +44,11 @@ def train_in(
 
     Raises InputError for processes and GPUs that do not fit each other, or GPUs that torch does not see.
     """
-    count = max(processes, gpus)
+    count, most = max(processes, gpus), max(len(job.replicas), job.training.batch_size)
+    if count > most:
+        raise InputError(
+            f"{count} processes: more than the training has runs or a batch has lanes; use at most {most} processes"
+        )
     if gpus not in (0, count):
         raise InputError(f"{count} processes on {gpus} GPUs: give as many GPUs as processes, or none")
     device = device or ("cuda" if gpus else "cpu")

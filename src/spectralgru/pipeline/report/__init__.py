@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spectralgru.errors import InputError
 from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.provenance.explain import Record, common, read_record
 from spectralgru.pipeline.provenance.record import report_made_from
@@ -69,7 +70,10 @@ def headline(claims: Sequence[Mapping[str, Any]], scale: str) -> str:
 def _corpus(
     root: Path, record: Record, claims: Sequence[Record], corpus: str, table: tuple[Fragment, list[str]]
 ) -> dict[str, Any]:
-    (_, heading, mine), *_ = by_corpus([claim for claim in claims if claim["corpus"] == corpus])
+    found = next(by_corpus([claim for claim in claims if claim["corpus"] == corpus]), None)
+    if found is None:
+        raise InputError(f"{root}/claims.json: none about {corpus}; make them with `spectralgru claims`")
+    _, heading, mine = found
     runs = {p: run for p, run in record["runs"].items() if p.startswith(f"runs/{corpus}/")}
     return {
         "name": corpus,
