@@ -185,11 +185,10 @@ def chosen_jobs(folder: Path, corpora: Sequence[str] | None, seeds: Sequence[int
     known = sorted(
         (path.stem for path in folder.glob("*.json")), key=lambda name: ([*ORDER, name].index(name), name)
     )
-    jobs, commit = [], ""
+    jobs, source = [], folder / "source"
+    commit, _, code = (source.read_text() if source.exists() else "").partition(" ")
     for corpus in dict.fromkeys(known if corpora is None else corpora):
         job = read_job(folder / f"{corpus}.json")
-        source = json.loads((folder / f"{corpus}.json").read_text()).get("source", {})
-        commit = source["commit"] if source.get("code_sha256") == code_sha256() else ""
         for seed in seeds:
             if seed not in {replica.seed for replica in job.replicas}:
                 raise InputError(
@@ -203,7 +202,7 @@ def chosen_jobs(folder: Path, corpora: Sequence[str] | None, seeds: Sequence[int
         )
     if not jobs:
         raise InputError(f"{folder}: no jobs; make them with scripts/gpu_jobs.py")
-    return jobs, commit
+    return jobs, commit if code.strip() == code_sha256() else ""
 
 
 def main() -> int:

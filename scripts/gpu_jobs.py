@@ -10,7 +10,7 @@ import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from spectralgru.files import write_json
+from spectralgru.files import write_json, write_text
 from spectralgru.pipeline.params import load_params, with_changes
 from spectralgru.training.environment import git_commit
 from spectralgru.training.settings import code_sha256
@@ -23,11 +23,11 @@ parser.add_argument("--params", type=Path, default=Path("params.yaml"))
 parser.add_argument("--out", type=Path, default=Path(__file__).parent / "jobs")
 options = parser.parse_args()
 params = load_params(options.params, {"scale": options.scale})
+# A copied tree has no git.
+write_text(options.out / "source", f"{git_commit()} {code_sha256()}\n")
 for corpus in options.corpora or params.chosen_corpora():
     changed = with_changes(params, corpus, options.set)
     job = changed.job(corpus, changed.settings(corpus))
     job = replace(job, replicas=tuple(sorted(job.replicas, key=lambda replica: replica.seed)))
-    # A copied tree has no git.
-    source = {"commit": git_commit(), "code_sha256": code_sha256()}
-    write_json(options.out / f"{corpus}.json", {"source": source, **asdict(job)})
+    write_json(options.out / f"{corpus}.json", asdict(job))
     print(f"{options.out / corpus}.json: {len(job.replicas)} runs")

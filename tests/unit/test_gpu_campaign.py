@@ -51,8 +51,8 @@ def tree(folder: Path, epochs: int) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     tiny.write_corpora(folder / "data")
-    source = {"commit": COMMIT, "code_sha256": code_sha256()}
-    write_json(folder / "scripts/jobs/ptb.json", {"source": source, **asdict(job(epochs=epochs))})
+    write_json(folder / "scripts/jobs/ptb.json", asdict(job(epochs=epochs)))
+    (folder / "scripts/jobs/source").write_text(f"{COMMIT} {code_sha256()}\n")
     return folder
 
 
