@@ -39,6 +39,15 @@ def of_runs(states: Sequence[Any]) -> Any:
     return [item for state in states for item in state] if isinstance(first, list) else first
 
 
+def on(state: Any, device: torch.device) -> Any:
+    """The state with its tensors on `device`."""
+    if isinstance(state, Tensor):
+        return state.to(device)
+    if isinstance(state, dict):
+        return {name: on(value, device) for name, value in state.items()}
+    return [on(item, device) for item in state] if isinstance(state, list) else state
+
+
 def save(states: Iterable[tuple["CheckpointStore", Any]]) -> None:
     """Write the states of several runs: all are whole before the first takes its place."""
     stores = []

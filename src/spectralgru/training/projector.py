@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spectralgru.projection.batched import BatchedProjection
 from spectralgru.projection.tracked import SpectralProjection
+from spectralgru.training.checkpoint import on
 
 COUNTED = ("projected", "skipped", "saturated", "sigma_max")
 
@@ -99,7 +100,7 @@ class MatrixProjector(Projector):
         """See `Projector`."""
         super().load_state_dict(state)
         for layer, projection in enumerate(self.projections):
-            projection.load_state_dict(_on(state["projections"][str(layer)], self.max_sv.device))
+            projection.load_state_dict(on(state["projections"][str(layer)], self.max_sv.device))
 
 
 class BatchedProjector(Projector):
@@ -150,7 +151,7 @@ class BatchedProjector(Projector):
         """See `Projector`."""
         super().load_state_dict(state)
         batch = {n: v if v is None else v.transpose(0, 1).flatten(0, 1) for n, v in state["batch"].items()}
-        self.batch.load_state_dict(_on(batch, self.max_sv.device))
+        self.batch.load_state_dict(on(batch, self.max_sv.device))
 
 
 def _stacked(weights: Sequence[Tensor]) -> Tensor:
@@ -162,12 +163,3 @@ def _spread(stacked: Tensor, weights: Sequence[Tensor]) -> None:
     if len(weights) > 1:
         for weight, part in zip(weights, stacked.chunk(len(weights)), strict=True):
             weight.copy_(part)
-
-
-def _on(value: Any, device: torch.device) -> Any:
-    """`value` with the tensors in its dicts and lists on `device`."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _on(item, device) for key, item in value.items()}
-    return [_on(item, device) for item in value] if isinstance(value, list) else value

@@ -1,17 +1,31 @@
 """What a run leaves behind: its history while it trains, its record when it has ended."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from spectralgru.records import Run, run_path, write_history, write_run
 from spectralgru.training import environment
 from spectralgru.training.data.dataset import Corpus
+from spectralgru.training.data.loading import baseline_loss, part, why_nothing_learnt
+from spectralgru.training.epoch import Divergence
+from spectralgru.training.evaluate import metric
 from spectralgru.training.progress import Progress
 from spectralgru.training.settings import Job, Replica
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run has ended, beside its progress."""
+
+    step: int  # the last
+    divergence: Divergence | None
+    rows: Sequence[Mapping[str, float]]  # of its trace
+    spectrum: list[list[float]]
+    seconds: float  # of its training, in its job
 
 
 @dataclass
@@ -24,6 +38,11 @@ class Writer:
     corpus: Corpus
     device: torch.device
 
+    @cached_property
+    def baseline(self) -> float:
+        """Validation loss of the corpus' frequencies."""
+        return baseline_loss(part(self.corpus, self.job.data), "valid")
+
     def directory(self, replica: Replica) -> Path:
         """The run directory of a replica."""
         return run_path(self.root, self.job.corpus, replica.method, replica.value, replica.seed)
@@ -32,30 +51,30 @@ class Writer:
         """Show how far a run has come; from now on the directory is that of a run under way."""
         write_history(self.directory(progress.replica), progress.history)
 
-    def write(
-        self,
-        progress: Progress,
-        best: dict[str, float],
-        final: dict[str, float],
-        diverged: dict[str, Any] | None,
-        steps: Sequence[Mapping[str, float]],
-        spectrum: list[list[float]],
-        seconds: float,
-    ) -> None:
-        """Write the record of a run that has ended. `seconds`: of its training, in its job."""
-        replica = progress.replica
+    def write(self, progress: Progress, end: Ending, tests: tuple[float, float]) -> None:
+        """Write the record of a run that has ended; `tests`: test loss of the best and of the last weights.
+
+        A run that ends no better than the corpus' frequencies has diverged, too.
+        """
+        replica, kind, divergence = progress.replica, self.corpus.kind, end.divergence
+        best, final = progress.best(), progress.final()
+        if divergence is None and (reason := why_nothing_learnt(final["valid_loss"], self.baseline)):
+            divergence = Divergence(len(progress.history), end.step, reason)
+        if divergence is None:
+            for figures, loss in zip((best, final), tests, strict=True):
+                figures |= {"test_loss": loss, "test": metric(kind, loss)}
         run = Run(
             corpus=self.job.corpus,
             method=replica.method,
             value=replica.value,
             seed=replica.seed,
             scale=self.job.scale,
-            status="finished" if diverged is None else "diverged",
-            metric="perplexity" if self.corpus.kind == "words" else "nll",
+            status="finished" if divergence is None else "diverged",
+            metric="perplexity" if kind == "words" else "nll",
             best=best,
             final=final,
-            diverged=diverged,
-            spectrum={"initial": progress.initial_spectrum, "final": spectrum},
+            diverged=None if divergence is None else asdict(divergence),
+            spectrum={"initial": progress.initial_spectrum, "final": end.spectrum},
             settings=self.job.settings() | {"learning_rate": replica.learning_rate},
             key=self.keys[replica],
             data_sha256=self.corpus.sha256,
@@ -65,8 +84,8 @@ class Writer:
             device=environment.device_name(self.device),
             threads=torch.get_num_threads(),
             started=progress.started,
-            wall_seconds=round(seconds, 3),
+            wall_seconds=round(end.seconds, 3),
             replicas=progress.together,
         )
         weights = {name: weight.cpu().numpy() for name, weight in progress.best_weights.items()}
-        write_run(self.directory(replica), run, progress.history, steps, weights)
+        write_run(self.directory(replica), run, progress.history, end.rows, weights)

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
-from spectralgru.training.checkpoint import CheckpointStore, of_run, save
+from spectralgru.training.checkpoint import CheckpointStore, of_run, on, save
 from spectralgru.training.data.dataset import Corpus
-from spectralgru.training.data.loading import baseline_loss, why_nothing_learnt, width
+from spectralgru.training.data.loading import width
 from spectralgru.training.distributed import Ranks
 from spectralgru.training.engine import Engine
-from spectralgru.training.evaluate import evaluate, metric
+from spectralgru.training.epoch import NOT_FINITE, NOT_VALID, Divergence, EpochCounters
+from spectralgru.training.evaluate import evaluate
 from spectralgru.training.models import ReplicatedModel
 from spectralgru.training.progress import Progress
-from spectralgru.training.run_writer import Writer
+from spectralgru.training.run_writer import Ending, Writer
 from spectralgru.training.schedule import LearningRate
 from spectralgru.training.settings import Job, Replica
 from spectralgru.training.stopping import Preempted, stop_on_signal
@@ -25,7 +26,6 @@ from spectralgru.training.trace import Trace
 
 # Of the time, at most: what checkpoints take, and what histories take.
 WRITING_SHARE = 0.02
-NOT_FINITE = "loss, gradient, update or weight not finite"
 
 
 class Session:
@@ -46,7 +46,7 @@ class Session:
         self.say, self.ranks = say, ranks
         self.clock = self.show_at = time.monotonic()
         self.together = len(replicas)
-        self.epoch, self.chunk, self.steps = 1, 0, 0
+        self.epoch, self.steps = 1, 0
         self.engine = Engine(corpus, job.model, replicas, job.training.batch_size, device, ranks)
         training = job.training
         self.valid, self.test = (
@@ -55,7 +55,7 @@ class Session:
         )
         total_steps = training.epochs * len(self._training_stream())
         self.trace = Trace(len(replicas), training.trace_every, total_steps, device)
-        self._reset_sums()
+        self.counters = EpochCounters.begin(len(replicas), device)
         if state is None:
             self.progress = self._new_progress(replicas)
             self._show_histories()
@@ -79,11 +79,6 @@ class Session:
             self.corpus, seeds, self.epoch, training.batch_size, training.bptt_steps, self.device
         )
 
-    def _reset_sums(self) -> None:
-        names = ("loss", "norm", "norm_max", "diverged_at")
-        self.sums = {name: torch.zeros(len(self.engine.replicas), device=self.device) for name in names}
-        self.count = 0.0
-
     def run(self, stores: Mapping[Replica, CheckpointStore], checkpoint_seconds: float) -> None:
         """Epochs until every run has ended, with a checkpoint every `checkpoint_seconds` (0: after every step).
 
@@ -94,9 +89,9 @@ class Session:
         with stop_on_signal() as stop:
             while self.progress:
                 stream, runs = self._training_stream(), len(self.progress)
-                if self.chunk == 0:
+                if self.counters.steps == 0:
                     self.engine.start_epoch()
-                while self.chunk < len(stream) and len(self.progress) == runs > 0:
+                while self.counters.steps < len(stream) and len(self.progress) == runs > 0:
                     self._step(stream)
                     due = self.ranks.first and time.monotonic() - saved > pause
                     stopped, due = self.ranks.any(bool(stop), due)
@@ -111,7 +106,7 @@ class Session:
                         raise Preempted(
                             f"stopped at epoch {self.epoch}, step {self.steps}; checkpoint written"
                         )
-                if self.chunk == len(stream) and self.progress:
+                if self.counters.steps == len(stream) and self.progress:
                     self._finish_epoch()
 
     def _save(self, stores: Mapping[Replica, CheckpointStore]) -> None:
@@ -121,17 +116,11 @@ class Session:
         self.ranks.agreed(lambda: save((stores[replica], of_run(state, i)) for i, replica in runs))
 
     def _step(self, stream: WordStream | NoteStream) -> None:
-        chunk = stream.chunk(self.chunk)
+        chunk = stream.chunk(self.counters.steps)
         loss, norm = self.engine.step(chunk)
-        self.chunk += 1
         self.steps += 1
-        sums, sigma = self.sums, self.engine.projector.sigma_max
-        sums["loss"] += loss
-        sums["norm"] += norm
-        sums["norm_max"] = torch.maximum(sums["norm_max"], norm)
-        bad = ~(loss.isfinite() & norm.isfinite() & sigma.isfinite())
-        sums["diverged_at"] = torch.where(bad & (sums["diverged_at"] == 0), self.steps, sums["diverged_at"])
-        self.count += chunk.count
+        sigma = self.engine.projector.sigma_max
+        self.counters.add(loss, norm, sigma, self.steps, chunk.count)
         self.trace.add(norm, sigma)
         if self.trace.due(self.steps):
             self.trace.close(self.steps, self.epoch, self.engine.spectral_radius())
@@ -139,16 +128,13 @@ class Session:
 
     def _end_diverged(self) -> None:
         """Take the runs that have diverged in this epoch out of the engine, their records written."""
-        steps = [int(step) for step in self.sums["diverged_at"].tolist()]
+        steps = [int(step) for step in self.counters.diverged_at.tolist()]
         if any(steps):
-            ended = {i: self._divergence(step, NOT_FINITE) for i, step in enumerate(steps) if step}
+            ended = {i: Divergence(self.epoch, step, NOT_FINITE) for i, step in enumerate(steps) if step}
             if not self.trace.due(self.steps):  # their last interval ends with the epoch
                 self.trace.close(self.steps, self.epoch, self.engine.spectral_radius(), list(ended))
             self._write(ended)
             self._keep([i for i in range(len(steps)) if i not in ended])
-
-    def _divergence(self, step: int, reason: str) -> dict[str, Any]:
-        return {"epoch": self.epoch, "step": step, "reason": reason}
 
     def _keep(self, runs: Sequence[int]) -> None:
         index = list(runs)
@@ -156,24 +142,23 @@ class Session:
         if index:
             self.engine.keep(index)
             self.trace.keep(index)
-            self.sums = {name: value[index] for name, value in self.sums.items()}
+            self.counters = self.counters.keep(index)
 
     def _finish_epoch(self) -> None:
         """Validate, write the epoch down, and take the runs that have ended out of the engine."""
         self._end_diverged()
         if not self.progress:
             return
-        steps_in_epoch, self.chunk = self.chunk, 0
         self.ranks.check_same(self.engine.model.parameters())
         valid_loss = evaluate(self.engine.model, self.valid, self.ranks)
         radius = self.engine.spectral_radius()
         going_on: list[int] = []
-        ended: dict[int, dict[str, Any] | None] = {}  # why it diverged, or None
+        ended: dict[int, Divergence | None] = {}  # why it diverged, or None
         for i, progress in enumerate(self.progress):
             if not valid_loss[i].isfinite():
-                ended[i] = self._divergence(self.steps, "validation loss not finite")
+                ended[i] = Divergence(self.epoch, self.steps, NOT_VALID)
                 continue
-            row = self._row(i, progress, steps_in_epoch, float(valid_loss[i]), float(radius[i]))
+            row = self._row(i, progress, float(valid_loss[i]), float(radius[i]))
             more = progress.finish_epoch(row, partial(self.engine.model.weights_of, i))
             self.engine.rate[i] = progress.rate.rate
             if more and self.epoch < self.job.training.epochs:
@@ -190,24 +175,19 @@ class Session:
         if time.monotonic() >= self.show_at:
             self._show_histories()
         self.epoch += 1
-        self._reset_sums()
+        self.counters = EpochCounters.begin(len(self.progress), self.device)
 
-    def _row(
-        self, i: int, progress: Progress, steps: int, valid_loss: float, radius: float
-    ) -> dict[str, float]:
+    def _row(self, i: int, progress: Progress, valid_loss: float, radius: float) -> dict[str, float]:
+        projector = self.engine.projector
         return {
             "epoch": self.epoch,
             "learning_rate": progress.rate.rate,
-            "train_loss": float(self.sums["loss"][i]) / self.count,
-            "valid_loss": valid_loss,
-            "valid_metric": metric(self.corpus.kind, valid_loss),
-            "grad_norm_mean": float(self.sums["norm"][i]) / steps,
-            "grad_norm_max": float(self.sums["norm_max"][i]),
-            "sigma_max": float(self.engine.projector.sigma_max[i]),
-            "saturated": float(self.engine.projector.saturated[i]),
+            **self.counters.row(i, self.corpus.kind, valid_loss),
+            "sigma_max": float(projector.sigma_max[i]),
+            "saturated": float(projector.saturated[i]),
             "spectral_radius": radius,
-            "projections_done": float(self.engine.projector.projected[i]),
-            "projections_skipped": float(self.engine.projector.skipped[i]),
+            "projections_done": float(projector.projected[i]),
+            "projections_skipped": float(projector.skipped[i]),
             "seconds": self._elapsed(progress) - sum(r["seconds"] for r in progress.history),
         }
 
@@ -231,24 +211,17 @@ class Session:
                 self.writer.write_history(progress)
         self.show_at = begin + (time.monotonic() - begin) / WRITING_SHARE
 
-    def _write(self, ended: Mapping[int, dict[str, Any] | None]) -> None:
+    def _write(self, ended: Mapping[int, Divergence | None]) -> None:
         tests = self._test_losses(list(ended))
         if not self.ranks.first:
             return
         spectra = self.engine.singular_values(list(ended))
-        baseline = baseline_loss(self.corpus, "valid")
-        for (i, diverged), test, spectrum in zip(ended.items(), tests, spectra, strict=True):
-            progress = self.progress[i]
-            best, final = progress.best(), progress.final()
-            if diverged is None and (reason := why_nothing_learnt(final["valid_loss"], baseline)):
-                diverged = self._divergence(self.steps, reason)
-            for figures, loss in ((best, test[0]), (final, test[1])):
-                if figures and diverged is None:
-                    figures |= {"test_loss": loss, "test": metric(self.corpus.kind, loss)}
-            rows = self.trace.rows[i]
-            if diverged is not None:
-                rows = [r for r in rows if r["step"] < diverged["step"] + self.trace.every]
-            self.writer.write(progress, best, final, diverged, rows, spectrum, self._elapsed(progress))
+        for (i, divergence), test, spectrum in zip(ended.items(), tests, spectra, strict=True):
+            progress, rows = self.progress[i], self.trace.rows[i]
+            if divergence is not None:  # of the last interval, what came before its end
+                rows = [r for r in rows if r["step"] < divergence.step + self.trace.every]
+            end = Ending(self.steps, divergence, rows, spectrum, self._elapsed(progress))
+            self.writer.write(progress, end, test)
 
     def _test_losses(self, indices: Sequence[int]) -> list[tuple[float, float]]:
         """Test loss with the best and with the final weights of these runs."""
@@ -264,18 +237,18 @@ class Session:
     def state_dict(self) -> dict[str, Any]:
         """Everything resumed sessions need, of all ranks: every rank must call it. Its form: see `checkpoint`."""
         return {
-            "position": (self.epoch, self.chunk, self.steps, self.count),
+            "position": (self.epoch, self.steps),
             "engine": self.engine.state_dict(),
             "progress": [p.state_dict() | {"seconds": self._elapsed(p)} for p in self.progress],
-            "sums": self.sums,
+            "counters": self.counters.state_dict(),
             "trace": {name: getattr(self.trace, name) for name in ("rows", "grad_norm", "sigma_max")},
         }
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.chunk, self.steps, self.count = state["position"]
+        self.epoch, self.steps = state["position"]
         self.engine.load_state_dict(state["engine"])
         self.progress = [Progress.from_state_dict(p) for p in state["progress"]]
-        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self.counters = EpochCounters(**on(state["counters"], self.device))
         self.trace.rows = state["trace"]["rows"]
         self.trace.grad_norm = state["trace"]["grad_norm"].to(self.device)
         self.trace.sigma_max = state["trace"]["sigma_max"].to(self.device)

@@ -17,13 +17,12 @@ from spectralgru.records import Run, is_finished, read_run
 from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
 from spectralgru.training.data.dataset import Corpus
-from spectralgru.training.data.loading import baseline_loss, part, why_nothing_learnt
+from spectralgru.training.data.loading import part
 from spectralgru.training.engine import LONGEST_UPDATE
-from spectralgru.training.evaluate import metric
+from spectralgru.training.epoch import NOT_FINITE, NOT_VALID, Divergence, EpochCounters
 from spectralgru.training.progress import Progress
-from spectralgru.training.run_writer import Writer
+from spectralgru.training.run_writer import Ending, Writer
 from spectralgru.training.schedule import LearningRate
-from spectralgru.training.session import NOT_FINITE
 from spectralgru.training.settings import Replica
 from spectralgru.training.trace import Trace
 
@@ -71,68 +70,66 @@ class _PlainRun:
 
     def run(self) -> None:
         """Epochs until the run has ended, then its record."""
-        diverged, more, best = None, True, self.model.state_dict()
-        while more and diverged is None:
+        divergence, more, best = None, True, self.model.state_dict()
+        while more and divergence is None:
             epoch = len(self.progress.history) + 1
-            row, diverged = self._epoch(epoch)
-            if diverged is None:
-                more = self.progress.finish_epoch(row, partial(_weights, self.model))
+            counters = EpochCounters.begin(1, dtype=torch.float64)
+            divergence = self._epoch(epoch, counters)
+            if divergence is None:
+                more = self.progress.finish_epoch(self._row(epoch, counters), partial(_weights, self.model))
                 more &= epoch < self.job.training.epochs
                 if self.progress.best_epoch == epoch:
                     best = copy.deepcopy(self.model.state_dict())
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.progress.rate.rate
                 self.writer.write_history(self.progress)
-        self._write(diverged, best)
+        self._write(divergence, best)
 
-    def _epoch(self, epoch: int) -> tuple[dict[str, float], dict[str, Any] | None]:
-        """Its row of the history, or why the run has diverged."""
+    def _epoch(self, epoch: int, counters: EpochCounters) -> Divergence | None:
+        """Why the run has diverged in it, if it has."""
         stream, state = self._stream(epoch), self.model.initial_state(self.job.training.batch_size)
-        begin, losses, norms = time.monotonic(), [], []
+        self.epoch_begin = time.monotonic()
         for index in range(len(stream)):
-            loss, norm, state = step(self.model, self.optimizer, self.rule, stream.chunk(index), state)
+            chunk = stream.chunk(index)
+            loss, norm, state = step(self.model, self.optimizer, self.rule, chunk, state)
             self.steps += 1
-            losses.append(float(loss))
-            norms.append(float(norm))
-            if not math.isfinite(losses[-1] + norms[-1]) or self._is_lost(norms[-1]):
-                return {}, self._end(epoch, norm, NOT_FINITE)
             due = self.trace.due(self.steps)
-            sigma, radius = self._spectral() if due else (torch.zeros(1), torch.zeros(1))
-            self.trace.add(norm[None], sigma)
-            if due:
-                self.trace.close(self.steps, epoch, radius)
-                if not sigma.isfinite():
-                    return {}, self._end(epoch, norm, NOT_FINITE)
-        valid_loss = self._held_out("valid")
-        if not math.isfinite(valid_loss):
-            return {}, self._end(epoch, norm, "validation loss not finite")
+            lost = not (loss + norm).isfinite() or self._is_lost(float(norm))
+            sigma, radius = self._spectral() if due and not lost else (torch.zeros(1), torch.zeros(1))
+            counters.add(loss, norm, sigma, self.steps, chunk.count)
+            if not lost:
+                self.trace.add(norm[None], sigma)
+                if due:
+                    self.trace.close(self.steps, epoch, radius)
+            if lost or not sigma.isfinite():
+                return self._end(epoch, norm, NOT_FINITE)
+        self.valid_loss = self._held_out("valid")
+        return None if math.isfinite(self.valid_loss) else self._end(epoch, norm, NOT_VALID)
+
+    def _row(self, epoch: int, counters: EpochCounters) -> dict[str, float]:
         sigma, radius = self._spectral()
         return {
             "epoch": epoch,
             "learning_rate": self.progress.rate.rate,
-            "train_loss": sum(losses) / float(stream.counts.sum()),
-            "valid_loss": valid_loss,
-            "valid_metric": metric(self.corpus.kind, valid_loss),
-            "grad_norm_mean": sum(norms) / len(norms),
-            "grad_norm_max": max(norms),
+            **counters.row(0, self.corpus.kind, self.valid_loss),
             "sigma_max": float(sigma),
             "saturated": NAN,
             "spectral_radius": float(radius),
             "projections_done": NAN,
             "projections_skipped": NAN,
-            "seconds": time.monotonic() - begin,
-        }, None
+            "seconds": time.monotonic() - self.epoch_begin,
+        }
 
     def _is_lost(self, norm: float) -> bool:
         update = self.progress.rate.rate * min(norm, self.rule.threshold)
         return self.job.optimizer == "SGD" and update >= LONGEST_UPDATE
 
-    def _end(self, epoch: int, norm: Tensor, reason: str) -> dict[str, Any]:
+    def _end(self, epoch: int, norm: Tensor, reason: str) -> Divergence:
         if not self.trace.rows[0] or self.trace.rows[0][-1]["step"] < self.steps:
             sigma, radius = self._spectral()
             self.trace.add(norm[None], sigma)
             self.trace.close(self.steps, epoch, radius)
-        return {"epoch": epoch, "step": self.steps, "reason": reason}
+        return Divergence(epoch, self.steps, reason)
 
     @torch.no_grad()
     def _spectral(self) -> tuple[Tensor, Tensor]:
@@ -152,21 +149,15 @@ class _PlainRun:
         self.model.compute_weights()
         self.model.train()
 
-    def _write(self, diverged: dict[str, Any] | None, best_state: dict[str, Any]) -> None:
-        best, final = self.progress.best(), self.progress.final()
-        if diverged is None and (
-            reason := why_nothing_learnt(final["valid_loss"], baseline_loss(self.corpus, "valid"))
-        ):
-            diverged = {"epoch": len(self.progress.history), "step": self.steps, "reason": reason}
-        spectrum = _spectrum(self.model)
-        if diverged is None:
-            loss = self._held_out("test")
-            final |= {"test_loss": loss, "test": metric(self.corpus.kind, loss)}
+    def _write(self, divergence: Divergence | None, best_state: dict[str, Any]) -> None:
+        spectrum, last, best = _spectrum(self.model), NAN, NAN
+        if divergence is None:
+            last = self._held_out("test")
             self.model.load_state_dict(best_state)
-            loss = self._held_out("test")
-            best |= {"test_loss": loss, "test": metric(self.corpus.kind, loss)}
+            best = self._held_out("test")
         seconds = time.monotonic() - self.begin
-        self.writer.write(self.progress, best, final, diverged, self.trace.rows[0], spectrum, seconds)
+        end = Ending(self.steps, divergence, self.trace.rows[0], spectrum, seconds)
+        self.writer.write(self.progress, end, (best, last))
 
 
 @torch.no_grad()
