@@ -24,10 +24,10 @@ help: ## this list
 
 setup: $(STAMP) ## install everything into .venv, from the lock file
 
-$(STAMP): envs/requirements.lock pyproject.toml
+$(STAMP): envs/requirements.lock envs/hashes.lock envs/installer.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r envs/requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement envs/installer.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r envs/requirements.lock -c envs/hashes.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
@@ -90,6 +90,12 @@ lock: setup ## resolve the versions anew
 	  --extra pipeline --extra postgres --extra cluster --extra dev pyproject.toml -o envs/requirements.lock
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	  --no-header --no-annotate envs/requirements.lock | grep -Ff envs/lock-excludes.txt > envs/cuda.lock
+	# A hash of torch would suit one of its builds only.
+	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	  --excludes envs/lock-excludes.txt --generate-hashes --no-emit-package torch \
+	  envs/requirements.lock -o envs/hashes.lock
+	echo uv==$(UV_VERSION) | UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --no-header --no-annotate \
+	  --generate-hashes - -o envs/installer.lock
 
 audit: setup ## known vulnerabilities of the pinned versions (needs the network)
 	$(BIN)/uv tool run pip-audit --strict --requirement envs/requirements.lock --no-deps --disable-pip

@@ -15,7 +15,11 @@ def names(file):
 
 def test_it_installs_with_the_uv_of_the_makefile():
     wanted = re.search(r"UV_VERSION := (\S+)", (ROOT / "Makefile").read_text())[1]
-    assert re.search(r"ARG UV_VERSION=(\S+)", RECIPE)[1] == wanted
+    assert (ROOT / "envs/installer.lock").read_text().startswith(f"uv=={wanted} \\\n    --hash=sha256:")
+    for text in (RECIPE, (ROOT / "Makefile").read_text()):
+        assert re.search(
+            r"pip install --quiet --require-hashes (-r|--requirement) envs/installer\.lock", text
+        )
 
 
 def test_its_python_is_that_of_the_conda_file():

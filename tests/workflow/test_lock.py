@@ -1,8 +1,10 @@
 """The lock file, pyproject.toml, the conda file and what is installed agree."""
 
+import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -34,6 +36,39 @@ def test_every_line_is_an_exact_pin():
     assert len(PINS) > 100
     for pin in PINS:
         assert [part.operator for part in pin.specifier] == ["=="], str(pin)
+
+
+def test_every_pin_but_torch_has_its_hashes():
+    """torch has builds for CPUs and CUDA under one version; what else comes is what was locked."""
+    blocks = re.split(r"\n(?=\S)", (ROOT / "envs/hashes.lock").read_text())
+    hashed = {block.split(" ")[0] for block in blocks if "--hash=sha256:" in block}
+    assert len(hashed) == len({block.split(" ")[0] for block in blocks})
+    wanted = {f"{pin.name.partition('[')[0]}{pin.specifier}" for pin in PINS if pin.name != "torch"}
+    assert hashed == wanted
+
+
+def test_a_file_with_another_hash_is_not_installed(tmp_path):
+    (tmp_path / "hashes").write_text(f"six==1.16.0 --hash=sha256:{'0' * 64}\n")
+    package = tmp_path / "six-1.16.0-py2.py3-none-any.whl"
+    with zipfile.ZipFile(package, "w") as wheel:
+        wheel.writestr("six.py", "")
+        wheel.writestr("six-1.16.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: six\nVersion: 1.16.0\n")
+        wheel.writestr("six-1.16.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+        wheel.writestr("six-1.16.0.dist-info/RECORD", "")
+    command = [
+        "uv",
+        "pip",
+        "install",
+        "--no-index",
+        "--find-links",
+        str(tmp_path),
+        "--target",
+        str(tmp_path / "t"),
+    ]
+    command += ["--python", sys.executable, "six==1.16.0", "-c", str(tmp_path / "hashes")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode
+    assert "Hash mismatch" in done.stderr
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=str)
