@@ -140,8 +140,9 @@ def test_overlapping_jobs_share_the_work_and_lose_nothing(folder, tmp_path, over
     places = (tmp_path / "data/prepared/ptb.npz", tmp_path / "results", tmp_path / "checkpoints")
     train(mine, *places, say=say)
     record = (first / "run.json").read_bytes()
-    rest, _ = started[0].communicate(timeout=60)
-    assert started[0].returncode == 0, rest
+    assert started[0].stdout is not None
+    rest = started[0].stdout.read()  # not `communicate`, which does not see what is buffered here
+    assert started[0].wait(60) == 0, rest
     assert (first / "run.json").read_bytes() == record
     trains = [line for line in [*heard, *rest.splitlines()] if "runs together" in line]
     assert len(trains) == len(other.replicas) - 1  # what was free, without the other's
