@@ -34,11 +34,11 @@ def read_job(path: Path) -> Job:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({shown(str(error))[1:-1]}); {REMEDY}") from None
+        raise InputError(f"{path}: not a job, not even JSON ({shown(str(error))[1:-1]}); {REMEDY}") from None
     try:
         return job_from_dict(value)
     except InputError as error:
-        raise InputError(f"{path}: {error}; correct it, or {REMEDY}") from None
+        raise InputError(f"{path}: not a job: {error}; correct it, or {REMEDY}") from None
 
 
 def job_from_dict(value: object) -> Job:
