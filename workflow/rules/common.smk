@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
@@ -11,7 +12,7 @@ from spectralgru.pipeline.corpora.recipe import FILE as RECIPE
 from spectralgru.errors import InputError
 from spectralgru.pipeline.experiments.base import chosen_parts
 from spectralgru.pipeline.dates import date_by_contents
-from spectralgru.pipeline.params import parse_params, read_params
+from spectralgru.pipeline.params import asked, write_params
 from spectralgru.pipeline.presence import be_present
 from spectralgru.pipeline.provenance.record import WRITTEN
 from spectralgru.records import Setting
@@ -24,33 +25,36 @@ if (BIN / "spectralgru").exists() and shutil.which(
 ) != f"{BIN}/spectralgru":
     os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
-OVERRIDABLE = ("scale", "corpora", "experiments")
+PLACES = {
+    "params": "params.yaml",
+    "data": "data",
+    "results": "results",
+    "logs": "logs",
+}
+PARAMETERS = {key: value for key, value in config.items() if key not in PLACES}
+GIVEN, DATA, RESULTS, LOGS = (str(config.get(key, PLACES[key])) for key in PLACES)
 
 
-def validated(config):
-    """The parameters; jobs read params.yaml themselves, so only what is handed on to them may be overridden.
-
-    The file is no `configfile:`, for Snakemake would run Python that stands in it.
-    """
-    written = read_params(Path("params.yaml"))
-    for key in config:
-        if key not in OVERRIDABLE and config[key] != written.get(key):
-            raise InputError(
-                f"--config {key}: jobs would not see it; change params.yaml "
-                f"({', '.join(OVERRIDABLE)} may be overridden)"
-            )
-    return parse_params(written | config)
+def placed(folder):
+    """Where a folder of the rules lies: elsewhere in a module with `prefix:`."""
+    return Path(workflow.modifier.modify_path(f"{folder}/-")).parent
 
 
+# No `configfile:`, for Snakemake would run Python that stands in it.
 try:
-    PARAMS = validated(config)
+    PARAMS, FILE = asked(PARAMETERS, Path(GIVEN), placed(RESULTS) / "params.yaml")
 except InputError as error:
     print(f"spectralgru: {error}", file=sys.stderr)
     sys.exit(2)
 
 SCALE = PARAMS.scale
 CORPORA = PARAMS.chosen_corpora()
-ROOT = f"results/{SCALE}"
+ROOT = f"{RESULTS}/{SCALE}"
+
+# What every command is told of the user's own places.
+IN = f"--data {quote(str(placed(DATA)))}"
+OUT = f"--params {quote(str(FILE))} --scale {SCALE} --out {quote(str(placed(ROOT)))}"
+OF_ALL = " ".join(f"--corpus {corpus}" for corpus in CORPORA)
 SETTINGS = {
     corpus: [setting.name for setting in PARAMS.settings(corpus)] for corpus in CORPORA
 }
@@ -72,7 +76,9 @@ PROVENANCE = expand(f"{ROOT}/{{name}}", name=WRITTEN)
 # Only the process that plans: jobs on other machines parse this file too.
 if workflow.is_main_process:
     be_present()
-    if complaint := date_by_contents(PARAMS, Path("data"), Path(ROOT), Path("logs")):
+    if FILE != Path(GIVEN):
+        write_params(PARAMS, FILE)
+    if complaint := date_by_contents(PARAMS, placed(DATA), placed(ROOT), placed(LOGS)):
         print(f"spectralgru: {complaint}", file=sys.stderr)
 
 SUCCESS = f"""
@@ -85,8 +91,8 @@ Everything is up to date at scale {SCALE}.
   runs     make ui          every run in MLflow, http://127.0.0.1:5000
   paper    snakemake --cores all --config scale=paper      the paper's own settings (weeks on a CPU)
 """
-FAILURE = """
-A job failed; the last lines of its log stand above, the whole log below logs/. Finished runs are kept:
+FAILURE = f"""
+A job failed; the last lines of its log stand above, the whole log below {LOGS}/. Finished runs are kept:
 the same command goes on from there.
 """
 

@@ -3,16 +3,18 @@ rule prepare_corpus:
     input:
         RECIPE,
     output:
-        arrays="data/prepared/{corpus}.npz",
-        record="data/prepared/{corpus}.json",
+        arrays=f"{DATA}/prepared/{{corpus}}.npz",
+        record=f"{DATA}/prepared/{{corpus}}.json",
     log:
-        "logs/prepare/{corpus}.log",
+        f"{LOGS}/prepare/{{corpus}}.log",
     benchmark:
-        "logs/benchmarks/prepare/{corpus}.tsv"
+        f"{LOGS}/benchmarks/prepare/{{corpus}}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=15,
+    params:
+        places=IN,
     shell:
-        "spectralgru prepare --corpus {wildcards.corpus} > {log} 2>&1"
+        "spectralgru prepare --corpus {wildcards.corpus} {params.places} > {log} 2>&1"

@@ -23,7 +23,7 @@ rule make_part:
     output:
         f"{ROOT}/experiments/{{experiment}}/parts/{{corpus}}/{{part}}.json",
     log:
-        f"logs/experiments/{SCALE}/{{experiment}}/{{corpus}}/{{part}}.log",
+        f"{LOGS}/experiments/{SCALE}/{{experiment}}/{{corpus}}/{{part}}.log",
     retries: 2
     conda:
         "../envs/environment.yaml"
@@ -34,9 +34,9 @@ rule make_part:
         gpu=0,
         processes=1,
     params:
-        scale=SCALE,
+        places=f"{OUT} {IN}",
     shell:
-        "spectralgru experiment {wildcards.experiment} --scale {params.scale} --corpus {wildcards.corpus} "
+        "spectralgru experiment {wildcards.experiment} {params.places} --corpus {wildcards.corpus} "
         "--part {wildcards.corpus}/{wildcards.part} "
         "--threads {threads} --gpus {resources.gpu} --processes {resources.processes} > {log} 2>&1"
 
@@ -47,14 +47,14 @@ rule conclude_experiment:
     output:
         f"{ROOT}/experiments/{{experiment}}/summary.json",
     log:
-        f"logs/experiments/{SCALE}/{{experiment}}/conclusion.log",
+        f"{LOGS}/experiments/{SCALE}/{{experiment}}/conclusion.log",
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        scale=SCALE,
-        corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
+        places=f"{OUT} {IN}",
+        corpora=OF_ALL,
     shell:
-        "spectralgru experiment {wildcards.experiment} --scale {params.scale} {params.corpora} --conclude > {log} 2>&1"
+        "spectralgru experiment {wildcards.experiment} {params.places} {params.corpora} --conclude > {log} 2>&1"

@@ -14,19 +14,19 @@ rule write_tables:
             for path in TABLES
         ],
     log:
-        f"logs/tables/{SCALE}.log",
+        f"{LOGS}/tables/{SCALE}.log",
     benchmark:
-        f"logs/benchmarks/tables/{SCALE}.tsv"
+        f"{LOGS}/benchmarks/tables/{SCALE}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        scale=SCALE,
-        corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
+        places=OUT,
+        corpora=OF_ALL,
     shell:
-        "spectralgru tables --scale {params.scale} {params.corpora} > {log} 2>&1"
+        "spectralgru tables {params.places} {params.corpora} > {log} 2>&1"
 
 
 rule draw_figures:
@@ -51,18 +51,18 @@ rule draw_figures:
             )
         ],
     log:
-        f"logs/figures/{SCALE}/{{corpus}}.log",
+        f"{LOGS}/figures/{SCALE}/{{corpus}}.log",
     benchmark:
-        f"logs/benchmarks/figures/{SCALE}/{{corpus}}.tsv"
+        f"{LOGS}/benchmarks/figures/{SCALE}/{{corpus}}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
     params:
-        scale=SCALE,
+        places=OUT,
     shell:
-        "spectralgru figures --scale {params.scale} --corpus {wildcards.corpus} > {log} 2>&1"
+        "spectralgru figures {params.places} --corpus {wildcards.corpus} > {log} 2>&1"
 
 
 rule write_claims:
@@ -80,19 +80,19 @@ rule write_claims:
             for name in CLAIMS
         ],
     log:
-        f"logs/claims/{SCALE}.log",
+        f"{LOGS}/claims/{SCALE}.log",
     benchmark:
-        f"logs/benchmarks/claims/{SCALE}.tsv"
+        f"{LOGS}/benchmarks/claims/{SCALE}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
     params:
-        scale=SCALE,
-        corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
+        places=OUT,
+        corpora=OF_ALL,
     shell:
-        "spectralgru claims --scale {params.scale} {params.corpora} > {log} 2>&1"
+        "spectralgru claims {params.places} {params.corpora} > {log} 2>&1"
 
 
 rule write_provenance:
@@ -110,19 +110,19 @@ rule write_provenance:
             for path in PROVENANCE
         ],
     log:
-        f"logs/provenance/{SCALE}.log",
+        f"{LOGS}/provenance/{SCALE}.log",
     benchmark:
-        f"logs/benchmarks/provenance/{SCALE}.tsv"
+        f"{LOGS}/benchmarks/provenance/{SCALE}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        scale=SCALE,
-        corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
+        places=f"{OUT} {IN}",
+        corpora=OF_ALL,
     shell:
-        "spectralgru provenance --scale {params.scale} {params.corpora} > {log} 2>&1"
+        "spectralgru provenance {params.places} {params.corpora} > {log} 2>&1"
 
 
 rule write_samples:
@@ -132,19 +132,19 @@ rule write_samples:
     output:
         f"{ROOT}/samples/summary.json",
     log:
-        f"logs/samples/{SCALE}.log",
+        f"{LOGS}/samples/{SCALE}.log",
     benchmark:
-        f"logs/benchmarks/samples/{SCALE}.tsv"
+        f"{LOGS}/benchmarks/samples/{SCALE}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
     params:
-        scale=SCALE,
-        corpora=" ".join(f"--corpus {corpus}" for corpus in CORPORA),
+        places=f"{OUT} {IN}",
+        corpora=OF_ALL,
     shell:
-        "spectralgru samples --scale {params.scale} {params.corpora} > {log} 2>&1"
+        "spectralgru samples {params.places} {params.corpora} > {log} 2>&1"
 
 
 rule write_report:
@@ -159,18 +159,18 @@ rule write_report:
     output:
         f"{ROOT}/{REPORT}",
     log:
-        f"logs/report/{SCALE}.log",
+        f"{LOGS}/report/{SCALE}.log",
     benchmark:
-        f"logs/benchmarks/report/{SCALE}.tsv"
+        f"{LOGS}/benchmarks/report/{SCALE}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        scale=SCALE,
+        places=OUT,
     shell:
-        "spectralgru report --scale {params.scale} > {log} 2>&1"
+        "spectralgru report {params.places} > {log} 2>&1"
 
 
 rule track_runs:
@@ -180,15 +180,15 @@ rule track_runs:
     output:
         f"{ROOT}/tracking/{{corpus}}.json",
     log:
-        f"logs/track/{SCALE}/{{corpus}}.log",
+        f"{LOGS}/track/{SCALE}/{{corpus}}.log",
     benchmark:
-        f"logs/benchmarks/track/{SCALE}/{{corpus}}.tsv"
+        f"{LOGS}/benchmarks/track/{SCALE}/{{corpus}}.tsv"
     conda:
         "../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
     params:
-        scale=SCALE,
+        places=f"{OUT} {IN}",
     shell:
-        "spectralgru track --scale {params.scale} --corpus {wildcards.corpus} --summary {output} > {log} 2>&1"
+        "spectralgru track {params.places} --corpus {wildcards.corpus} --summary {output} > {log} 2>&1"

@@ -6,9 +6,9 @@ rule train_setting:
     output:
         f"{ROOT}/runs/{{corpus}}/{{setting}}/setting.json",
     log:
-        f"logs/train/{SCALE}/{{corpus}}/{{setting}}.log",
+        f"{LOGS}/train/{SCALE}/{{corpus}}/{{setting}}.log",
     benchmark:
-        f"logs/benchmarks/train/{SCALE}/{{corpus}}/{{setting}}.tsv"
+        f"{LOGS}/benchmarks/train/{SCALE}/{{corpus}}/{{setting}}.tsv"
     retries: 2
     conda:
         "../envs/environment.yaml"
@@ -19,8 +19,8 @@ rule train_setting:
         gpu=0,
         processes=1,
     params:
-        scale=SCALE,
+        places=f"{OUT} {IN}",
         setting=setting_options,
     shell:
-        "spectralgru train --scale {params.scale} --corpus {wildcards.corpus} {params.setting} "
+        "spectralgru train {params.places} --corpus {wildcards.corpus} {params.setting} "
         "--threads {threads} --gpus {resources.gpu} --processes {resources.processes} > {log} 2>&1"

@@ -44,6 +44,7 @@ ScaleOption = Annotated[
 CorporaOption = Annotated[
     list[str] | None, typer.Option("--corpus", help="default: what params.yaml says; repeatable")
 ]
+OutOption = Annotated[Path | None, typer.Option("--out", help="folder of results; default results/<scale>")]
 DeviceOption = Annotated[
     str | None,
     typer.Option(
@@ -91,7 +92,7 @@ def prepare(corpus: CorpusOption, data: DataOption = DATA) -> None:
 def train(
     corpus: CorpusOption,
     method: Annotated[str, typer.Option(help="constraint, clipping or none")],
-    out: Annotated[Path | None, typer.Option(help="folder of results; default results/<scale>")] = None,
+    out: OutOption = None,
     value: Annotated[float | None, typer.Option(help="delta (constraint) or threshold (clipping)")] = None,
     seeds: Annotated[
         list[int] | None, typer.Option(help="default: what params.yaml says; repeatable")
@@ -230,11 +231,12 @@ def samples(
     scale: ScaleOption = None,
     corpora: CorporaOption = None,
     data: DataOption = DATA,
+    out: OutOption = None,
 ) -> None:
     """Continue a tune or sentences with the best constrained and the best clipped run: MIDI, piano rolls, text."""
     from spectralgru.pipeline.sampling.campaign import write_samples
 
-    _write(lambda campaign: write_samples(campaign, data), params, scale, corpora)
+    _write(lambda campaign: write_samples(campaign, data), params, scale, corpora, out)
 
 
 @app.command()
@@ -242,7 +244,7 @@ def track(
     params: ParamsOption = PARAMS,
     scale: ScaleOption = None,
     corpora: CorporaOption = None,
-    out: Annotated[Path | None, typer.Option(help="folder of results; default results/<scale>")] = None,
+    out: OutOption = None,
     data: DataOption = DATA,
     summary: Annotated[Path | None, typer.Option(help="write what was done to this JSON file")] = None,
     keep_on: Annotated[
@@ -284,7 +286,12 @@ def track(
 
 
 @app.command()
-def tables(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: CorporaOption = None) -> None:
+def tables(
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    corpora: CorporaOption = None,
+    out: OutOption = None,
+) -> None:
     """Write the tables, ours beside the paper's, the list of runs and the learning curves."""
     from spectralgru.pipeline.results.curves import write_curves
     from spectralgru.pipeline.results.runs import write_runs
@@ -293,23 +300,33 @@ def tables(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: Co
     def write(campaign: "Campaign") -> list[Path]:
         return [*write_tables(campaign), *write_runs(campaign), *write_curves(campaign)]
 
-    _write(write, params, scale, corpora)
+    _write(write, params, scale, corpora, out)
 
 
 @app.command()
-def figures(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: CorporaOption = None) -> None:
+def figures(
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    corpora: CorporaOption = None,
+    out: OutOption = None,
+) -> None:
     """Write the figures."""
     from spectralgru.pipeline.results.figures import write_figures
 
-    _write(write_figures, params, scale, corpora)
+    _write(write_figures, params, scale, corpora, out)
 
 
 @app.command()
-def claims(params: ParamsOption = PARAMS, scale: ScaleOption = None, corpora: CorporaOption = None) -> None:
+def claims(
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    corpora: CorporaOption = None,
+    out: OutOption = None,
+) -> None:
     """Check the paper's claims on the runs: holds, fails or undecided, with the evidence."""
     from spectralgru.pipeline.results.claims import write_claims
 
-    _write(write_claims, params, scale, corpora)
+    _write(write_claims, params, scale, corpora, out)
 
 
 @app.command()
@@ -322,13 +339,14 @@ def provenance(
     scale: ScaleOption = None,
     corpora: CorporaOption = None,
     data: DataOption = DATA,
+    out: OutOption = None,
 ) -> None:
     """Say which runs, commit, parameters, data and machine a table or figure comes from, or record it for all."""
     from spectralgru.pipeline.provenance.explain import explain, find, read_record
     from spectralgru.pipeline.provenance.record import write_provenance
 
     chosen = _params(params, scale)
-    root, seeds = Path("results") / chosen.scale, chosen.section.seeds
+    root, seeds = out or Path("results") / chosen.scale, chosen.section.seeds
     settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
     if artifact is None:
         for path in write_provenance(root, settings, seeds, data, params):
@@ -340,22 +358,26 @@ def provenance(
 
 
 @app.command()
-def report(params: ParamsOption = PARAMS, scale: ScaleOption = None) -> None:
+def report(params: ParamsOption = PARAMS, scale: ScaleOption = None, out: OutOption = None) -> None:
     """Write report.html: one page of answer, tables, figures, claims and provenance, as they are there."""
     from spectralgru.pipeline.report import write_report
 
-    typer.echo(write_report(Path("results") / _params(params, scale).scale))
+    typer.echo(write_report(out or Path("results") / _params(params, scale).scale))
 
 
 def _write(
-    write: "Callable[[Campaign], list[Path]]", params: Path, scale: str | None, corpora: list[str] | None
+    write: "Callable[[Campaign], list[Path]]",
+    params: Path,
+    scale: str | None,
+    corpora: list[str] | None,
+    out: Path | None,
 ) -> None:
     """Load the campaign's runs and say which files were made of them."""
     from spectralgru.pipeline.results.load import Campaign
 
     chosen = _params(params, scale)
     settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
-    root = Path("results") / chosen.scale
+    root = out or Path("results") / chosen.scale
     for path in write(Campaign.load(root, settings, chosen.section.seeds, chosen.scale)):
         typer.echo(path)
 
@@ -370,7 +392,7 @@ def experiment(
     params: ParamsOption = PARAMS,
     scale: ScaleOption = None,
     corpora: CorporaOption = None,
-    out: Annotated[Path | None, typer.Option(help="folder of results; default results/<scale>")] = None,
+    out: OutOption = None,
     data: DataOption = DATA,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs to lock for a training")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="processes that share a training")] = 1,
@@ -405,7 +427,7 @@ def experiment(
 def status(
     params: ParamsOption = PARAMS,
     scale: ScaleOption = None,
-    out: Annotated[Path | None, typer.Option(help="folder of results; default results/<scale>")] = None,
+    out: OutOption = None,
 ) -> None:
     """Sum a campaign up: runs finished, running, diverged, queued, and the time left."""
     from spectralgru.pipeline.status import describe

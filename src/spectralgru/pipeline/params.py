@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -14,6 +15,7 @@ from pydantic import (
 )
 
 from spectralgru.errors import InputError, shown
+from spectralgru.files import write_text
 from spectralgru.pipeline.experiments.settings import ExperimentName, Experiments
 from spectralgru.pipeline.schema import CorpusName, Experiment, Methods, Seeds, Strict, distinct
 from spectralgru.pipeline.strict_yaml import parse_yaml, read_yaml
@@ -21,6 +23,7 @@ from spectralgru.records import Setting, run_path
 from spectralgru.training.settings import Job, Replica
 
 Scale = Literal["quick", "paper"]
+OVERRIDABLE = ("scale", "corpora", "experiments")  # by options of the commands, too
 
 
 def _listed(value: object) -> object:
@@ -133,6 +136,31 @@ def make_job(
 def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
     """Read and validate params.yaml; `overrides` replace top-level keys."""
     return parse_params(read_params(path) | (overrides or {}), str(path))
+
+
+def asked(config: dict[str, Any], path: Path, kept: Path) -> tuple[Params, Path]:
+    """The parameters of a workflow, and the file in which its jobs find them.
+
+    `config` is Snakemake's: single keys replace those of the file `path`; if it holds both scales, as in a workflow
+    that imports this one, it is the parameters, and `kept` is the file for the jobs, which `write_params` writes.
+    """
+    if {"quick", "paper"} <= config.keys():
+        return parse_params(dict(config), "config"), kept
+    written = read_params(path)
+    for key in config:
+        if key not in OVERRIDABLE and config[key] != written.get(key):
+            raise InputError(
+                f"--config {shown(key)[1:-1]}: jobs would not see it; change {path} "
+                f"({', '.join(OVERRIDABLE)} may be overridden)"
+            )
+    return parse_params(written | config, str(path)), path
+
+
+def write_params(params: Params, path: Path) -> None:
+    """Write params.yaml, unless it is there."""
+    text = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def read_params(path: Path) -> dict[str, Any]:

@@ -151,11 +151,12 @@ def write_provenance(
     from spectralgru.pipeline.provenance.explain import to_html
 
     record = collect(root, settings, seeds, data)
-    snakefiles = [path for path in (Path("Snakefile"), CHECKOUT / "Snakefile") if path.exists()]
+    places = (Path("Snakefile"), Path("workflow/Snakefile"), CHECKOUT / "Snakefile")
+    snakefiles = [path for path in places if path.exists()]
     if not snakefiles:
         raise InputError("Snakefile: neither here nor beside the package; run in the project's folder")
-    for path in (snakefiles[0], params):
-        write_text(root / path.name, path.read_text(encoding="utf-8"))
+    for name, path in (("Snakefile", snakefiles[0]), ("params.yaml", params)):
+        write_text(root / name, path.read_text(encoding="utf-8"))
     write_text(root / "provenance.html", to_html(record))
     write_json(root / "ro-crate-metadata.json", crate(record))
     files = {name: sha256(root / name) for name in WRITTEN[1:]}
