@@ -49,13 +49,13 @@ lint: setup ## style, types, workflow
 	ruff check .
 	mypy
 	lint-imports
-	snakefmt --check Snakefile workflow/rules
+	snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	snakemake --lint
 
 format: setup ## bring the style in order
 	ruff check --fix .
 	ruff format .
-	snakefmt Snakefile workflow/rules
+	snakefmt Snakefile workflow/Snakefile workflow/rules
 
 ui: setup ## MLflow in a browser, at an address that only its starter knows (PORT=5000, 0: any)
 	spectralgru track # only what is not there yet
