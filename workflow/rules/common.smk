@@ -1,7 +1,5 @@
 """What the rules share: validated parameters, names and messages."""
 
-import os
-import shutil
 import sys
 from pathlib import Path
 from shlex import quote
@@ -13,17 +11,10 @@ from spectralgru.errors import InputError
 from spectralgru.pipeline.experiments.base import chosen_parts
 from spectralgru.pipeline.dates import date_by_contents
 from spectralgru.pipeline.params import asked, write_params
-from spectralgru.pipeline.presence import be_present
+from spectralgru.pipeline.presence import be_present, put_on_path
 from spectralgru.pipeline.provenance.record import WRITTEN
 from spectralgru.records import Setting
 from spectralgru.pipeline.results.names import FIGURE_NAMES, NUMBERS, table_names
-
-# Jobs call `spectralgru`: that of this environment, whether it was activated or not.
-BIN = Path(sys.executable).parent
-if (BIN / "spectralgru").exists() and shutil.which(
-    "spectralgru"
-) != f"{BIN}/spectralgru":
-    os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 PLACES = {
     "params": "params.yaml",
@@ -39,6 +30,8 @@ def placed(folder):
     """Where a folder of the rules lies: elsewhere in a module with `prefix:`."""
     return Path(workflow.modifier.modify_path(f"{folder}/-")).parent
 
+
+put_on_path()
 
 # No `configfile:`, for Snakemake would run Python that stands in it.
 try:

@@ -8,7 +8,9 @@ import atexit
 import fcntl
 import getpass
 import os
+import shutil
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,6 +32,13 @@ class Presence(BaseModel):
 
     def __str__(self) -> str:
         return f"process {self.pid} of {self.user} on {self.host}"
+
+
+def put_on_path() -> None:
+    """Jobs call `spectralgru`: that of this environment, whether it was activated or not."""
+    folder, found = Path(sys.executable).parent, shutil.which("spectralgru")
+    if (folder / "spectralgru").exists() and found != f"{folder}/spectralgru":
+        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def here() -> Presence:
