@@ -1,9 +1,11 @@
-"""A campaign of 20 runs whose processes are killed at random, against the same campaign left alone.
+"""A campaign of 20 runs that is disturbed at random, against the same campaign left alone.
 
-    python -m benchmarks.chaos --kills 30 --out chaos.json
+    python -m benchmarks.chaos --disturbances 30 --out chaos.json
 
-Trainers, the shells around them and Snakemake itself get SIGKILL; whatever was killed is started again, as a person or
-a cluster would. In the end the tables must be the same, byte by byte, and no run may be lost.
+Trainers, the shells around them and Snakemake itself get SIGKILL; files of finished runs are deleted, halved or one bit
+of them is flipped; jobs by hand train some of the same runs at the same time, on one process or on two. Whatever was
+killed is started again, as a person or a cluster would. In the end the tables must be the same, byte by byte, and no
+run may be lost.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from pathlib import Path
 import yaml
 
 from spectralgru.pipeline.params import read_params
+from spectralgru.records import RUN_FILES
 
 ROOT = Path(__file__).parents[1]
 TABLE = "results/quick/tables/table1.csv"
@@ -36,21 +39,24 @@ def make_campaign(folder: Path, data: Path) -> None:
     ptb = values["quick"]["settings"]["ptb"]
     ptb["data"] = {"train": 6000, "valid": 2000, "test": 2000, "vocabulary": 200}
     ptb["model"]["hidden_size"] = 64
-    ptb["training"] |= {"epochs": 30, "schedule": {"kind": "decay", "patience": 15, "factor": 1.1}}
+    ptb["training"] |= {"epochs": 12, "schedule": {"kind": "decay", "patience": 6, "factor": 1.1}}
     folder.mkdir(parents=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     shutil.copytree(data / "prepared", folder / "data/prepared")
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    """Snakemake, in a session of its own; leftover locks of a killed one are removed first."""
-    environment = os.environ | {
+def environment() -> dict[str, str]:
+    return os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "SPECTRALGRU_CHECKPOINT_SECONDS": "1",
     }
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """Snakemake, in a session of its own; leftover locks of a killed one are removed first."""
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
     with (folder / "snakemake.log").open("ab") as log:
-        options = {"cwd": folder, "env": environment, "stdout": log, "stderr": log}
+        options = {"cwd": folder, "env": environment(), "stdout": log, "stderr": log}
         subprocess.run([*snakemake, "--unlock", TABLE], check=True, **options)
         return subprocess.Popen([*snakemake, TABLE], start_new_session=True, **options)
 
@@ -65,7 +71,7 @@ def victims(folder: Path) -> dict[str, list[int]]:
                 continue
         except OSError:
             continue
-        if b"train" in arguments:
+        if b"train" in arguments or b"spectralgru.training" in arguments:
             found["trainer"].append(int(process.name))
         elif b"snakemake" in arguments:
             found["snakemake"].append(int(process.name))
@@ -74,29 +80,79 @@ def victims(folder: Path) -> dict[str, list[int]]:
     return {kind: pids for kind, pids in found.items() if pids}
 
 
-def disturb(folder: Path, kills: int, draw: random.Random) -> tuple[Counter[str], int, float]:
-    """Kill at least `kills` processes while the campaign runs to its end: who was killed, starts needed, seconds."""
-    killed: Counter[str] = Counter()
-    begin, starts = time.monotonic(), 1
+def kill(folder: Path, draw: random.Random) -> str | None:
+    """Kill a process at work: what it was."""
+    there = victims(folder)
+    kinds = [kind for kind in ("trainer", "trainer", "trainer", "snakemake", "shell") if kind in there]
+    if not kinds:
+        return None
+    kind = draw.choice(kinds)
+    try:
+        os.kill(draw.choice(there[kind]), signal.SIGKILL)
+    except ProcessLookupError:
+        return None
+    return f"{kind} killed"
+
+
+def damage(folder: Path, draw: random.Random) -> str | None:
+    """Damage a file of a finished run: what was done to which."""
+    finished = sorted((folder / "results/quick/runs").glob("*/*/seed-*/run.json"))
+    if not finished:
+        return None
+    path = draw.choice(finished).with_name(draw.choice([*RUN_FILES, "run.json"]))
+    how = draw.choice(["deleted", "halved", "flipped"])
+    try:
+        content = bytearray(path.read_bytes())
+        if how == "deleted":
+            path.unlink()
+        elif how == "halved":
+            path.write_bytes(content[: len(content) // 2])
+        else:
+            content[draw.randrange(len(content))] ^= 1
+            path.write_bytes(content)
+    except FileNotFoundError:  # of a run damaged before
+        return None
+    return f"{path.name} {how}"
+
+
+def overlap(folder: Path, draw: random.Random) -> str:
+    """Start a job by hand that trains a setting, or one seed of it, on one process or on two."""
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    methods = values["quick"]["settings"]["ptb"]["methods"]
+    method = draw.choice(["constraint", "clipping"])
+    seeds = draw.choice([[0], [1], SEEDS])
+    processes = draw.choice([1, len(seeds)])  # more would split batches, to the same numbers up to rounding
+    options = ["--corpus", "ptb", "--method", method, "--value", str(draw.choice(methods[method]))]
+    options += [option for seed in seeds for option in ("--seeds", str(seed))]
+    options += ["--processes", str(processes), "--threads", str(processes)]
+    command = [str(Path(sys.executable).parent / "spectralgru"), "train", *options]
+    with (folder / "by-hand.log").open("ab") as log:
+        subprocess.Popen(
+            command, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
+    return f"job of {len(seeds)} seeds, {processes} processes"
+
+
+DISTURBANCES = (kill, damage, overlap)
+
+
+def disturb(folder: Path, count: int, draw: random.Random) -> tuple[Counter[str], int, float]:
+    """Disturb the campaign `count` times while it runs to its end: what was done, starts needed, seconds."""
+    done: Counter[str] = Counter()
+    begin, starts, disturbed = time.monotonic(), 1, False
     process = start(folder)
     while True:
         if process.poll() is not None:
-            if process.returncode == 0:
+            at_work = bool(victims(folder))
+            if process.returncode == 0 and done.total() >= count and not disturbed and not at_work:
                 break
-            process, starts = start(folder), starts + 1
-        time.sleep(draw.uniform(1, 5))
-        there = victims(folder)
-        if killed.total() < kills and there:
-            kinds = [
-                kind for kind in ("trainer", "trainer", "trainer", "snakemake", "shell") if kind in there
-            ]
-            kind = draw.choice(kinds)
-            try:
-                os.kill(draw.choice(there[kind]), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            killed[kind] += 1
-    return killed, starts, time.monotonic() - begin
+            # As a person would: what was done behind its back is seen by the next start.
+            process, starts, disturbed = start(folder), starts + 1, at_work
+        time.sleep(draw.uniform(1, 5) if count else 1)
+        if done.total() < count and (what := draw.choice(DISTURBANCES)(folder, draw)):
+            done[what] += 1
+            disturbed = True
+    return done, starts, time.monotonic() - begin
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -108,8 +164,8 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0, help="of the random kills")
+    parser.add_argument("--disturbances", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0, help="of the random disturbances")
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     parser.add_argument("--out", type=Path, help="JSON file for the outcome")
     options = parser.parse_args()
@@ -118,13 +174,13 @@ def main() -> int:
         for folder in (calm, wild):
             make_campaign(folder, options.data)
         _, _, undisturbed_seconds = disturb(calm, 0, random.Random(0))
-        killed, starts, seconds = disturb(wild, options.kills, random.Random(options.seed))
+        done, starts, seconds = disturb(wild, options.disturbances, random.Random(options.seed))
         expected, found = results(calm), results(wild)
         runs = [path for path in expected if path.endswith("model.safetensors")]
         outcome = {
             "runs": len(runs),
-            "kills": killed.total(),
-            "killed": dict(killed),
+            "disturbances": done.total(),
+            "done": dict(sorted(done.items())),
             "workflow_starts": starts,
             "runs_lost": sum(found.get(path) != expected[path] for path in runs),
             "tables_identical": all(
@@ -142,7 +198,7 @@ def main() -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text + "\n")
     good = outcome["tables_identical"] and not outcome["runs_lost"] and not outcome["files_differing"]
-    return 0 if good and len(runs) == 20 and killed.total() >= options.kills else 1
+    return 0 if good and len(runs) == 20 and done.total() >= options.disturbances else 1
 
 
 if __name__ == "__main__":
