@@ -180,8 +180,7 @@ def read_run(directory: Path | str) -> Run:
 def check_files(directory: Path | str, run: Run, names: Iterable[str] = RUN_FILES) -> None:
     """Raise InputError unless these files of a run are there and as its record says.
 
-    Of what an old record does not say nothing can be known. A run whose model stayed where it was trained is checked
-    by its `TRACES`.
+    Of what an old record does not say nothing can be known.
     """
     for name in names:
         path, digest = Path(directory) / name, run.files.get(name)
@@ -195,11 +194,16 @@ def check_files(directory: Path | str, run: Run, names: Iterable[str] = RUN_FILE
             )
 
 
-def is_finished(directory: Path | str, key: str) -> bool:
-    """Whether the directory holds exactly this run, every file as it was written."""
+def files_here(directory: Path | str) -> list[str]:
+    """What is to be checked of a run that may have come home without its model: `TRACES`, and a model that is here."""
+    return [*TRACES, *([MODEL] if (Path(directory) / MODEL).exists() else [])]
+
+
+def is_finished(directory: Path | str, key: str | None = None) -> bool:
+    """Whether the directory holds exactly this run (None: any), every file as it was written."""
     try:
         run = read_run(directory)
-        if run.key != key or run.status == "failed" or not run.files.keys() >= set(RUN_FILES):
+        if key not in (None, run.key) or run.status == "failed" or not run.files.keys() >= set(RUN_FILES):
             return False
         check_files(directory, run)
     except InputError:

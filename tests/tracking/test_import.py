@@ -195,6 +195,15 @@ def test_broken_records_are_named(campaign, uri):
         track(root, runs, uri)
 
 
+@pytest.mark.parametrize("name", ["history.csv", "steps.csv", "model.safetensors"])
+def test_a_damaged_file_is_not_imported(campaign, uri, name):
+    root, runs = campaign
+    file = runs[1] / name
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"seed-1/{name}: damaged"):
+        track(root, runs, uri)
+
+
 def test_bulk_insert_stores_what_log_batch_would(uri):
     client = open_store(uri)
     experiment = client.create_experiment("compare")

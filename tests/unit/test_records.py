@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from results_records import make_run, reseal
 from spectralgru.errors import InputError
 from spectralgru.files import write_json
+from spectralgru.pipeline.experiments.base import is_made
 from spectralgru.pipeline.provenance.record import _run
 from spectralgru.pipeline.results.load import load_runs
 from spectralgru.pipeline.saved import load_model
+from spectralgru.pipeline.sealed import write_sealed_json
 from spectralgru.records import RUN_FILES, Run, Setting, check_files, is_finished, read_run
 
 SETTING = Setting("constraint", 0.2)
@@ -118,3 +120,14 @@ def test_a_model_of_another_run_is_not_loaded(directory: Path, tmp_path: Path):
     reseal(directory)
     with pytest.raises(InputError, match="no model of this run can be read"):
         load_model(directory)
+
+
+@pytest.mark.parametrize("name", [*RUN_FILES, "run.json"])
+def test_a_part_of_an_experiment_is_made_only_while_its_runs_are_whole(
+    directory: Path, tmp_path: Path, name: str
+):
+    record, run = tmp_path / "part.json", directory.relative_to(tmp_path) / "run.json"
+    write_sealed_json(record, {"key": "k", "files": [run.as_posix()]})
+    assert is_made(record, "k", tmp_path)
+    flip(directory / name)
+    assert not is_made(record, "k", tmp_path)

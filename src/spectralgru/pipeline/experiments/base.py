@@ -21,6 +21,7 @@ from spectralgru.pipeline.provenance.record import results_sha256
 from spectralgru.pipeline.results.render import FORMS, Fragment
 from spectralgru.pipeline.sealed import read_as, write_sealed_json
 from spectralgru.pipeline.summary import is_current, write_summary
+from spectralgru.records import is_finished
 from spectralgru.training.data.dataset import load
 
 FOLDERS = {"beyond": "remedies"}  # where the name is not the folder's
@@ -137,9 +138,11 @@ def conclude(params: Params, name: ExperimentName, out: Path) -> dict[str, Any]:
 
 
 def is_made(record: Path, key: str, out: Path) -> bool:
-    """Whether a part's record is the one of `key`, as it was written, and the files it names are there."""
+    """Whether a part's record is the one of `key` and, with all runs that it names, as it was written."""
     found = read_as(_Record, record, sealed=True)
-    return found is not None and found.key == key and all((out / file).exists() for file in found.files)
+    return (
+        found is not None and found.key == key and all(is_finished((out / run).parent) for run in found.files)
+    )
 
 
 def is_concluded(out: Path, keys: Mapping[Part, str]) -> bool:

@@ -19,7 +19,7 @@ from spectralgru.pipeline.results.names import CLAIMS, FIGURE_NAMES, KEPT, NUMBE
 from spectralgru.pipeline.results.paper import NAME
 from spectralgru.pipeline.sealed import write_sealed_json
 from spectralgru.pipeline.summary import SUMMARY
-from spectralgru.records import RUN_FILES, TRACES, Setting, check_files, read_run, run_path
+from spectralgru.records import Setting, check_files, files_here, read_run, run_path
 from spectralgru.resources import PACKAGE, resource
 
 Settings = Mapping[str, Sequence[Setting]]  # of each corpus
@@ -177,6 +177,6 @@ def _data(corpus: str, data: Path) -> dict[str, Any]:
 
 def _run(directory: Path) -> dict[str, Any]:
     run = read_run(directory)
-    check_files(directory, run, [name for name in RUN_FILES if name in TRACES or (directory / name).exists()])
+    check_files(directory, run, files_here(directory))
     files = run.files | {"run.json": sha256(directory / "run.json")}
     return {name: getattr(run, name) for name in RECORDED} | {"files": files}

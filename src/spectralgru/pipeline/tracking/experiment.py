@@ -15,6 +15,7 @@ from spectralgru.pipeline.tracking.convert import Point
 from spectralgru.pipeline.tracking.live import LiveRun
 from spectralgru.pipeline.tracking.project import Project
 from spectralgru.pipeline.tracking.store import find_experiment, local_folder, sqlite_path
+from spectralgru.records import check_files, files_here
 
 FILES = ("run.json", "history.csv", "steps.csv", "model.safetensors")
 # Tags: which directory of which project a run shows, and which version of it.
@@ -134,6 +135,7 @@ class Experiment:
         return parent
 
     def _track_run(self, item: RunFiles, content: str, parent: Any) -> Any:
+        check_files(item.directory, item.run, files_here(item.directory))
         run, points, shift = item.run, convert.run_metrics(item), 0
         tags = convert.run_tags(run) | {PARENT: parent.info.run_id}
         if found := self._watched(item.directory, live.read_lines(item.directory)):
