@@ -248,7 +248,8 @@ def test_an_unknown_device_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "cannot be read"), ("{", "not a job"), ('{"corpus": "ptb"}', "not a job")]
+    ("content", "message"),
+    [(None, "cannot be read"), ("{", "not JSON"), ('{"corpus": "ptb"}', "key scale is missing")],
 )
 def test_a_bad_job_file_is_one_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
