@@ -1,0 +1,41 @@
+"""What happened along training: spectral radius and gradient norm, learning curves, singular values."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from spectralgru.pipeline.results.figures.gradient_norms import gradient_norms
+from spectralgru.pipeline.results.figures.learning_curves import learning_curves
+from spectralgru.pipeline.results.figures.singular_values import singular_values
+from spectralgru.pipeline.results.figures.trajectory import contrast, radius_gradient, trajectory
+from spectralgru.pipeline.results.load import Campaign, Runs
+from spectralgru.pipeline.results.names import FIGURE_NAMES
+from spectralgru.pipeline.results.style import RC, save
+from spectralgru.records import Setting
+
+DRAWN = (trajectory, radius_gradient, learning_curves, gradient_norms, singular_values)
+FIGURES: dict[str, Callable[[Runs], Figure]] = dict(zip(FIGURE_NAMES, DRAWN, strict=True))
+
+
+def write_figures(campaign: Campaign) -> list[Path]:
+    """Write `figures/<corpus>-<what>.{svg,pdf}` for each corpus and each `what` of `FIGURES`; return the paths.
+
+    Raises InputError naming the first trace that cannot be read.
+    """
+    written = []
+    with style.context(["default", RC]):  # whatever the matplotlibrc of this machine says
+        for corpus, runs in campaign.corpora.items():
+            for what, draw in FIGURES.items():
+                figure = draw(runs)
+                figure.suptitle(f"{corpus}, {campaign.scale} scale", fontsize=9, color="0.35")
+                written += save(figure, campaign.root / "figures" / f"{corpus}-{what}")
+    return written
+
+
+def shown(name: str, settings: Sequence[Setting], seeds: Sequence[int]) -> list[tuple[Setting, int]]:
+    """Setting and seed of every run that the figure `name` (of `FIGURE_NAMES`) shows, in order."""
+    chosen = contrast(settings) if name in ("trajectory", "radius_gradient") else settings
+    some = seeds[:1] if name in ("trajectory", "singular_values") else seeds
+    return [(setting, seed) for setting in chosen for seed in some]

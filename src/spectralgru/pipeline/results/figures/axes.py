@@ -1,0 +1,36 @@
+"""What the figures share: labels, scales, and numbers that can be drawn."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
+
+GRADIENT = "gradient norm (nats)"
+RADIUS = "spectral radius $|\\lambda_1(J)|$"
+RADIUS_LIMIT = 2.0  # an exploding run goes far beyond; what matters happens around 1
+
+
+def finite(table: pd.DataFrame, column: str, positive: bool = False) -> pd.DataFrame:
+    """The rows whose value in `column` is finite (and above zero)."""
+    values = table[column].to_numpy(dtype=float)
+    kept: pd.DataFrame = table.loc[np.isfinite(values) & (values > (0 if positive else -np.inf))]
+    return kept
+
+
+def log_scale(axes: Iterable[Axes]) -> None:
+    """Logarithmic y axes that share their range, also when no run left a number to show."""
+    for ax in axes:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+        ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+    if not any(np.isfinite(ax.dataLim.minposy) for ax in axes):
+        for ax in axes:
+            ax.set_ylim(1, 10)
+
+
+def stability_line(ax: Axes, horizontal: bool) -> None:
+    """Where the spectral radius is 1."""
+    draw = ax.axhline if horizontal else ax.axvline
+    draw(1.0, color="black", linewidth=0.9, linestyle=(0, (4, 2)))

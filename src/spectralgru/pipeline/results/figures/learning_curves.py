@@ -1,0 +1,48 @@
+"""Validation by epoch."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from spectralgru.pipeline.results.figures.axes import finite, log_scale
+from spectralgru.pipeline.results.load import Runs
+from spectralgru.pipeline.results.style import WIDTH, looks, new_figure, title
+
+METRIC = {"perplexity": "validation perplexity", "nll": "validation NLL (nats per time step)"}
+BEYOND = 1.5  # curves are cut at this multiple of the worst value of a run that finished
+
+
+def learning_curves(runs: Runs) -> Figure:
+    """Validation metric by epoch: mean and range over the seeds that reached the epoch."""
+    look = looks(list(runs))
+    figure = new_figure(WIDTH, 3.6)
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    metric = METRIC[next(iter(runs.values()))[0].run.metric]
+    lowest = np.inf
+    for setting, items in runs.items():
+        ax = axes[0] if setting[0] == "constraint" else axes[1]
+        curves = pd.concat([finite(i.history, "valid_metric", positive=True) for i in items])
+        band = curves.groupby("epoch")["valid_metric"].agg(["mean", "min", "max"])
+        lowest = min([lowest, *band["min"]])
+        diverged = sum(i.run.status == "diverged" for i in items)
+        label = title(setting) + (f" ({diverged} of {len(items)} diverged)" if diverged else "")
+        marker, every = look[setting].marker, max(1, len(band) // 12)
+        ax.plot(band.index, band["mean"], **look[setting].line, marker=marker, markevery=every, label=label)
+        ax.fill_between(
+            band.index, band["min"], band["max"], color=look[setting].color, alpha=0.18, linewidth=0
+        )
+    log_scale(axes)
+    finished = (i for items in runs.values() for i in items if i.run.status == "finished")
+    worst = max((i.history["valid_metric"].max() for i in finished), default=np.inf)
+    if axes[0].get_ylim()[1] > BEYOND * worst:  # a run that explodes would flatten all others
+        axes[0].set_ylim(0.9 * lowest, BEYOND * worst)
+    for ax, name in zip(axes, ("constraint", "clipping and unconstrained"), strict=True):
+        ax.set_title(name)
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.tick_params(axis="y", which="minor", labelsize=7)
+        if ax.get_legend_handles_labels()[1]:
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    axes[0].set_ylabel(metric)
+    return figure

@@ -1,0 +1,109 @@
+"""Spectral radius and gradient norm: along training, and against each other."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from spectralgru.pipeline.results.figures.axes import (
+    GRADIENT,
+    RADIUS,
+    RADIUS_LIMIT,
+    finite,
+    log_scale,
+    stability_line,
+)
+from spectralgru.pipeline.results.load import RunFiles, Runs
+from spectralgru.pipeline.results.style import WIDTH, method_color, new_figure, title
+from spectralgru.records import Setting
+
+SCATTER_POINTS = 2000  # a panel; more only makes the file heavy
+
+
+def contrast(settings: Iterable[Setting]) -> list[Setting]:
+    """One setting of each method: the tightest constraint, the loosest clipping, none."""
+    settings = list(settings)
+    constrained = [s for s in settings if s[0] == "constraint"]
+    clipped = [s for s in settings if s[0] == "clipping"]
+    chosen = [min(constrained, key=_value)] if constrained else []
+    chosen += [max(clipped, key=_value)] if clipped else []
+    return chosen + [s for s in settings if s[0] == "none"]
+
+
+def trajectory(runs: Runs) -> Figure:
+    """Gradient norm above spectral radius along training: a constrained run beside ones that are not."""
+    chosen = contrast(runs)
+    figure = new_figure(WIDTH, 4)
+    axes = figure.subplots(2, len(chosen), sharex="col", sharey="row", squeeze=False)
+    for column, setting in enumerate(chosen):
+        item = runs[setting][0]
+        top, bottom = axes[0, column], axes[1, column]
+        steps = item.steps
+        gradient = finite(steps, "grad_norm", positive=True)
+        radius = finite(steps, "spectral_radius")
+        color = method_color(setting[0])
+        top.plot(gradient["step"], gradient["grad_norm"], color=color, linewidth=0.9)
+        bottom.plot(radius["step"], radius["spectral_radius"], color=color, linewidth=1.1)
+        stability_line(bottom, horizontal=True)
+        _mark_divergence(top, bottom, item)
+        top.set_title(f"{title(setting)} (seed {item.run.seed})")
+        bottom.set_xlabel("training step")
+        bottom.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    log_scale(axes[0])
+    low, high = min(ax.dataLim.ymin for ax in axes[1]), max(ax.dataLim.ymax for ax in axes[1])
+    if high > RADIUS_LIMIT:
+        axes[1, 0].set_ylim(min(low, 1.0) - 0.05, RADIUS_LIMIT)
+    axes[0, 0].set_ylabel(GRADIENT)
+    axes[1, 0].set_ylabel(RADIUS)
+    return figure
+
+
+def radius_gradient(runs: Runs) -> Figure:
+    """Gradient norm against spectral radius, every recorded interval of all seeds."""
+    chosen = contrast(runs)
+    figure = new_figure(WIDTH, 2.8)
+    axes = figure.subplots(1, len(chosen), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, setting in zip(axes, chosen, strict=True):
+        points = pd.concat([item.steps for item in runs[setting]])
+        points = finite(points, "spectral_radius").pipe(finite, "grad_norm", positive=True)
+        points = points.iloc[:: max(1, len(points) // SCATTER_POINTS)]
+        ax.plot(
+            points["spectral_radius"].clip(upper=RADIUS_LIMIT),
+            points["grad_norm"],
+            "o",
+            markerfacecolor="none",
+            markeredgecolor=method_color(setting[0]),
+            markeredgewidth=0.5,
+            markersize=3,
+        )
+        stability_line(ax, horizontal=False)
+        ax.set_title(title(setting))
+        ax.set_xlabel(RADIUS)
+    log_scale(axes)
+    if axes[0].get_xlim()[1] > RADIUS_LIMIT:
+        axes[-1].annotate(
+            "beyond", (RADIUS_LIMIT, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7
+        )
+    axes[0].set_ylabel(GRADIENT)
+    return figure
+
+
+def _value(setting: Setting) -> float:
+    return setting[1] or 0.0
+
+
+def _mark_divergence(top: Axes, bottom: Axes, item: RunFiles) -> None:
+    step = (item.run.diverged or {}).get("step")
+    if step is None:
+        return
+    for ax in (top, bottom):
+        ax.axvline(step, color="0.4", linewidth=0.8, linestyle=":")
+    place: dict[str, Any] = {
+        "xycoords": ("data", "axes fraction"),
+        "xytext": (-3, 0),
+        "textcoords": "offset points",
+    }
+    top.annotate("diverged", (step, 0.97), **place, ha="right", va="top", rotation=90, fontsize=7)
