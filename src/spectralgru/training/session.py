@@ -56,12 +56,12 @@ class Session:
         total_steps = training.epochs * len(self._training_stream())
         self.trace = Trace(len(replicas), training.trace_every, total_steps, device)
         self.counters = EpochCounters.begin(len(replicas), device)
-        if state is None:
-            self.progress = self._new_progress(replicas)
-            self._show_histories()
-        else:
+        if state is not None:
             self._load_state_dict(state)
             say(f"{job.corpus}: resumed at epoch {self.epoch}, step {self.steps}")
+            return
+        self.progress = self._new_progress(replicas)
+        self._show_histories()
 
     def _new_progress(self, replicas: Sequence[Replica]) -> list[Progress]:
         spectra, schedule = self.engine.singular_values(), self.job.training.schedule
@@ -170,7 +170,6 @@ class Session:
             if not self.trace.due(self.steps):  # the last interval may be a short one
                 self.trace.close(self.steps, self.epoch, radius, list(ended))
             self._write(ended)
-        if ended:
             self._keep(going_on)
         if time.monotonic() >= self.show_at:
             self._show_histories()
@@ -250,5 +249,5 @@ class Session:
         self.progress = [Progress.from_state_dict(p) for p in state["progress"]]
         self.counters = EpochCounters(**on(state["counters"], self.device))
         self.trace.rows = state["trace"]["rows"]
-        self.trace.grad_norm = state["trace"]["grad_norm"].to(self.device)
-        self.trace.sigma_max = state["trace"]["sigma_max"].to(self.device)
+        for name in ("grad_norm", "sigma_max"):
+            setattr(self.trace, name, state["trace"][name].to(self.device))
