@@ -21,7 +21,7 @@ PROGRAMS = ("snakemake", "spectralgru", "dvc", "make")
 BLOCK = re.compile(r"^```\w*\n(.*?)^```|^((?:    [^\n]*\n)+)", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 RULES = re.findall(
-    r"^rule (\w+):",
+    r"^(?:rule|use rule \w+ as) (\w+)(?: with)?:",
     "".join(path.read_text() for path in [*(ROOT / "workflow/rules").glob("*.smk"), ROOT / "Snakefile"]),
     re.MULTILINE,
 )

@@ -1,6 +1,7 @@
 from spectralgru.pipeline.results.names import CLAIMS, REPORT
 
 
+# Environment, resources and command of the rules after it, too.
 rule write_tables:
     input:
         trained_all,
@@ -20,16 +21,17 @@ rule write_tables:
     conda:
         "../envs/environment.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=2000,
         runtime=10,
     params:
+        command="tables",
         places=OUT,
-        corpora=OF_ALL,
+        of=OF_ALL,
     shell:
-        "spectralgru tables {params.places} {params.corpora} > {log} 2>&1"
+        "spectralgru {params.command} {params.places} {params.of} > {log} 2>&1"
 
 
-rule draw_figures:
+use rule write_tables as draw_figures with:
     input:
         trained,
     output:
@@ -54,18 +56,13 @@ rule draw_figures:
         f"{LOGS}/figures/{SCALE}/{{corpus}}.log",
     benchmark:
         f"{LOGS}/benchmarks/figures/{SCALE}/{{corpus}}.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
+        command="figures",
         places=OUT,
-    shell:
-        "spectralgru figures {params.places} --corpus {wildcards.corpus} > {log} 2>&1"
+        of="--corpus {corpus}",
 
 
-rule write_claims:
+use rule write_tables as write_claims with:
     input:
         trained_all,
     output:
@@ -83,19 +80,13 @@ rule write_claims:
         f"{LOGS}/claims/{SCALE}.log",
     benchmark:
         f"{LOGS}/benchmarks/claims/{SCALE}.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
+        command="claims",
         places=OUT,
-        corpora=OF_ALL,
-    shell:
-        "spectralgru claims {params.places} {params.corpora} > {log} 2>&1"
+        of=OF_ALL,
 
 
-rule write_provenance:
+use rule write_tables as write_provenance with:
     input:
         TABLES,
         FIGURES,
@@ -113,19 +104,13 @@ rule write_provenance:
         f"{LOGS}/provenance/{SCALE}.log",
     benchmark:
         f"{LOGS}/benchmarks/provenance/{SCALE}.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
+        command="provenance",
         places=f"{OUT} {IN}",
-        corpora=OF_ALL,
-    shell:
-        "spectralgru provenance {params.places} {params.corpora} > {log} 2>&1"
+        of=OF_ALL,
 
 
-rule write_samples:
+use rule write_tables as write_samples with:
     # The MIDI files, piano rolls and texts beside the summary are named in it.
     input:
         trained_all,
@@ -135,19 +120,13 @@ rule write_samples:
         f"{LOGS}/samples/{SCALE}.log",
     benchmark:
         f"{LOGS}/benchmarks/samples/{SCALE}.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
+        command="samples",
         places=f"{OUT} {IN}",
-        corpora=OF_ALL,
-    shell:
-        "spectralgru samples {params.places} {params.corpora} > {log} 2>&1"
+        of=OF_ALL,
 
 
-rule write_report:
+use rule write_tables as write_report with:
     # Experiments not asked for are shown too, if they are there; `date_by_contents` sees when they change.
     input:
         rules.write_provenance.output,
@@ -162,18 +141,13 @@ rule write_report:
         f"{LOGS}/report/{SCALE}.log",
     benchmark:
         f"{LOGS}/benchmarks/report/{SCALE}.tsv"
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
+        command="report",
         places=OUT,
-    shell:
-        "spectralgru report {params.places} > {log} 2>&1"
+        of="",
 
 
-rule track_runs:
+use rule write_tables as track_runs with:
     input:
         trained,
         rules.draw_figures.output,
@@ -183,12 +157,10 @@ rule track_runs:
         f"{LOGS}/track/{SCALE}/{{corpus}}.log",
     benchmark:
         f"{LOGS}/benchmarks/track/{SCALE}/{{corpus}}.tsv"
-    conda:
-        "../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
     params:
+        command="track",
         places=f"{OUT} {IN}",
-    shell:
-        "spectralgru track {params.places} --corpus {wildcards.corpus} --summary {output} > {log} 2>&1"
+        of=lambda wildcards, output: f"--corpus {wildcards.corpus} --summary {output}",

@@ -17,7 +17,7 @@ from pydantic import (
 from spectralgru.errors import InputError, shown
 from spectralgru.files import write_text
 from spectralgru.pipeline.experiments.settings import ExperimentName, Experiments
-from spectralgru.pipeline.schema import CorpusName, Experiment, Methods, Seeds, Strict, distinct
+from spectralgru.pipeline.schema import CorpusName, Experiment, Methods, Seeds, Strict, distinct, explain
 from spectralgru.pipeline.strict_yaml import parse_yaml, read_yaml
 from spectralgru.records import Setting, run_path
 from spectralgru.training.settings import Job, Replica
@@ -181,7 +181,7 @@ def parse_params(values: dict[str, Any], source: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{source}: {_explain(error)}") from None
+        raise InputError(f"{source}: {explain(error)}") from None
 
 
 def parse_setting(method: str, value: float | None) -> Setting:
@@ -192,7 +192,7 @@ def parse_setting(method: str, value: float | None) -> Setting:
         if method in ("constraint", "clipping") and value is not None:
             return in_order(Methods.model_validate({method: [value], "none": False}))[0]
     except ValidationError as error:
-        raise InputError(f"--value: {_explain(error)}") from None
+        raise InputError(f"--value: {explain(error)}") from None
     raise InputError(
         f"--method {method} with --value {value}: use constraint with a delta, clipping with a threshold, or none alone"
     )
@@ -203,7 +203,7 @@ def parse_seeds(seeds: Sequence[int]) -> list[int]:
     try:
         return TypeAdapter(dict[str, Seeds]).validate_python({"--seeds": list(seeds)})["--seeds"]
     except ValidationError as error:
-        raise InputError(_explain(error)) from None
+        raise InputError(explain(error)) from None
 
 
 def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
@@ -223,35 +223,6 @@ def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
             )
         node[last] = parse_yaml(text, f"--set {change}")
     return parse_params(values, "--set")
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    key = ".".join(map(_printable, first["loc"])) or "the file"
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"unknown key {key}; remove it or correct its name (allowed keys: workflow/schemas/params.schema.json)"
-    if first["type"] == "missing":
-        return f"key {key} is missing; add it"
-    allowed = first["msg"].removeprefix("Value error, ")
-    given = first["input"]
-    if isinstance(given, dict):
-        return f"{key}: {allowed}"
-    if isinstance(given, str) and first["type"] == "float_type" and _is_number(given):
-        return f"{key} is {given!r}, text to YAML; write the number without quotes and with a point: 1.0e-4"
-    return f"{key} is {shown(given)}: {allowed.replace('Input should', 'must')}"
-
-
-def _printable(key: int | str) -> str:
-    text = str(key)
-    return text if text.isprintable() and len(text) < 80 else shown(text)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def json_schema() -> dict[str, Any]:

@@ -5,8 +5,9 @@ The trainer's own settings are declared in `training.settings`, bounds and descr
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from spectralgru.errors import shown
 from spectralgru.training.settings import SEED, VALUES, DataSettings, ModelSettings, TrainingSettings
 
 CorpusName = Literal["ptb", "nottingham", "chorales", "jsb_chorales", "musedata", "piano_midi"]
@@ -50,3 +51,33 @@ class Experiment(Strict):
     model: ModelSettings
     training: TrainingSettings
     methods: Methods
+
+
+def explain(error: ValidationError) -> str:
+    """The first fault in a line: key, value, and what is allowed."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(map(_printable, first["loc"])) or "the file"
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key {key}; remove it or correct its name (allowed keys: workflow/schemas/params.schema.json)"
+    if first["type"] == "missing":
+        return f"key {key} is missing; add it"
+    allowed = first["msg"].removeprefix("Value error, ")
+    given = first["input"]
+    if isinstance(given, dict):
+        return f"{key}: {allowed}"
+    if isinstance(given, str) and first["type"] == "float_type" and _is_number(given):
+        return f"{key} is {given!r}, text to YAML; write the number without quotes and with a point: 1.0e-4"
+    return f"{key} is {shown(given)}: {allowed.replace('Input should', 'must')}"
+
+
+def _printable(key: int | str) -> str:
+    text = str(key)
+    return text if text.isprintable() and len(text) < 80 else shown(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
