@@ -1,0 +1,63 @@
+"""The command line: each command a thin call.
+
+Exit codes: 0 ok, 1 failed, 2 bad usage or input, 75 stopped on request (the same command goes on)."""
+
+import os
+import sys
+import traceback
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from spectralgru.errors import explained
+from spectralgru.pipeline.cli import data, experiments, project, results, sampling, tracking, training
+from spectralgru.pipeline.redaction import without_secrets
+
+# In the order of `spectralgru --help`.
+COMMANDS = (
+    data.fetch,
+    data.prepare,
+    training.train,
+    training.job,
+    training.evaluate,
+    sampling.sample,
+    results.samples,
+    tracking.track,
+    results.tables,
+    results.figures,
+    results.claims,
+    results.provenance,
+    results.report,
+    experiments.experiment,
+    project.status,
+    tracking.ui,
+    project.schema,
+    project.bench,
+    project.doctor,
+)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+for command in COMMANDS:
+    app.command()(command)
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+    """Train gated recurrent units whose fixed point stays stable, and reproduce the paper that proposed them."""
+
+
+def main() -> None:
+    """Entry point of `spectralgru`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what the locale cannot write is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except (Exception, KeyboardInterrupt) as error:
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if "--debug" in sys.argv:
+            typer.echo(without_secrets(traceback.format_exc(), uri), err=True)
+        code, line = explained(error)
+        typer.echo(f"spectralgru: {without_secrets(line, uri)}", err=True)
+        sys.exit(code)

@@ -1,0 +1,62 @@
+"""The command for questions beyond the tables."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spectralgru.errors import InputError
+from spectralgru.pipeline.cli import options
+from spectralgru.pipeline.cli.options import (
+    CHECKPOINTS,
+    DATA,
+    PARAMS,
+    CheckpointsOption,
+    CorporaOption,
+    DataOption,
+    DeviceOption,
+    GpusOption,
+    OutOption,
+    ParamsOption,
+    ProcessesOption,
+    ScaleOption,
+    ThreadsOption,
+)
+
+
+def experiment(
+    name: Annotated[str, typer.Argument(help="learning_rate, cost or beyond")],
+    part: Annotated[
+        str | None, typer.Option(help="make this part alone, CORPUS/NAME; default: all, and the conclusion")
+    ] = None,
+    conclude: Annotated[bool, typer.Option("--conclude", help="the conclusion alone")] = False,
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    corpora: CorporaOption = None,
+    out: OutOption = None,
+    data: DataOption = DATA,
+    gpus: GpusOption = 0,
+    processes: ProcessesOption = 1,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    checkpoints: CheckpointsOption = CHECKPOINTS,
+) -> None:
+    """Answer a question beyond the paper's tables (docs/experiments.md); run again, it goes on or does nothing."""
+    from spectralgru.pipeline.experiments import base
+    from spectralgru.pipeline.experiments.settings import NAMES
+
+    known = {known: known for known in NAMES}
+    if name not in known:
+        raise InputError(f"experiment {name!r}: unknown; it must be one of {', '.join(known)}")
+    chosen = options.load(params, scale, {"corpora": corpora} if corpora else None)
+    parts = {f"{p.corpus}/{p.name}": p for p in base.chosen_parts(chosen, known[name])}
+    if part is not None and part not in parts:
+        raise InputError(f"--part {part}: no such part of {name}; it must be one of {', '.join(parts)}")
+    folder = (out or Path("results") / chosen.scale) / "experiments" / name
+    means = base.Means(data, folder, checkpoints, processes, gpus, device, threads)
+    for wanted in [] if conclude else parts.values() if part is None else [parts[part]]:
+        base.make_part(chosen, known[name], wanted, means)
+        typer.echo(wanted.record(folder))
+    if part is None:
+        for sentence in base.conclude(chosen, known[name], folder)["answer"]:
+            typer.echo(sentence)

@@ -1,0 +1,71 @@
+"""What several commands take."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def _known(device: str | None) -> str | None:
+    if device is not None:
+        from spectralgru.training.distributed import device_named
+
+        device_named(device)  # now, not in every process that is started
+    return device
+
+
+CorpusOption = Annotated[
+    str, typer.Option("--corpus", help="ptb, nottingham, chorales, jsb_chorales, musedata, piano_midi")
+]
+DataOption = Annotated[Path, typer.Option("--data", help="folder of raw and prepared corpora")]
+ParamsOption = Annotated[Path, typer.Option("--params", help="the file of parameters")]
+ScaleOption = Annotated[
+    str | None, typer.Option("--scale", help="quick or paper; default: what params.yaml says")
+]
+CorporaOption = Annotated[
+    list[str] | None, typer.Option("--corpus", help="default: what params.yaml says; repeatable")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="folder of results; default results/<scale>")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        envvar="SPECTRALGRU_DEVICE",
+        callback=_known,
+        help="cpu, cuda or cuda:N; default: cuda with --gpus, else cpu",
+    ),
+]
+
+MethodOption = Annotated[str, typer.Option("--method", help="constraint, clipping or none")]
+ValueOption = Annotated[
+    float | None, typer.Option("--value", help="delta (constraint) or threshold (clipping)")
+]
+SeedsOption = Annotated[
+    list[int] | None, typer.Option("--seeds", help="default: what params.yaml says; repeatable")
+]
+ChangesOption = Annotated[list[str] | None, typer.Option("--set", help="e.g. training.epochs=2; repeatable")]
+GpusOption = Annotated[
+    int,
+    typer.Option(
+        "--gpus", min=0, help="GPUs to lock for this training, one a process; waits until they are free"
+    ),
+]
+ProcessesOption = Annotated[
+    int,
+    typer.Option("--processes", min=1, help="processes that share the training; at least one a GPU"),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads of all processes; default: what torch chooses"),
+]
+CheckpointsOption = Annotated[Path, typer.Option("--checkpoints", help="folder of checkpoints")]
+
+DATA, PARAMS, CHECKPOINTS = Path("data"), Path("params.yaml"), Path(".checkpoints")
+
+
+def load(path: Path, scale: str | None, changes: dict[str, Any] | None = None) -> Any:
+    """The parameters of a scale, with changes."""
+    from spectralgru.pipeline.params import load_params
+
+    overrides: dict[str, Any] = dict(changes or {})
+    return load_params(path, overrides if scale is None else overrides | {"scale": scale})

@@ -1,0 +1,50 @@
+"""Commands about the campaign, the settings and this machine."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spectralgru.errors import InputError, RunError
+from spectralgru.pipeline.cli import options
+from spectralgru.pipeline.cli.options import DATA, PARAMS, DataOption, OutOption, ParamsOption, ScaleOption
+
+
+def status(
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    out: OutOption = None,
+) -> None:
+    """Sum a campaign up: runs finished, running, diverged, queued, and the time left."""
+    from spectralgru.pipeline.status import describe
+
+    chosen = options.load(params, scale)
+    typer.echo(describe(chosen, out or Path("results") / chosen.scale))
+
+
+def schema() -> None:
+    """Print the JSON schema of params.yaml."""
+    from spectralgru.pipeline.params import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="default: all")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """Measure the engine against named baselines: benchmarks/results/*.{json,md,svg}."""
+    if not Path("benchmarks/__main__.py").exists():
+        raise InputError("benchmarks/: not here; run `spectralgru bench` in a checkout of the repository")
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *(names or []), "--device", device])
+
+
+def doctor(data: DataOption = DATA, params: ParamsOption = PARAMS) -> None:
+    """Say what this machine has and what is missing."""
+    from spectralgru.pipeline.doctor import diagnose
+
+    if not diagnose(data, params):
+        raise RunError("something is missing; see the lines above that do not say ok")

@@ -1,0 +1,56 @@
+"""Commands that sample."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spectralgru.errors import InputError
+from spectralgru.files import atomic_path
+from spectralgru.pipeline.cli.options import DATA, DataOption
+from spectralgru.training.data.dataset import Split
+
+
+def sample(
+    run: Annotated[Path, typer.Option(help="a run directory")],
+    data: DataOption = DATA,
+    split: Annotated[Split, typer.Option(help="where the tune is: train, valid or test")] = "test",
+    tune: Annotated[
+        int | None, typer.Option(help="music: continue this tune, counted from 0; default 0")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="words: continue this; default: begin a sentence")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="time steps (default 64) or words (60) to sample")] = None,
+    temperature: Annotated[
+        float, typer.Option(help="below 1: more predictable than the model; above: less")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="of the random numbers")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="file to write; default for music sample.mid, for words none")
+    ] = None,
+) -> None:
+    """Continue a tune (MIDI) or a sentence (text) from a trained run."""
+    from spectralgru.pipeline.sampling.sample import Text
+    from spectralgru.pipeline.sampling.sample import sample as sample_from
+    from spectralgru.pipeline.sampling.trained import open_run
+
+    made = sample_from(open_run(run, data), split, tune, prompt, steps, temperature, seed)
+    if isinstance(made, Text):
+        typer.echo(str(made))
+        if out is not None:
+            _write_out(out, f"{made}\n".encode())
+    else:
+        _write_out(path := out or Path("sample.mid"), made.midi())
+        begins, end = made.begins, len(made.roll)
+        typer.echo(f"{path}: {made.name}: {begins} steps of the tune, {end - begins} sampled")
+
+
+def _write_out(path: Path, content: bytes) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); name another file with --out"
+        ) from None

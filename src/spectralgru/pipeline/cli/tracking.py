@@ -1,0 +1,74 @@
+"""Commands for MLflow."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spectralgru.files import write_json
+from spectralgru.pipeline.cli import options
+from spectralgru.pipeline.cli.options import (
+    DATA,
+    PARAMS,
+    CorporaOption,
+    DataOption,
+    OutOption,
+    ParamsOption,
+    ScaleOption,
+)
+
+
+def track(
+    params: ParamsOption = PARAMS,
+    scale: ScaleOption = None,
+    corpora: CorporaOption = None,
+    out: OutOption = None,
+    data: DataOption = DATA,
+    summary: Annotated[Path | None, typer.Option(help="write what was done to this JSON file")] = None,
+    keep_on: Annotated[
+        bool, typer.Option("--follow", help="import again and again until every run has ended")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two imports of --follow")] = 5.0,
+) -> None:
+    """Import run directories into MLflow (MLFLOW_TRACKING_URI, else mlflow.db); again: only what changed."""
+    from spectralgru.pipeline.tracking import follow
+    from spectralgru.pipeline.tracking import track as track_runs
+    from spectralgru.records import read_run
+
+    chosen = options.load(params, scale)
+    root = out or Path("results") / chosen.scale
+    names = corpora or chosen.chosen_corpora()
+    runs = [root / path for corpus in names for path in chosen.run_directories(corpus)]
+    shown = [path for corpus in names for path in sorted((root / "figures").glob(f"{corpus}-*.svg"))]
+
+    def step() -> Any:
+        tracked = track_runs(root, runs, figures=shown, data=data, scale=chosen.scale)
+        typer.echo(
+            f"{tracked.uri}: {tracked.written} MLflow runs written, {tracked.unchanged} unchanged, "
+            f"{tracked.running} under way"
+        )
+        for name in tracked.models:
+            typer.echo(f"registered: {name}")
+        for reason in tracked.not_registered:
+            typer.echo(f"not registered: {reason}", err=True)
+        return tracked
+
+    tracked = follow(step, runs, every) if keep_on else step()
+    if summary is not None:
+        keys = {
+            path.as_posix(): read_run(root / path).key
+            for corpus in names
+            for path in chosen.run_directories(corpus)
+        }
+        write_json(summary, asdict(tracked) | {"runs": keys})
+
+
+def ui(
+    port: Annotated[int, typer.Option(help="0: any that is free")] = 5000,
+    host: Annotated[str, typer.Option(help="name or address of this machine to listen at")] = "127.0.0.1",
+) -> None:
+    """Open MLflow on the tracked runs, below an address that only this command tells."""
+    from spectralgru.pipeline.tracking import serve
+
+    serve(port, host, lambda address: typer.echo(f"MLflow: {address} (Ctrl-C ends it)", err=True))
