@@ -249,7 +249,7 @@ def test_an_unknown_device_is_one_clear_line(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), ("{", "not JSON"), ('{"corpus": "ptb"}', "key scale is missing")],
+    [(None, "cannot be read"), ("{", "not even JSON"), ('{"corpus": "ptb"}', "key scale is missing")],
 )
 def test_a_bad_job_file_is_one_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
