@@ -23,7 +23,7 @@ from spectralgru.errors import InputError
 from spectralgru.files import atomic_path, json_text, sha256, write_text
 
 Method = Literal["constraint", "clipping", "none", "spectral_norm", "orthogonal", "weight_decay"]
-Status = Literal["finished", "diverged", "failed"]
+Status = Literal["finished", "diverged"]
 
 HISTORY_COLUMNS = (
     "epoch",  # 1-based
@@ -168,6 +168,8 @@ def read_run(directory: Path | str) -> Run:
         run = Run(**record)
         if (run.files or seal) and seal != _seal(record):
             raise ValueError("its content is not of its SHA-256")
+        if run.status not in get_args(Status):
+            raise ValueError(f"its status is {run.status}")
         return run
     except FileNotFoundError:
         raise InputError(f"{path}: no such run; train it first, or name a finished run directory") from None
@@ -203,7 +205,7 @@ def is_finished(directory: Path | str, key: str | None = None) -> bool:
     """Whether the directory holds exactly this run (None: any), every file as it was written."""
     try:
         run = read_run(directory)
-        if key not in (None, run.key) or run.status == "failed" or not run.files.keys() >= set(RUN_FILES):
+        if key not in (None, run.key) or not run.files.keys() >= set(RUN_FILES):
             return False
         check_files(directory, run)
     except InputError:

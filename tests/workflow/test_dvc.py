@@ -15,7 +15,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from spectralgru.pipeline.schema import CorpusName
+from spectralgru.pipeline.params.fields import CorpusName
 from spectralgru.training.settings import SOURCES
 
 ROOT = Path(__file__).parents[2]

@@ -43,7 +43,7 @@ def experiment(
 ) -> None:
     """Answer a question beyond the paper's tables (docs/experiments.md); run again, it goes on or does nothing."""
     from spectralgru.pipeline.experiments import base
-    from spectralgru.pipeline.experiments.settings import NAMES
+    from spectralgru.pipeline.params.experiments import NAMES
 
     known = {known: known for known in NAMES}
     if name not in known:

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from spectralgru.errors import InputError
 from spectralgru.files import sha256_of_all
-from spectralgru.pipeline.experiments.settings import NAMES, ExperimentName
 from spectralgru.pipeline.params import Params
+from spectralgru.pipeline.params.experiments import NAMES, ExperimentName
 from spectralgru.pipeline.provenance.record import results_sha256
 from spectralgru.pipeline.results.render import FORMS, Fragment
 from spectralgru.pipeline.sealed import read_as, write_sealed_json

@@ -148,7 +148,7 @@ def write_provenance(
     `params`: params.yaml; it and the Snakefile are copied, so that the folder is complete as a research object.
     """
     from spectralgru.pipeline.provenance.crate import crate
-    from spectralgru.pipeline.provenance.explain import to_html
+    from spectralgru.pipeline.provenance.page import to_html
 
     record = collect(root, settings, seeds, data)
     places = (Path("Snakefile"), Path("workflow/Snakefile"), CHECKOUT / "Snakefile")

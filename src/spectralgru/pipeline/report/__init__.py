@@ -7,7 +7,8 @@ from typing import Any
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.pages import render
-from spectralgru.pipeline.provenance.explain import Record, common, read_record
+from spectralgru.pipeline.provenance.explain import read_record
+from spectralgru.pipeline.provenance.page import Record, common
 from spectralgru.pipeline.provenance.record import report_made_from
 from spectralgru.pipeline.report.kept import kept_sections
 from spectralgru.pipeline.report.parts import figure, present, read_claims, sections

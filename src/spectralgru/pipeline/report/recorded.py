@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from spectralgru.pipeline.provenance.explain import Record
+from spectralgru.pipeline.provenance.page import Record
 from spectralgru.pipeline.report.parts import forms
 from spectralgru.pipeline.results.names import table_names
 from spectralgru.pipeline.results.paper import load_paper

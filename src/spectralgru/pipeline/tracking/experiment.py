@@ -26,7 +26,6 @@ LAYOUT = "4"  # changes when the import itself changes, so that everything is im
 STATUS = {
     "finished": "FINISHED",
     "diverged": "FAILED",
-    "failed": "FAILED",
     "running": "RUNNING",
     "interrupted": "KILLED",
 }

@@ -15,8 +15,8 @@ from typing import Any
 from spectralgru.errors import InputError
 from spectralgru.files import sha256_of_all
 from spectralgru.pipeline.experiments.base import Answer, Means, Part, of_chosen_corpora
-from spectralgru.pipeline.experiments.settings import CostOf
 from spectralgru.pipeline.params import Params
+from spectralgru.pipeline.params.experiments import CostOf
 from spectralgru.records import number
 from spectralgru.training.settings import Replica, code_sha256
 

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib import style
 
 from spectralgru.pipeline.experiments.base import Answer, Part, read_record
-from spectralgru.pipeline.experiments.settings import CostOf
 from spectralgru.pipeline.experiments.tables import records
+from spectralgru.pipeline.params.experiments import CostOf
 from spectralgru.pipeline.results.paper import Cost, load_paper
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
 from spectralgru.pipeline.results.style import RC, WIDTH, new_figure, save

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from spectralgru.pipeline.experiments.base import Answer, Means, Part, of_chosen_corpora
-from spectralgru.pipeline.experiments.settings import RateSweep
 from spectralgru.pipeline.params import Params, in_order, make_job
+from spectralgru.pipeline.params.experiments import RateSweep
 from spectralgru.records import number, run_path
 from spectralgru.training.settings import Job
 

@@ -6,11 +6,11 @@ from functools import cache
 from typing import Any, Literal
 
 from spectralgru.files import sha256_of_all
+from spectralgru.pipeline.params.experiments import Optimizer
 from spectralgru.resources import PACKAGE
 from spectralgru.training.settings import Job, Replica
 
 Cell = Literal["GRU", "LSTM", "paper"]  # torch.nn's, or the paper's GRU
-Optimizer = Literal["SGD", "Adam"]
 
 SOURCES = (
     "constraint.py",

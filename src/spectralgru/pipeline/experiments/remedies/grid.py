@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectralgru.pipeline.experiments.plain_loop.job import Cell, Optimizer
-from spectralgru.pipeline.experiments.remedies.settings import BeyondOn
+from spectralgru.pipeline.experiments.plain_loop.job import Cell
+from spectralgru.pipeline.params.experiments import BeyondOn, Optimizer
 from spectralgru.records import Method, Setting, number
 
 COST = "cost"

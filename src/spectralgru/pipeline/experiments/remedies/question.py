@@ -16,8 +16,8 @@ from spectralgru.files import sha256
 from spectralgru.pipeline.experiments.base import Answer, Means, Part, of_chosen_corpora
 from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
 from spectralgru.pipeline.experiments.remedies.grid import COST, Baseline, baselines, root_of
-from spectralgru.pipeline.experiments.remedies.settings import Beyond, BeyondOn
 from spectralgru.pipeline.params import Params
+from spectralgru.pipeline.params.experiments import Beyond, BeyondOn
 from spectralgru.records import Run, run_path
 from spectralgru.training.settings import Replica
 

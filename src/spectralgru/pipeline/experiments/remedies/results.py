@@ -10,7 +10,7 @@ import pandas as pd
 
 from spectralgru.pipeline.experiments.base import Answer, Part, read_record
 from spectralgru.pipeline.experiments.remedies.grid import COST, Baseline, root_of
-from spectralgru.pipeline.experiments.remedies.settings import BeyondOn
+from spectralgru.pipeline.params.experiments import BeyondOn
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, write_table
 from spectralgru.pipeline.results.tables import METRICS, describe
 from spectralgru.records import Run, read_run, run_path

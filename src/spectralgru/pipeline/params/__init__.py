@@ -1,4 +1,4 @@
-"""The models of params.yaml: with `schema` and `experiments.settings` the only place that knows its keys."""
+"""The models of params.yaml: with `fields` and `experiments` the only place that knows its keys."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +16,16 @@ from pydantic import (
 
 from spectralgru.errors import InputError, shown
 from spectralgru.files import write_text
-from spectralgru.pipeline.experiments.settings import ExperimentName, Experiments
-from spectralgru.pipeline.schema import CorpusName, Experiment, Methods, Seeds, Strict, distinct, explain
+from spectralgru.pipeline.params.experiments import ExperimentName, Experiments
+from spectralgru.pipeline.params.fields import (
+    CorpusName,
+    Experiment,
+    Methods,
+    Seeds,
+    Strict,
+    distinct,
+    explain,
+)
 from spectralgru.pipeline.strict_yaml import parse_yaml, read_yaml
 from spectralgru.records import Setting, run_path
 from spectralgru.training.settings import Job, Replica
