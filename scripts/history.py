@@ -1,4 +1,4 @@
-"""The histories of a campaign's runs in one table: python reproduction/history.py results/paper > history.csv."""
+"""The histories of a campaign's runs in one table: python scripts/history.py results/paper > history.csv."""
 
 import sys
 from pathlib import Path

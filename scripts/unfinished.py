@@ -1,6 +1,6 @@
 """Runs that are still training: the weights of their best validation epoch so far, from their checkpoints.
 
-python reproduction/unfinished.py RECORD/params.yaml data .checkpoints/<key>.pt ... > RECORD/unfinished.csv
+python scripts/unfinished.py RECORD/params.yaml data .checkpoints/<key>.pt ... > RECORD/unfinished.csv
 """
 
 import csv

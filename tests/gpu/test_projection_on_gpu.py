@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from spectralgru import SpectralConstraint
-from spectralgru.projection.batched import BatchedProjection, spectral_radius
+from spectralgru.projection.batched import BatchedProjection
+from spectralgru.projection.by_products import spectral_radius
 from spectralgru.projection.tracked import SpectralProjection
 
 pytestmark = [

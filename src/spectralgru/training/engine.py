@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectralgru.projection import batched
+from spectralgru.projection import by_products
 from spectralgru.recurrent import fused
 from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import Chunk
@@ -149,7 +149,7 @@ class Engine:
         for layer in range(self.model.num_layers):
             jacobian = jacobian_at_origin(self.model.recurrent(layer))
             finite = jacobian.isfinite().all(-1).all(-1)
-            measure = batched.spectral_radius if jacobian.is_cuda else spectral_radius
+            measure = by_products.spectral_radius if jacobian.is_cuda else spectral_radius
             radius = measure(torch.where(finite[:, None, None], jacobian, 0.0))
             layers.append(torch.where(finite, radius, torch.nan))
         return torch.stack(layers).amax(0)

@@ -1,0 +1,107 @@
+"""Functions of many matrices [N, n, k] at once, made of products alone: nothing waits for the host.
+
+Sign, polar factor and projectors come from scaled Newton-Schulz iterations, norms and radii from powers.
+"""
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+# Relative excess of sigma^2 over its limit up to which a value may stay as it is.
+RESOLUTION = 8e-6
+# Condition of a basis up to which it becomes orthonormal again.
+CONDITION = 1e7
+# Largest ratio of an eigenvalue to the level that `projector_above` tells it from.
+RANGE = 16.0
+SMALLEST = 1e-300
+
+
+@cache
+def _scalings(smallest: float) -> tuple[float, ...]:
+    """Factors of the cubic iteration that takes every x in [smallest, 1] to 1 (Chen and Chow 2014)."""
+    factors, low = [], smallest
+    while 1 - low > 1e-10:
+        factors.append(math.sqrt(3 / (1 + low + low * low)))
+        low = 0.5 * factors[-1] * low * (3 - (factors[-1] * low) ** 2)
+    return tuple(factors)
+
+
+def unitary(x: Tensor, smallest: float) -> Tensor:
+    """x [N, n, k] with singular values in [smallest, 1] made 1; smaller ones end in [0, 1]. Symmetric x: its sign."""
+    for a in _scalings(smallest):
+        x = torch.baddbmm(x, x, x.mT @ x, beta=1.5 * a, alpha=-0.5 * a**3)
+    return x
+
+
+def frobenius(x: Tensor) -> Tensor:
+    """The Frobenius norm of each matrix, [N]."""
+    norms: Tensor = torch.linalg.matrix_norm(x)
+    return norms
+
+
+def each(x: Tensor) -> Tensor:
+    """A number for each matrix [N], to be multiplied with matrices [N, n, k]."""
+    return x[:, None, None]
+
+
+def power_norm(x: Tensor, squarings: int) -> Tensor:
+    """Upper bound [N] of the largest eigenvalue of symmetric x >= 0, too high by n^(2^-squarings / 2) at most."""
+    for _ in range(squarings):
+        x = x @ x
+    return frobenius(x) ** (0.5**squarings)
+
+
+def spectral_radius(matrix: Tensor) -> Tensor:
+    """|lambda_1| [N] of [N, n, n] as |M^k|_F^(1/k), k = 2^20: from above, within about 1e-5 (relative)."""
+    power, logarithm = matrix.double(), torch.zeros(len(matrix), dtype=torch.float64, device=matrix.device)
+    for doubling in range(21):
+        norm = frobenius(power).clamp_min(SMALLEST)
+        logarithm += norm.log() * 0.5**doubling
+        power = power / each(norm)
+        power = power @ power
+    return logarithm.exp().to(matrix.dtype)
+
+
+def orthonormal(x: Tensor) -> Tensor:
+    """The columns made orthonormal, their span kept."""
+    return unitary(x / each(frobenius(x)), 1 / CONDITION)
+
+
+def projector_above(gram: Tensor, most: Tensor, level: Tensor) -> Tensor:
+    """Projector on the eigenvectors of `gram` above `level` [N]; all eigenvalues are at most `most` [N]."""
+    scale = most.maximum(level)
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    sign = unitary(gram / each(scale) - each(level / scale) * eye, RESOLUTION / RANGE)
+    return (eye + sign) / 2
+
+
+def leading(gram: Tensor, most: Tensor) -> Tensor:
+    """The largest eigenvalue [N], from below: the mean of all, weighted with their 1024th powers."""
+    scaled = gram / each(most.clamp_min(SMALLEST))
+    power = scaled
+    for squarings in (4, 6):
+        for _ in range(squarings):
+            power = power @ power
+        power = power / each(_trace(power).clamp_min(SMALLEST))
+    return most * (power * scaled.mT).sum((1, 2))
+
+
+def _trace(x: Tensor) -> Tensor:
+    return x.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def rank(projector: Tensor) -> Tensor:
+    """Its rank; a value within RESOLUTION of the limit may count or not."""
+    return _trace(projector).nan_to_num().round().long()
+
+
+def clip_whole(w: Tensor, gram: Tensor, limit: Tensor, largest: float) -> tuple[Tensor, Tensor]:
+    """[N, n, n] clipped at sqrt(limit) and how many were above; `gram` = w^T w / limit, at most `largest`."""
+    eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
+    scale = max(largest - 1, 1.0)
+    above = (eye + unitary((gram - eye) / scale, RESOLUTION / scale)) / 2
+    root = each(limit.sqrt())
+    polar = unitary(w / (root * largest**0.5), largest**-0.5)
+    return w - (w - root * polar) @ above, rank(above)
