@@ -93,8 +93,8 @@ class Session:
                     self.engine.start_epoch()
                 while self.counters.steps < len(stream) and len(self.progress) == runs > 0:
                     self._step(stream)
-                    due = self.ranks.first and time.monotonic() - saved > pause
-                    stopped, due = self.ranks.any(bool(stop), due)
+                    late = self.ranks.first and time.monotonic() - saved > pause
+                    stopped, due = self.ranks.any(bool(stop), late)
                     if stopped or due:
                         begin = time.monotonic()
                         self._save(stores)
@@ -103,9 +103,8 @@ class Session:
                         pause *= checkpoint_seconds > 0
                     if stopped:
                         self._show_histories()
-                        raise Preempted(
-                            f"stopped at epoch {self.epoch}, step {self.steps}; checkpoint written"
-                        )
+                        place = f"epoch {self.epoch}, step {self.steps}"
+                        raise Preempted(f"stopped at {place}; checkpoint written")
                 if self.counters.steps == len(stream) and self.progress:
                     self._finish_epoch()
 
@@ -137,12 +136,11 @@ class Session:
             self._keep([i for i in range(len(steps)) if i not in ended])
 
     def _keep(self, runs: Sequence[int]) -> None:
-        index = list(runs)
-        self.progress = [self.progress[i] for i in index]
-        if index:
-            self.engine.keep(index)
-            self.trace.keep(index)
-            self.counters = self.counters.keep(index)
+        self.progress = [self.progress[i] for i in runs]
+        if runs:
+            self.engine.keep(runs)
+            self.trace.keep(runs)
+            self.counters = self.counters.keep(runs)
 
     def _finish_epoch(self) -> None:
         """Validate, write the epoch down, and take the runs that have ended out of the engine."""
@@ -248,6 +246,5 @@ class Session:
         self.engine.load_state_dict(state["engine"])
         self.progress = [Progress.from_state_dict(p) for p in state["progress"]]
         self.counters = EpochCounters(**on(state["counters"], self.device))
-        self.trace.rows = state["trace"]["rows"]
-        for name in ("grad_norm", "sigma_max"):
-            setattr(self.trace, name, state["trace"][name].to(self.device))
+        for name, value in on(state["trace"], self.device).items():
+            setattr(self.trace, name, value)
