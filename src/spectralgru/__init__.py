@@ -21,7 +21,7 @@ _HOMES = {"GRU": "recurrent.gru", "SpectralConstraint": "constraint"}
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: importing torch takes seconds that the command line and the workflow need not spend.
+    # On first use: importing torch takes seconds, which the command line and the workflow can save.
     if name not in __all__:
         raise AttributeError(f"module 'spectralgru' has no attribute {name!r}")
     return getattr(import_module(f"spectralgru.{_HOMES.get(name, 'spectral')}"), name)

@@ -1,4 +1,4 @@
-"""`python -m spectralgru`: the command, where its script is not in PATH."""
+"""`python -m spectralgru`: the command, for when its script is not on the PATH."""
 
 from spectralgru.pipeline.cli import main
 

@@ -15,10 +15,11 @@ from spectralgru.errors import InputError
 
 
 def find_optimizers(outer: Any) -> list[Optimizer]:
-    """Those whose `step` runs hooks: `outer`, and what it holds, as SAM and wrappers (accelerate, Lightning) do.
+    """The optimisers whose `step` runs hooks: `outer`, or those that it holds, as in SAM and wrappers (accelerate,
+    Lightning).
 
     Raises:
-        InputError: there is none, or one that evaluates other weights than it trains.
+        InputError: there is none, or one evaluates different weights from those it trains.
     """
     found: list[Optimizer] = []
     left, seen = [outer], set()
@@ -51,12 +52,12 @@ def find_optimizers(outer: Any) -> list[Optimizer]:
 
 
 def _averages(optimizer: Any) -> bool:
-    """Whether it is of the schedule-free kind."""
+    """Whether the optimiser is a schedule-free one."""
     return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
 
 
 def missing(weights: Mapping[str, nn.Parameter], optimizers: Iterable[Optimizer]) -> list[str]:
-    """Names of those that are trained, but not by any of the optimisers."""
+    """Names of the parameters that are trained, but not by any of the optimisers."""
     held = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
     return [name for name, weight in weights.items() if weight.requires_grad and id(weight) not in held]
 
@@ -69,7 +70,7 @@ class Handle(RemovableHandle):
         self._end, self._optimizers = end, WeakSet(optimizers)
 
     def remove(self) -> None:
-        """End it; again does nothing."""
+        """End the attachment; a second call does nothing."""
         self._end(list(self._optimizers))
 
     def __getstate__(self) -> Any:
@@ -82,8 +83,8 @@ class Handle(RemovableHandle):
 class Watch:
     """A module's hook that warns when one of its weights is trained and never projected.
 
-    It goes with the module into copies and pickles, as the optimiser's hooks do not. SAM and its like change a weight
-    once between two projections; what is changed twice has lost its constraint.
+    Unlike the optimiser's hooks, it goes with the module into copies and pickles. SAM and similar optimisers change a
+    weight once between two projections; a weight that is changed twice has lost its constraint.
     """
 
     def __init__(self, where: str, name: str) -> None:
@@ -96,7 +97,7 @@ class Watch:
         return self.__dict__ | {"stepping": False}
 
     def projected(self, weight: nn.Parameter) -> None:
-        """The weight is as it should be."""
+        """The weight has just been projected."""
         self._seen, self.changes = _state(weight), 0
 
     def __call__(self, module: nn.Module, _: Any) -> None:
@@ -121,16 +122,16 @@ class Watch:
             )
 
     def install(self, module: nn.Module) -> None:
-        """Have the module call this before its forward passes."""
+        """Make the module call this before its forward passes."""
         if self not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(self)
 
     def uninstall(self, module: nn.Module) -> None:
-        """No longer."""
+        """Undo `install`."""
         for key in [key for key, hook in module._forward_pre_hooks.items() if hook is self]:
             del module._forward_pre_hooks[key]
 
 
 def _state(weight: nn.Parameter) -> tuple[int, int]:
-    """Another one after every change in place but those through `.data`, and after every change of place."""
+    """Differs after every change in place (except through `.data`) and after every replacement of the storage."""
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version

@@ -33,10 +33,10 @@ class SpectralConstraint:
     directions. Under DistributedDataParallel every rank projects the same weights to the same result.
 
     The limit follows the biases, and a weight shared by several modules obeys the lowest of their limits. Parameters
-    may be replaced by others of their shape, if the optimiser attached holds those, moved or converted at any time; a
-    replaced module needs a new constraint. Reparametrised, pruned or sharded recurrent weights and biases are refused.
-    Where a weight or its biases are not finite the weight is left alone and sigma_max reported as NaN. What else could
-    make it silently not hold: docs/library.md.
+    may be moved or converted at any time, and replaced by others of the same shape if the attached optimiser holds
+    those; a replaced module needs a new constraint. Reparametrised, pruned or sharded recurrent weights and biases are
+    refused. Where a weight or its biases are not finite, the weight is left alone and sigma_max is reported as NaN.
+    What else could silently break the constraint: docs/library.md.
     """
 
     def __init__(self, module: nn.Module, delta: float = 0.2, method: Method = "auto") -> None:
@@ -57,7 +57,7 @@ class SpectralConstraint:
         self._model = module
         self._blocks: dict[str, Block] = {}
         self._watches: dict[str, Watch] = {}
-        # Hooks, by their optimiser, which keeps the constraint alive, not the other way round.
+        # Hooks, by optimiser. The optimiser keeps the constraint alive, not the other way round.
         self._attached: WeakKeyDictionary[Optimizer, list[RemovableHandle]] = WeakKeyDictionary()
         self._verified: object = None
         self._unbounded: set[str] = set()
@@ -75,13 +75,13 @@ class SpectralConstraint:
             raise InputError(str(error)) from error
 
     def project_(self) -> dict[str, ProjectionReport]:
-        """Project every block now, in place; what was found, by the weight's name in the module.
+        """Project every block now, in place; returns a report for each weight, by its name in the module.
 
         A shared weight is reported once, by its first name. An error is raised before anything is changed.
 
         Raises:
-            InputError: a weight has another shape, or it or a bias was reparametrised, since construction.
-            RunError: the biases of an LSTM have come to leave no room for a recurrence.
+            InputError: since construction a weight has changed its shape, or a weight or bias was reparametrised.
+            RunError: the biases of an LSTM no longer leave room for a recurrence.
         """
         shared: dict[int, list[str]] = {}
         for name, block in self._blocks.items():
@@ -107,12 +107,12 @@ class SpectralConstraint:
             )
 
     def attach(self, optimizer: Optimizer, *others: Optimizer) -> RemovableHandle:
-        """Project after every `step()` that is carried out; the handle's `remove()` ends it.
+        """Project after every `step()` that is carried out, until the handle's `remove()`.
 
         Args:
             optimizer: holds the constrained weights and their biases; a wrapper's inner optimiser is found. A weight
                 that is not trained (`requires_grad`) need not be there.
-            others: where several optimisers share them. Attaching one again replaces its hook.
+            others: further optimisers, where several share the weights. Attaching one again replaces its hook.
 
         Raises:
             InputError: a constrained weight that none of the optimisers holds; no optimiser whose hooks run; a
@@ -149,7 +149,7 @@ class SpectralConstraint:
                 watch.uninstall(self._blocks[name].module)
 
     def _trained(self) -> dict[str, nn.Parameter]:
-        """What moves a bound or what it bounds, by name."""
+        """The trained parameters that a bound depends on or applies to, by name."""
         found = {}
         for name, block in self._blocks.items():
             found[name] = block.weight()
@@ -177,7 +177,7 @@ class SpectralConstraint:
         self._verify()
 
     def _verify(self) -> None:
-        """Whether the optimisers still hold what they have to; looked up again where anything has changed."""
+        """Check that the optimisers still hold what they must; looked up again only after a change."""
         trained, optimizers = self._trained(), list(self._attached)
         groups = [len(group["params"]) for each in optimizers for group in each.param_groups]
         seen = [[(id(p), p.requires_grad) for p in trained.values()], groups]
@@ -195,12 +195,12 @@ class SpectralConstraint:
         return self.__dict__ | {"_attached": list(self._attached), "_verified": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy made together with its optimiser, or unpickled with it, is attached to that one."""
+        """A constraint copied or unpickled together with its optimiser is attached to that optimiser."""
         self.__dict__.update(state | {"_attached": WeakKeyDictionary()})
         self._hook(state["_attached"])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a bit-identical continuation needs."""
+        """Everything needed to continue bit for bit."""
         return {
             name: {"projection": block.projection.state_dict(), "last": block.last.clone()}
             for name, block in self._blocks.items()

@@ -1,4 +1,4 @@
-"""The errors a person can do something about, and the line that says any error."""
+"""Errors that a person can do something about, and the one line that reports any error."""
 
 import errno
 import reprlib
@@ -6,7 +6,7 @@ import reprlib
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlist = _SHORT.maxtuple = 10
-# Of a path that a person gave; other errors of the system (a full disk) are no one's bad input.
+# Errors of a path that a person gave; other errors of the system (a full disk) are not bad input.
 _BAD_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO)
 _NO_MEMORY = (
     "out of memory",
@@ -36,12 +36,12 @@ class RunError(ExpectedError):
 
 
 def shown(value: object) -> str:
-    """The value as messages quote it: on one line, however large it is."""
+    """The value as quoted in messages: on one line, however large it is."""
     return _SHORT.repr(value)
 
 
 def explained(error: BaseException) -> tuple[int, str]:
-    """Exit code of a command that `error` ended, and what to tell its user."""
+    """Exit code of a command that ended with `error`, and the message for its user."""
     if isinstance(error, ExpectedError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):

@@ -17,13 +17,13 @@ from spectralgru.errors import RunError
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path; when the block succeeds, what was written there becomes `path`, else it is removed.
+    """Yield a temporary path; if the block succeeds, the file written there becomes `path`, otherwise it is removed.
 
-    A regular file is replaced in one step and keeps its permissions. A link stays: the file it points to is replaced,
-    unless that is write-protected, as in DVC's cache, where the link is. A device or a FIFO stays too and is written
-    to. The temporary name keeps the suffix of `path`, so writers that look at it (numpy, matplotlib) behave.
+    A regular file is replaced in one step and keeps its permissions. A link stays and its target is replaced, unless
+    the target is write-protected, as in DVC's cache: then the link is replaced. A device or a FIFO also stays and is
+    written to. The temporary name keeps the suffix of `path`, for writers that look at it (numpy, matplotlib).
 
-    Raises OSError for a directory, a FIFO that nobody reads, and whatever else cannot be written.
+    Raises OSError for a directory, a FIFO that nobody reads, and anything else that cannot be written.
     """
     path = Path(path)
     try:
@@ -36,7 +36,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         path = Path(os.path.realpath(path))
     folder = path.parent if S_ISREG(mode) else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
-    stem = os.fsdecode(os.fsencode(path.stem)[:100])  # the longest name that is allowed is to be possible
+    stem = os.fsdecode(os.fsencode(path.stem)[:100])  # leaves room for the longest name that is allowed
     handle, name = tempfile.mkstemp(prefix=f".{stem}-", suffix=f".partial{path.suffix[:32]}", dir=folder)
     os.close(handle)
     temporary = Path(name)
@@ -58,7 +58,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def _write_through(path: Path, temporary: Path) -> None:
-    try:  # Without O_NONBLOCK, a FIFO that nobody reads would be waited for, for ever.
+    try:  # Without O_NONBLOCK this would wait forever for somebody to read a FIFO.
         handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         if error.errno == ENXIO:
@@ -76,9 +76,9 @@ def _umask() -> int:
 
 
 def private_folder(path: Path) -> Path:
-    """The folder `path`, made for this user alone if missing; what exists is never altered.
+    """The folder `path`, created private to this user if missing; an existing one is never altered.
 
-    Raises RunError where it is a link or a file, belongs to another user, or others may write in it.
+    Raises RunError if it is a link or a file, belongs to another user, or is writable by others.
     """
     with suppress(FileExistsError):
         path.mkdir(mode=0o700, parents=True)

@@ -2,7 +2,7 @@
 
 `<root>/runs/<corpus>/<setting>/seed-<k>/` holds `history.csv`, `steps.csv`, `model.safetensors` and, written last,
 `run.json`: a directory without it is not a finished run. It knows the SHA-256 of the other files and of itself, so that
-what is damaged or edited is never taken for what was measured.
+a damaged or edited file is never taken for a measurement.
 """
 
 import csv
@@ -40,11 +40,11 @@ HISTORY_COLUMNS = (
     "projections_skipped",
     "seconds",
 )
-SEAL = "sha256"  # in `run.json`: of everything else there
+SEAL = "sha256"  # in `run.json`: SHA-256 of everything else in it
 MODEL = "model.safetensors"
 TRACES = ("history.csv", "steps.csv")
 RUN_FILES = (*TRACES, MODEL)  # beside `run.json`
-UNDER_WAY = "history.partial.csv"  # of a run that is to replace the one that is there
+UNDER_WAY = "history.partial.csv"  # history of a run that is to replace an existing one
 STEP_COLUMNS = ("step", "epoch", "grad_norm", "sigma_max", "spectral_radius")
 
 
@@ -68,7 +68,7 @@ class Setting(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> "Setting":
-        """The setting of this name. Raises InputError if it is not the name of one."""
+        """The setting of this name. Raises InputError if no setting has this name."""
         method, dash, text = name.partition("-")
         with suppress(ValueError):
             setting = cls(cast(Method, method), float(text) if dash else None)
@@ -78,7 +78,7 @@ class Setting(NamedTuple):
 
 
 def run_path(root: Path | str, corpus: str, method: Method, value: float | None, seed: int) -> Path:
-    """Where the run of one setting and seed lives below `root` (`results/<scale>`)."""
+    """Directory of the run with this setting and seed below `root` (`results/<scale>`)."""
     return Path(root) / "runs" / corpus / Setting(method, value).name / f"seed-{seed}"
 
 
@@ -107,7 +107,7 @@ class Run:
     threads: int = 1
     started: str = ""  # ISO 8601, UTC
     wall_seconds: float = 0.0  # of the process; replicas trained together share it
-    replicas: int = 1  # how many were trained together
+    replicas: int = 1  # how many replicas were trained together
     files: dict[str, str] = field(default_factory=dict)  # SHA-256 of `RUN_FILES`; empty in records of old
 
     @property
@@ -123,7 +123,7 @@ def write_run(
     steps: Sequence[Mapping[str, float]],
     weights: Mapping[str, np.ndarray],
 ) -> None:
-    """Write the four files of a run. They take their places when all are written, `run.json` last."""
+    """Write the four files of a run. They are moved into place once all are written, `run.json` last."""
     directory = Path(directory)
     with ExitStack() as stack:  # left in reverse order
         record = stack.enter_context(atomic_path(directory / "run.json"))
@@ -137,7 +137,7 @@ def write_run(
 
 
 def write_record(directory: Path | str, run: Run) -> None:
-    """Write `run.json` alone: of a run that is known by its record, or whose other files are there."""
+    """Write `run.json` alone, for a run known only by its record, or whose other files exist already."""
     write_text(Path(directory) / "run.json", _sealed(run))
 
 
@@ -151,9 +151,9 @@ def _seal(record: Mapping[str, Any]) -> str:
 
 
 def write_history(directory: Path | str, history: Sequence[Mapping[str, float]]) -> None:
-    """Show how far a run under way has come: its epochs so far.
+    """Show the progress of a run: its epochs so far.
 
-    Where there is a record, of other settings say, all that belongs to it stays until the run has ended.
+    Where there is already a record, for example of other settings, all its files stay until the run has ended.
     """
     name = UNDER_WAY if (Path(directory) / "run.json").exists() else TRACES[0]
     write_text(Path(directory) / name, _csv(HISTORY_COLUMNS, history))
@@ -180,9 +180,9 @@ def read_run(directory: Path | str) -> Run:
 
 
 def check_files(directory: Path | str, run: Run, names: Iterable[str] = RUN_FILES) -> None:
-    """Raise InputError unless these files of a run are there and as its record says.
+    """Raise InputError unless these files of a run exist and match its record.
 
-    Of what an old record does not say nothing can be known.
+    Files whose SHA-256 an old record does not hold cannot be checked.
     """
     for name in names:
         path, digest = Path(directory) / name, run.files.get(name)
@@ -197,7 +197,7 @@ def check_files(directory: Path | str, run: Run, names: Iterable[str] = RUN_FILE
 
 
 def files_here(directory: Path | str) -> list[str]:
-    """What is to be checked of a run that may have come home without its model: `TRACES`, and a model that is here."""
+    """Files to check in a run whose model may have been left behind: `TRACES`, and the model if it is here."""
     return [*TRACES, *([MODEL] if (Path(directory) / MODEL).exists() else [])]
 
 
@@ -214,7 +214,7 @@ def is_finished(directory: Path | str, key: str | None = None) -> bool:
 
 
 def summed_up(runs: Sequence[Run]) -> dict[str, Any]:
-    """What `setting.json`, beside the runs of a setting, says of them."""
+    """Content of `setting.json`, which sums up the runs of a setting beside them."""
     lines = [{"seed": r.seed, "status": r.status, "key": r.key, "best": r.best} for r in runs]
     return {"corpus": runs[0].corpus, "setting": runs[0].setting, "runs": lines}
 
@@ -231,8 +231,8 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, float]]) -> str:
 def _safetensors(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Float32 arrays in the safetensors format: header length (u64), JSON header, raw little-endian data.
 
-    By hand, because the trainer runs where only torch and numpy are installed; everyone else reads the file with
-    the safetensors library.
+    Written by hand, because the trainer runs where only torch and numpy are installed; all other code reads the file
+    with the safetensors library.
     """
     header, data, offset = {}, [], 0
     for name, tensor in sorted(tensors.items()):

@@ -48,8 +48,8 @@ def is_stable(weight: Tensor) -> Tensor:
 def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Method = "auto") -> Tensor:
     """Frobenius-nearest matrix whose singular values are all at most `max_sv`.
 
-    Computed in float64 and rounded to the type of `weight`, which in float16 and bfloat16 may carry a value past the
-    bound by as much as that rounds.
+    Computed in float64 and rounded to the type of `weight`; in float16 and bfloat16 this may carry a value past the
+    bound by the rounding error.
 
     Args:
         weight: [..., n, m], floating point.
@@ -76,7 +76,7 @@ def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Method 
         raise InputError(f"max_sv={max_sv}: must be positive")
     with torch.no_grad():
         flat = weight.double().reshape(-1, *weight.shape[-2:])
-        # A power of two for each, so that squares neither overflow nor vanish.
+        # Each matrix is scaled by a power of two, so that squares neither overflow nor vanish.
         scale = torch.exp2(torch.frexp(flat.abs().amax((1, 2))).exponent.clamp(-1000, 1000).double())
         clipped = clip(flat / scale[:, None, None], bound.reshape(-1) / scale, method).weight
     return (clipped * scale[:, None, None]).view_as(weight).to(weight.dtype)

@@ -22,20 +22,20 @@ OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exc
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled sweeps, kept in the user's cache; None without a compiler (`CXX`, else c++) that makes them.
+    """The compiled sweeps, kept in the user's cache; None without a compiler (`CXX`, or c++) that can build them.
 
-    A kept library is loaded only when it, and the folder, are this user's alone and it has the SHA-256 in its name.
+    A kept library is loaded only if no other user can write to it or its folder and its SHA-256 is the one in its name.
     """
     return _loaded()[0]
 
 
 def remark() -> str:
-    """Why there is no library, or why it is not kept; empty where all is well."""
+    """Why there is no library, or why it is not kept; empty if all is well."""
     return _loaded()[1]
 
 
 def compiler_version() -> str:
-    """Of the compiler that made the sweeps; "none" where they are PyTorch's, whose last digits are others."""
+    """Version of the compiler that built the sweeps; "none" if they are PyTorch's, whose last digits differ."""
     if library() is None:
         return "none"
     found = re.search(r"\d+(\.\d+)+", _about(*_compiler()).decode())
@@ -60,7 +60,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
     except (OSError, RuntimeError, RunError, subprocess.TimeoutExpired) as error:
         said = str(error)  # RuntimeError: a user without a home
         if isinstance(error, RunError) and os.environ.get("CXX", "none") in ("", "none"):
-            return None, said  # a machine without a compiler, or asked to do without
+            return None, said  # no compiler on this machine, or told to do without one
     if said:
         warnings.warn(f"GRUs on CPUs at half speed, or slow to start: {said}", RuntimeWarning, stacklevel=2)
     return loaded, said
@@ -90,7 +90,7 @@ def _cache() -> Path:
 
 
 def _fingerprint(compiler: list[str]) -> str:
-    """Of all that decides the machine code: homes are shared by machines with other processors."""
+    """Hash of all that decides the machine code: machines with different processors may share a home."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
     processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
@@ -103,7 +103,7 @@ def _fingerprint(compiler: list[str]) -> str:
 
 
 def _kept(folder: Path, compiler: list[str]) -> Path | None:
-    """A library compiled before, intact and this user's; others of its name are removed."""
+    """A library compiled earlier, intact and owned by this user; others of its name are removed."""
     for path in folder.glob(f"{_fingerprint(compiler)}-*.so"):
         found = path.lstat()
         own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022

@@ -13,7 +13,7 @@ from torch import Tensor
 from spectralgru.recurrent.sweeps import Gradients, Trace, begin
 
 AVAILABLE = find_spec("triton") is not None
-# Units of the hidden layer that one program does.
+# Units of the hidden layer that one program handles.
 BLOCK = 256
 
 
@@ -23,7 +23,7 @@ def usable(x: Tensor) -> bool:
 
 
 def _device(x: Tensor) -> AbstractContextManager[object]:
-    """Where kernels are to run; no matter in the interpreter, which takes tensors of the CPU."""
+    """Device on which the kernels run; irrelevant in the interpreter, which takes CPU tensors."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
@@ -64,7 +64,7 @@ def forward(
                 n.baddbmm_(q, by_candidate)
             else:
                 q.baddbmm_(h, by_candidate, beta=0)
-            # Where no state is masked, `new` stands in for the factors and what they would go to.
+            # If no state is masked, `new` stands in for the factors and for their result.
             masked = held is not None and factors is not None and t + 1 < steps
             kept = factors[:, t + 1] if masked and factors is not None else new
             pointwise.state_forward[grid](
@@ -96,7 +96,7 @@ def backward(
 
     states, gates, candidates, recurrent = trace
     replicas, steps, batch, hidden = candidates.shape
-    grad = grad.resolve_neg().contiguous()  # kernels read what is stored
+    grad = grad.resolve_neg().contiguous()  # kernels read the storage as it is
     factors = _factors(keep, x)
     previous = states[:, :-1] if factors is None else states[:, :-1] * factors[..., None]
     d_gates, d_n = torch.empty_like(gates), torch.empty_like(candidates)
@@ -139,17 +139,17 @@ def backward(
     grad_ih, grad_hh = torch.empty_like(weight_ih), torch.empty_like(weight_hh)
     grad_ih[:, : 2 * hidden].baddbmm_(flat_gates.mT, flat_x, beta=0)
     grad_ih[:, 2 * hidden :].baddbmm_(flat_n.mT, flat_x, beta=0)
-    seen = recurrent if before else previous  # what W_hn was multiplied with
+    seen = recurrent if before else previous  # the factor that W_hn was multiplied by
     grad_hh[:, : 2 * hidden].baddbmm_(flat_gates.mT, previous.flatten(1, 2), beta=0)
     grad_hh[:, 2 * hidden :].baddbmm_(d_q.flatten(1, 2).mT, seen.flatten(1, 2), beta=0)
     return Gradients(grad_x, dh0, grad_ih, grad_hh)
 
 
 def dropout_masks(seeds: Tensor, drawn: Tensor, shape: tuple[int, ...], share: float) -> Tensor:
-    """Factors [R, *shape], 1 / `share` with that probability and else 0; counts `drawn` [1] on.
+    """Factors [R, *shape]: 1 / `share` with probability `share`, otherwise 0; increments `drawn` [1].
 
-    A replica's factors are a function of its seed [R] (int64), of how many such tensors were drawn before and of
-    the place in the tensor: never of its company.
+    A replica's factors are a function of its seed [R] (int64), the number of such tensors drawn before and the position
+    in the tensor, never of the other replicas.
     """
     from spectralgru.recurrent import pointwise
 

@@ -33,8 +33,8 @@ def gru_layer(
         reset: the reset gate acts "before" the recurrent product (the paper) or "after" it (PyTorch, cuDNN).
 
     Returns:
-        All states [T, B, H] or [R, T, B, H] and the last one [B, H] or [R, B, H]. The backward sweep reads them:
-        where gradients are wanted, change a copy of them in place, as `GRU` returns one, not them.
+        All states [T, B, H] or [R, T, B, H] and the last one [B, H] or [R, B, H]. The backward sweep reads them: if
+        gradients are wanted, do not change them in place but copy them first, as `GRU` does.
 
     Raises:
         InputError: shapes, types, devices or layouts that do not fit each other, an unknown `reset`, or a transform
@@ -45,7 +45,7 @@ def gru_layer(
     before = reset == "before"
     if x.dim() == 4 and x.device.type == "cpu":
         # One after the other: each replica's weights stay in the cache, and its result does not depend on the others.
-        if len(x) == 1:  # views, where taking apart and together again would copy
+        if len(x) == 1:  # views: splitting and joining again would copy
             alone = (None if t is None else t.squeeze(0) for t in (x, h0, weight_ih, weight_hh, keep))
             output = _layer(*alone, before).unsqueeze(0)
         else:
@@ -60,7 +60,7 @@ def gru_layer(
 def _checked(
     x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, starts: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """The layer's tensors in autocast's type, and `keep`; all fit x, by which the sweeps are chosen."""
+    """The layer's tensors in autocast's type, and `keep`; all of them match x, by which the sweeps are chosen."""
     if x.dim() not in (3, 4) or 0 in x.shape[:-2]:
         raise InputError(f"x has shape {list(x.shape)}; expected [T, B, I] or [R, T, B, I] with R, T >= 1")
     if x.layout != torch.strided or not x.is_floating_point():
@@ -107,7 +107,7 @@ def _sweeps(x: Tensor) -> Any:
 
 
 def check_reset(reset: str) -> None:
-    """Refuse what is no `Reset`."""
+    """Refuse anything that is not a `Reset`."""
     if reset not in ("before", "after"):
         raise InputError(f"reset={reset!r}: unknown; use 'before' (the paper) or 'after' (torch.nn.GRU)")
 
@@ -119,7 +119,7 @@ def expect(
     x: Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Refuse another shape; beside x, on which the choice of the sweeps rests, another type, device or layout."""
+    """Refuse a different shape and, compared with x, which decides the sweeps, a different type, device or layout."""
     if tensor.shape != shape:
         raise InputError(f"{name} has shape {list(tensor.shape)}; expected {list(shape)}")
     if x is None:

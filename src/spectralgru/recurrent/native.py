@@ -23,7 +23,7 @@ MULTIPLICATIONS_A_THREAD = 4_000_000
 def usable(x: Tensor) -> bool:
     """Whether `forward` and `backward` take x: float32 on a CPU, without an axis of replicas.
 
-    Not under `torch.compile`, which makes its own of operations that it knows.
+    Not under `torch.compile`, which generates its own code from operations that it knows.
     """
     mine = x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3
     return mine and not torch.compiler.is_compiling() and library() is not None
@@ -114,7 +114,7 @@ _OPERATORS.impl("sweep_backward", _sweep_backward, "CPU")
 
 
 def _packed(b: Tensor) -> Tensor:
-    """b [K, N] as the products read it: panels of columns, one after the other."""
+    """b [K, N] as the products read it: in panels of columns, one after another."""
     loaded = library()
     assert loaded is not None
     (depth, width), panel = b.shape, loaded.panel_width()
@@ -125,7 +125,7 @@ def _packed(b: Tensor) -> Tensor:
 
 
 def _sweep(name: str, before: bool, packed: list[Tensor], keep: Tensor | None, *tensors: Tensor) -> None:
-    """Call `name` of the library for all lanes, shared out to as many threads as PyTorch may use."""
+    """Call `name` of the library for all lanes, divided among as many threads as PyTorch may use."""
     steps, batch = tensors[0].shape[:2]
     hidden = tensors[1].shape[-1]
     if keep is not None:

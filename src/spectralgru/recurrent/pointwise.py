@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """Triton kernels: the pointwise work of a GRU step, all replicas at once, and dropout masks. Needs triton.
 
-Tensors are views [R, B, width] of one time step, contiguous but for the stride between replicas (`s_*`); a program
-does BLOCK units of one sequence. Whatever the tensors' type, arithmetic is in float32.
+Tensors are views [R, B, width] of one time step, contiguous except for the stride between replicas (`s_*`); a program
+handles BLOCK units of one sequence. Whatever the tensors' type, arithmetic is in float32.
 """
 
 import triton
@@ -21,7 +21,7 @@ def _tanh(x):
 
 @triton.jit
 def _at(batch, width, BLOCK: tl.constexpr):
-    """Replica, row in the replica, columns and which of them exist."""
+    """Replica, row in the replica, columns, and which columns exist."""
     row = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     return (row // batch).to(tl.int64), row % batch, column, column < width
@@ -120,7 +120,7 @@ def gates_backward(
 
 @triton.jit
 def bernoulli(masks, seeds, drawn, length, share, BLOCK: tl.constexpr):
-    """Factors 1 / share with probability `share`, else 0: [R, length], from (seed, how many were drawn, place)."""
+    """Factors 1 / share with probability `share`, else 0: [R, length], from (seed, number drawn before, position)."""
     replica = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     zero = group * 0

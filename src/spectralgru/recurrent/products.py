@@ -1,8 +1,8 @@
 """Matrix products in float32 on CPUs through oneDNN.
 
 `torch.mm` goes through MKL, which leaves AVX-512 unused on processors other than Intel's; oneDNN does not (measured on
-an AMD EPYC core: 218 against 95 GFLOP/s). A recurrent net also multiplies by one matrix many times, and oneDNN can lay
-that matrix out once. Everything else, and every PyTorch without these operators, takes `torch.mm`.
+an AMD EPYC core: 218 against 95 GFLOP/s). A recurrent net also multiplies by one matrix many times, and oneDNN can pack
+that matrix once. Everything else, and every PyTorch without these operators, uses `torch.mm`.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 
 # Below this many multiplications the call itself (about 13 us) costs more than oneDNN gains.
 WORTH_ONEDNN = 1_000_000
-# Laying a matrix out costs as much as several products.
+# Packing a matrix costs as much as several products.
 WORTH_PACKING = 8
 
 
@@ -38,7 +38,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         return torch.stack([matmul(x, y) for x, y in zip(a, b, strict=True)])
     if _onednn(a, b):
         if not (b.is_contiguous() or b.mT.is_contiguous()):
-            b = b.contiguous()  # oneDNN takes other strides too, 500 times slower
+            b = b.contiguous()  # oneDNN accepts other strides, too, but is 500 times slower
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a.contiguous(), b.mT, None, "none", [], "")
         return result
     return torch.matmul(a, b)

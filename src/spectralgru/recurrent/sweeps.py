@@ -25,7 +25,7 @@ class Trace(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of the loss; `x` is None when not asked for."""
+    """Gradients of the loss; `x` is None if not requested."""
 
     x: Tensor | None
     h0: Tensor
@@ -111,7 +111,7 @@ def backward(
     for r, z, dr, dz, drz, dn, dq, kept, g in zip(*backwards, keeps, [*earlier, zero], strict=True):
         dn.mul_(dh)
         dz.mul_(dh)
-        # What reaches the state before the step, past the gates, and the loss's own gradient there.
+        # What reaches the state before the step, bypassing the gates, and the loss's own gradient there.
         past = torch.addcmul(g if kept is None else zero, dh, z)
         if before:
             drh = multiply(dn)
