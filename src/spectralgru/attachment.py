@@ -15,8 +15,7 @@ from spectralgru.errors import InputError
 
 
 def find_optimizers(outer: Any) -> list[Optimizer]:
-    """The optimisers whose `step` runs hooks: `outer`, or those that it holds, as in SAM and wrappers (accelerate,
-    Lightning).
+    """The optimisers whose `step` runs hooks: `outer`, or those it holds (SAM, accelerate's wrapper).
 
     Raises:
         InputError: there is none, or one evaluates different weights from those it trains.

@@ -1,4 +1,4 @@
-"""P_delta on many matrices at once by products alone: a fixed amount of work that never waits for the host.
+"""P_delta on many matrices at once, by products alone: a fixed amount of work that never waits for the host.
 
 Everything is in float64, which an H100 or H200 multiplies as fast as float32. With A = W^T W, sign(A - c^2) and the
 polar factor Q of W come from scaled Newton-Schulz iterations, and
@@ -11,8 +11,8 @@ values of G above s^2, s a little below c, and E = A V - V G,
 
     D = (I - V Pi_s V^T) A (I - V Pi_s V^T),    |D| <= |D^32|_F^(1/32) < c^2,
 
-no eigenvalue of the clipped matrix' A is above c^2 + |E Pi_s|^2 / (c^2 - |D|). The host then reads, once for all, which
-matrices lack that proof, and has `settle` clip them as a whole, with V = I.
+no eigenvalue of the clipped matrix's A is above c^2 + |E Pi_s|^2 / (c^2 - |D|). The host then reads, once for all
+matrices, which lack that proof, and lets `settle` clip those as a whole, with V = I.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ SPLIT = 0.93**2
 SQUARINGS = 5
 # Filters a call; two of degree 6 leave fewer matrices unproven than one of degree 12.
 ROUNDS, DEGREE, FIRST_ROUNDS = 2, 6, 12
-# Largest sigma_1^2 / c^2 that whole matrices are clipped for: the usual and the largest.
+# Largest sigma_1^2 / c^2 for which whole matrices are clipped: the usual and the greatest.
 RANGES = (4.0, 64.0)
 
 
@@ -64,13 +64,13 @@ class BatchedProjection:
     _proven: Tensor  # [N] bool
 
     def __init__(self, max_sv: Tensor) -> None:
-        """`max_sv` [N]: bounds, positive; infinity: only watched."""
+        """`max_sv` [N]: bounds, positive; infinity: only tracked."""
         self.bound(max_sv)
         self.basis: Tensor | None = None  # [N, n, k]
         self.edge = torch.empty(0)  # [N], where the rest of the spectrum of A ends, roughly
 
     def bound(self, max_sv: Tensor) -> None:
-        """Other bounds for the same matrices."""
+        """Set other bounds for the same matrices."""
         self.max_sv = max_sv.double()
         self.bounds: list[float] = self.max_sv.tolist()
         self._bounded = self.max_sv.isfinite().nonzero()[:, 0]
@@ -81,7 +81,7 @@ class BatchedProjection:
 
     @torch.no_grad()
     def start(self, weight: Tensor) -> None:
-        """Clip `weight` [N, n, n] in place wherever the leading values tell themselves from the rest."""
+        """Clip `weight` [N, n, n] in place wherever the leading values can be told from the rest."""
         if self.max_sv.device != weight.device:  # a checkpoint's
             moved = {k: None if v is None else v.to(weight.device) for k, v in self.state_dict().items()}
             self.load_state_dict(moved)
@@ -189,12 +189,12 @@ class BatchedProjection:
             self.basis, self.edge = self.basis[indices], self.edge[indices]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a bit-identical continuation on the same device needs."""
+        """Everything needed to continue bit for bit on the same device."""
         basis = None if self.basis is None else self.basis.clone()
         return {"max_sv": self.max_sv, "basis": basis, "edge": self.edge.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`'s, on the device of its tensors."""
+        """Continue from a `state_dict()`, on the device of its tensors."""
         self.bound(state["max_sv"])
         self.basis = None if state["basis"] is None else state["basis"].clone()
         self.edge = state["edge"].clone()

@@ -19,9 +19,9 @@ from spectralgru.recurrent.gru import GRU
 MODULES = (GRU, nn.GRU, nn.GRUCell, nn.LSTM, nn.LSTMCell)
 _TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-# A limit below this, which only an LSTM's can be, is an error: W_hg h, with the state in [-1, 1], would be lost in half
-# precision's rounding, and the projection, which never lets W_hg grow again, would delete the recurrence instead of
-# stabilising it. With the other gates half open it is a forget bias of 8.
+# A limit below this, which only an LSTM's can be, is an error: W_hg h, with the state in [-1, 1], would be lost in the
+# rounding of half precision, and the projection, which never lets W_hg grow again, would delete the recurrence instead
+# of stabilising it. With the other gates half open this corresponds to a forget bias of 8.
 _SMALLEST_LIMIT = 1e-3
 
 
@@ -29,8 +29,8 @@ _SMALLEST_LIMIT = 1e-3
 class Block:
     """The candidate's rows of one recurrent weight, and what bounds them.
 
-    Weight and biases are looked up whenever they are used, for both may be replaced: by
-    `load_state_dict(assign=True)`, by assignment.
+    Weight and biases are looked up whenever they are used, since both may be replaced: by assignment or
+    `load_state_dict(assign=True)`.
     """
 
     where: str  # the module's name, for people
@@ -100,7 +100,7 @@ class Block:
 
 
 def named_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
-    """Path, name, module: names leave out the levels of DDP and torch.compile; a state fits with and without them."""
+    """Path, name, module. Names omit the levels of DDP and torch.compile: a state fits with and without them."""
     names = {"": ""}
     modules = dict(root.named_modules())
     for path, module in modules.items():
@@ -150,7 +150,7 @@ def _weight(where: str, module: nn.Module, suffix: str) -> nn.Parameter:
 
 
 def _parameter(where: str, module: nn.Module, name: str) -> nn.Parameter | None:
-    """The parameter of that name, None where there is none."""
+    """The parameter of that name; None if there is none."""
     found = getattr(module, name, None)
     if found is None:
         return None

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# Relative excess of sigma^2 over its limit up to which a value may stay as it is.
+# Relative excess of sigma^2 over its limit up to which a value may stay.
 RESOLUTION = 8e-6
 # Condition of a basis up to which it becomes orthonormal again.
 CONDITION = 1e7
@@ -42,12 +42,12 @@ def frobenius(x: Tensor) -> Tensor:
 
 
 def each(x: Tensor) -> Tensor:
-    """A number for each matrix [N], to be multiplied with matrices [N, n, k]."""
+    """One number for each matrix [N], shaped to be multiplied by matrices [N, n, k]."""
     return x[:, None, None]
 
 
 def power_norm(x: Tensor, squarings: int) -> Tensor:
-    """Upper bound [N] of the largest eigenvalue of symmetric x >= 0, too high by n^(2^-squarings / 2) at most."""
+    """Upper bound [N] of the largest eigenvalue of symmetric x >= 0, too high by at most n^(2^-squarings / 2)."""
     for _ in range(squarings):
         x = x @ x
     return frobenius(x) ** (0.5**squarings)

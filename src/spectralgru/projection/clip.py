@@ -9,7 +9,7 @@ from spectralgru.recurrent.products import matmul
 
 Method = Literal["auto", "svd", "eigh"]
 METHODS: tuple[Method, ...] = ("auto", "svd", "eigh")
-# Squaring loses digits: up to these ratios of the largest singular value to the bound they do not show in the result.
+# Squaring loses digits; up to these ratios of the largest singular value to the bound the result does not show it.
 FLOAT32_RANGE, FLOAT64_RANGE = 4.0, 1e3
 
 
@@ -41,7 +41,7 @@ def clip(weight: Tensor, bound: Tensor, method: Method) -> Clipped:
 def _eigh(weight: Tensor, bound: Tensor) -> Clipped:
     values, vectors = torch.linalg.eigh(matmul(weight.mT, weight))
     sigma, vectors = values.clamp_min(0).sqrt().flip(-1), vectors.flip(-1)
-    # W - sum_i (1 - c / sigma_i) (W v_i) v_i^T touches nothing but the values above the bound.
+    # W - sum_i (1 - c / sigma_i) (W v_i) v_i^T changes only the values above the bound.
     count = int((sigma > bound[:, None]).sum(-1).max())
     top = vectors[..., :count]
     excess = (1 - bound[:, None] / sigma[:, :count]).clamp_min(0).unsqueeze(-2)

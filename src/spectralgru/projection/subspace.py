@@ -10,7 +10,7 @@ What remains is a bound on |B|, from either of two sources:
 - a Cholesky factorisation of s^2 I - A + U theta U^T exists only if |B| < s^2. Its rounding errors do not matter
   because s^2 lies in a gap of the spectrum, well inside c^2.
 - Weyl: if at most j singular values of an earlier W were above s and W has moved by at most d (Frobenius) since, at
-  most j are above s + d now. If j Ritz values are above (s + d)^2 + e, those are they, and |B| <= (s + d)^2 + e.
+  most j are above s + d now. If j Ritz values are above (s + d)^2 + e, they are those j, and |B| <= (s + d)^2 + e.
 
 Vectors are the rows of the tensors here: a few rows times a matrix is what the CPU's libraries multiply fastest.
 """
@@ -33,7 +33,7 @@ NARROWEST = 1e-4
 # Chebyshev degrees of the successive sweeps; the first only brings new outliers in, since amplifying them more would
 # drown the other vectors, as amplifying anything by more than STRONGEST would.
 DEGREES, STRONGEST = (4, 6, 8, 8), 1e8
-# Relative residual at which the watched leading pair counts as found, and the sweeps it may take in one call.
+# Relative residual at which the tracked leading pair counts as converged, and the sweeps allowed in one call.
 TRACKING, TRACKING_SWEEPS = 2e-3, 16
 # sigma_1 / c: beyond AGAIN, float32 rounding leaves more above the bound than is allowed, so that the result is clipped
 # once more; beyond FURTHEST, it spoils the result itself.
@@ -62,7 +62,7 @@ class Above(NamedTuple):
 
 
 class Few(NamedTuple):
-    """What `clip_few` found."""
+    """Result of `clip_few`."""
 
     weight: Tensor | None  # the clipped matrix, None where nothing was above the bound
     saturated: int  # how many were above the bound
@@ -91,7 +91,7 @@ def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
     """Estimate of the largest singular value, from below, and a better basis [k, n] for the next call, leading last.
 
     Subspace iteration until the residual of the leading pair is TRACKING; the error goes with its square. The longest
-    row of the matrix takes the place of the last of the basis, which a new large value may be orthogonal to.
+    row of the matrix replaces the last vector of the basis, since a new large value may be orthogonal to the basis.
     """
     longest = torch.linalg.vector_norm(weight, dim=1).argmax()
     basis = orthonormal(torch.cat([weight[longest][None], basis[1:]]))
@@ -192,7 +192,7 @@ def _split(
 
 
 def _holds(gram: Tensor, vectors: Tensor, values: Tensor, claim: Above) -> bool:
-    """Whether the claim is true of the matrix with this Gram matrix, by a Cholesky factorisation."""
+    """Whether the claim holds for the matrix with this Gram matrix, by a Cholesky factorisation."""
     deflated = gram.neg()
     if claim.number:
         top = vectors[-claim.number :]

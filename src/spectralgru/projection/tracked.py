@@ -17,19 +17,18 @@ from spectralgru.projection.subspace import AGAIN, Above, clip_few, track
 # The clip aims this far (relative) inside the bound, or as far as the type of the matrix can tell; no singular value
 # may be further outside than TOLERANCE.
 MARGIN, TOLERANCE = 5e-6, 5e-7
-# Vectors of the tracked subspace beyond the values above the bound, at least, and what their number is a multiple of
-# (17 rows cost as much as 32); the share of values above the bound (of n) from which on the whole decomposition is
-# faster.
+# Minimum number of tracked vectors beyond the values above the bound, and the number that all of them are a multiple of
+# (17 rows cost as much as 32); the share of n above the bound from which the whole decomposition is faster.
 GUARDS, WIDTH, MANY = 8, 16, 1 / 8
-# The subspace method, having failed, is not tried for 2, 4, 8, ... calls, at most so many.
+# After a failure the subspace method is not tried for 2, 4, 8, ... calls, up to this many.
 LONGEST_PAUSE = 64
-# After a change below this share of the bound the last subspace may do as it is.
+# After a change below this share of the bound the last subspace may be good enough as it is.
 SMALL_STEP = 0.02
 
 
 @dataclass(frozen=True)
 class ProjectionReport:
-    """What one call of `SpectralProjection.project_` found and did, per replica."""
+    """Result of one call of `SpectralProjection.project_`, per replica."""
 
     sigma_max: Tensor  # [R] sigma_1 after the call; from below, within 2 %, where nothing was clipped; NaN: not finite
     saturated: Tensor  # [R] int64, how many singular values were above the bound and are now at it
@@ -46,8 +45,8 @@ class _Memory:
     known: Above | None = None  # at most `number` singular values are above `level`
     largest: float = float("inf")  # no singular value is above this
     saturated: int = 0  # in the last call that looked
-    failures: int = 0  # of the subspace method, one after the other
-    pause: int = 0  # calls left in which it is not tried
+    failures: int = 0  # successive failures of the subspace method
+    pause: int = 0  # remaining calls in which it is not tried
 
     def move(self, distance: float) -> None:
         """Weyl: a change of Frobenius norm `distance` moves no singular value further."""
@@ -66,15 +65,15 @@ class _Outcome:
 class SpectralProjection:
     """Keeps R matrices, one a replica, below their bounds, step after step.
 
-    After every call sigma_1 <= max_sv (1 + 1e-6), and the matrix is within 1e-5 (relative, Frobenius) of P_delta; of
-    float16 and bfloat16 matrices, which are clipped that much lower, within their resolution.
+    After every call sigma_1 <= max_sv (1 + 1e-6), and the matrix is within 1e-5 (relative, Frobenius) of P_delta;
+    float16 and bfloat16 matrices are clipped lower by their resolution, and are exact within it.
     """
 
     def __init__(self, max_sv: Tensor, method: Method = "auto") -> None:
-        """Start without knowledge of the matrices.
+        """Start with no knowledge of the matrices.
 
         Args:
-            max_sv: bounds [R], positive; infinity for a replica without constraint, which is only watched.
+            max_sv: bounds [R], positive; infinity for a replica without constraint, which is only tracked.
             method: "auto", the cheapest form that is exact; "svd" or "eigh", always that decomposition.
         """
         if method not in METHODS:
@@ -109,9 +108,9 @@ class SpectralProjection:
         ):
             matrix = matrix.to(_at_least_float32(matrix))
             if memory.basis is not None:
-                memory.basis = memory.basis.to(matrix)  # the module's type or device may have been changed
+                memory.basis = memory.basis.to(matrix)  # the module's type or device may have changed
             if norm < float("inf") or bool(matrix.isfinite().all()):
-                # Rounding of the update itself, beyond what `update_norm` can say.
+                # Rounding of the update itself, which `update_norm` does not include.
                 memory.move(distance * (1 + 1e-5) + 1e-7 * norm)
                 target = bound * (1 - margin)
                 outcomes.append(self._one(matrix, bound, target, memory, norm, distance))
@@ -130,7 +129,7 @@ class SpectralProjection:
         )
 
     def _together(self, weight: Tensor) -> ProjectionReport:
-        """All matrices at once: what a GPU does."""
+        """All matrices at once, on a GPU."""
         if self._batched is None or self._batched.bounds != self.max_sv:
             max_sv = torch.tensor(self.max_sv, dtype=torch.float64, device=weight.device)
             self._batched = self._batched or BatchedProjection(max_sv)
@@ -167,7 +166,7 @@ class SpectralProjection:
         return self._whole(weight, target, memory, norm)
 
     def _whole(self, weight: Tensor, target: float, memory: _Memory, norm: float) -> _Outcome:
-        """By a decomposition of the whole matrix; in float64 where float32, clipping twice, would not do."""
+        """By a decomposition of the whole matrix, in float64 where clipping twice in float32 would not suffice."""
         limit = torch.full((1,), target, dtype=torch.float64, device=weight.device)
         if self.method != "svd" and weight.dtype == torch.float32 and norm < FLOAT64_RANGE * target:
             result = clip(weight[None], limit.float(), "eigh")
@@ -193,7 +192,7 @@ class SpectralProjection:
             self._batched.select(torch.tensor(kept, device=self._batched.edge.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a bit-identical continuation needs: tensors, numbers and lists of them."""
+        """Everything needed to continue bit for bit: tensors, numbers and lists of them."""
         memories = [
             {
                 "basis": None if m.basis is None else m.basis.clone(),
@@ -207,7 +206,7 @@ class SpectralProjection:
         return {"max_sv": list(self.max_sv), "memories": memories, "batched": batched}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`'s."""
+        """Continue from a `state_dict()`."""
         self.max_sv = list(state["max_sv"])
         self._batched = None
         if state["batched"] is not None:
@@ -226,7 +225,7 @@ class SpectralProjection:
 
 
 def _learn(result: Clipped, target: float, memory: _Memory) -> _Outcome:
-    """What a whole decomposition says, for the next calls and for this one."""
+    """Keep what a whole decomposition says, for this call and the next ones."""
     sigma = result.sigma[0].tolist()
     saturated = sum(s > target for s in sigma)
     watched = saturated if saturated <= MANY * len(sigma) else 0

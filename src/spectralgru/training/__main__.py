@@ -1,9 +1,10 @@
-"""The trainer alone, for machines that have torch and numpy and nothing else of ours.
+"""The trainer alone, for machines that have only torch and numpy.
 
 python -m spectralgru.training JOB.json --data data --out results/paper
 python -m spectralgru.training JOB.json --data data --out results/paper --processes 2
 
-JOB.json is what `spectralgru job` prints. Run again, it goes on from its checkpoint or, when finished, does nothing.
+JOB.json is what `spectralgru job` prints. Repeated, the command resumes from the checkpoint or, if finished, does
+nothing.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 An epoch's sequences are laid end to end and cut into B lanes of equal length; every lane is read T steps at a time,
 the hidden state carried over. Tunes start from a zero state (`starts`), so a lane may hold many of them and the only
-padding is behind the very last step: less than one step in a hundred instead of the 15 % that batches of whole tunes
-of similar length would cost.
+padding is behind the very last step: less than 1 % of the steps instead of the 15 % that batches of whole tunes of
+similar length would cost.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ class Chunk:
     targets: Tensor
     weights: Tensor  # [R or 1, T, B], 0 where padding
     starts: Tensor | None  # [R or 1, T, B]
-    count: float  # steps that are not padding, of one replica, all lanes
+    count: float  # steps that are not padding, in all lanes of one replica
 
     def of_lanes(self, part: slice) -> "Chunk":
-        """The same steps of some lanes."""
+        """The same steps, for some lanes only."""
         words = self.inputs.dim() == 2
         inputs, targets = (t[:, part] if words else t[:, :, part] for t in (self.inputs, self.targets))
         starts = None if self.starts is None else self.starts[:, :, part]
@@ -64,9 +64,9 @@ class NoteStream:
         self, notes: np.ndarray, positions: np.ndarray, starts: np.ndarray, weights: np.ndarray, steps: int,
         device: torch.device, replicas: Sequence[int] | np.ndarray = (0,),
     ) -> None:  # fmt: skip
-        """`positions`, `starts` [S, L, B]: which time step of `notes` stands where, and whether a tune begins there.
+        """`positions`, `starts` [S, L, B]: which time step of `notes` is where, and whether a tune begins there.
 
-        `replicas` [R]: whose of the S orders a replica reads.
+        `replicas` [R]: which of the S orders each replica reads.
         """
         self.steps, self.lanes = steps, weights.shape[-1]
         self.notes = torch.from_numpy(notes).to(device)
@@ -122,7 +122,7 @@ def evaluation_stream(
     begins = np.cumsum(lengths) - lengths
     members: list[list[int]] = [[] for _ in range(lanes)]
     filled = np.zeros(lanes, np.int64)
-    for tune in np.argsort(-lengths, kind="stable"):  # longest first, to the emptiest lane
+    for tune in np.argsort(-lengths, kind="stable"):  # longest first, each to the emptiest lane
         lane = int(filled.argmin())
         members[lane].append(int(tune))
         filled[lane] += lengths[tune]
@@ -144,8 +144,8 @@ def evaluation_stream(
 def _lay_out(total: int, lanes: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions [L, B] of a stream of `total` steps cut into lanes, and weights [L, B]; L a multiple of `steps`.
 
-    Padding repeats the last position with weight 0; it stands at the end of lanes only, so no real step follows it
-    but in the next lane, which has a state of its own.
+    Padding repeats the last position with weight 0. It is only at the end of lanes, so no real step of its lane follows
+    it.
     """
     per_lane = -(-total // lanes)
     length = -(-per_lane // steps) * steps

@@ -1,8 +1,8 @@
 """Rolling checkpoints of a run: the newest and the one before it, each written whole and verified when read.
 
-Runs train together and are kept one by one, so that any job may go on with any of them: `of_run` takes a run's part
+Runs train together but are saved one by one, so that any job can resume any of them: `of_run` takes a run's part
 out of the state of a session, `of_runs` makes the state of a session from such parts. In a state a tensor's first
-dimension and a list's items are the runs; what is in a tuple is the same for all of them.
+dimension and a list's items are the runs; the contents of a tuple are the same for all of them.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ def of_run(state: Any, run: int) -> Any:
     if isinstance(state, dict):
         return {name: of_run(value, run) for name, value in state.items()}
     if isinstance(state, Tensor):
-        return state[run : run + 1].clone()  # torch would save all runs with a view
+        return state[run : run + 1].clone()  # with a view, torch would save all runs
     return state[run : run + 1] if isinstance(state, list) else state
 
 
 def of_runs(states: Sequence[Any]) -> Any:
-    """The state of a session of several runs that have come equally far."""
+    """The state of a session of several runs that have reached the same step."""
     first = states[0]
     if isinstance(first, dict):
         return {name: of_runs([state[name] for state in states]) for name in first}
@@ -49,7 +49,7 @@ def on(state: Any, device: torch.device) -> Any:
 
 
 def save(states: Iterable[tuple["CheckpointStore", Any]]) -> None:
-    """Write the states of several runs: all are whole before the first takes its place."""
+    """Write the states of several runs; all are complete before the first is moved into place."""
     stores = []
     with ExitStack() as stack:
         for store, state in states:
@@ -68,7 +68,7 @@ def save(states: Iterable[tuple["CheckpointStore", Any]]) -> None:
 class CheckpointStore:
     """Checkpoints of one run, at a path that belongs to the trainer alone, keyed by what determines the run.
 
-    Random numbers, and so checkpoints, of a CPU are of no use to a GPU: `device` is part of the name.
+    A GPU cannot use a CPU's random numbers, nor therefore its checkpoints: `device` is part of the name.
     """
 
     def __init__(self, directory: Path, key: str, device: str = "cpu") -> None:
@@ -82,7 +82,7 @@ class CheckpointStore:
         save([(self, state)])
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest state that is intact (None: there is none), and a line for every file that is not.
+        """The newest intact state (None: there is none), and a line for every damaged file.
 
         Damaged files are removed, so that they never take the place of an intact one.
         """
@@ -98,7 +98,7 @@ class CheckpointStore:
         return None, complaints
 
     def clear(self) -> None:
-        """Remove those of every device, and what killed processes left of files and locks: the run is done."""
+        """Remove the checkpoints of every device, and files and locks left by killed processes: the run is done."""
         for path in self.files():
             path.unlink(missing_ok=True)
 
@@ -108,7 +108,7 @@ class CheckpointStore:
 
 
 class _HashingFile:
-    """A file being written, with the SHA-256 of what went through: no second copy of a large state in memory."""
+    """A file being written, hashed (SHA-256) on the way: no second copy of a large state in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest = file, hashlib.sha256()

@@ -10,7 +10,7 @@ from torch import Tensor
 def gradient_norm(gradients: Iterable[Tensor]) -> Tensor:
     """Euclidean norm [R] over all gradients [R, ...] of each replica."""
     squares = (torch.linalg.vector_norm(g.flatten(1), dim=1).square() for g in gradients)
-    # One after the other: the order in which `Tensor.sum` adds depends on R, and a replica's bits must not.
+    # One after another: the order in which `Tensor.sum` adds depends on R, and a replica's bits must not depend on it.
     total: Tensor = functools.reduce(torch.add, squares)
     return total.sqrt()
 

@@ -1,7 +1,7 @@
 """The ranks of one job: they split the lanes of the batch and come to one result.
 
 `launch` starts those of one machine, `torchrun` those of several. A single process is the job's only rank; then
-everything here hands back what it got. Ranks tell each other tensors and text: nothing received is unpickled.
+everything here returns what it was given. Ranks exchange tensors and text; nothing received is unpickled.
 """
 
 import ctypes
@@ -27,11 +27,11 @@ from spectralgru.errors import InputError, RunError
 
 Value = TypeVar("Value")
 PR_SET_PDEATHSIG = 1
-# A rank that waits this long for another gives up; the job then ends and the workflow starts it again.
+# A rank that waits this long for another gives up; the job then ends and the workflow restarts it.
 TIMEOUT_SECONDS = 300.0
-# What gloo says, of no type of its own, when another rank is gone or silent
+# gloo's messages, which have no error type, when another rank is gone or silent
 LOST = ("gloo", "Application timeout", "Connection closed", "Timed out")
-STORE = "SPECTRALGRU_STORE"  # where the ranks of one machine find each other: a file in a folder of their user's own
+STORE = "SPECTRALGRU_STORE"  # where the ranks of one machine find each other: a file in a private folder of their user
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes and speaks."""
+        """Whether this is the rank that writes files and messages."""
         return self.rank == 0
 
     def part(self, lanes: int) -> slice:
-        """Which of the batch's lanes are this rank's; parts differ by one lane at most."""
+        """This rank's lanes of the batch; the numbers of lanes differ by at most one."""
         if lanes < self.world:
             raise InputError(
                 f"{self.world} processes cannot share a batch of {lanes}; use at most {lanes} processes"
@@ -71,7 +71,7 @@ class Ranks:
         return tensor
 
     def any(self, *flags: bool) -> list[bool]:
-        """For each flag, whether it is up on some rank."""
+        """For each flag, whether it is set on any rank."""
         if self.world == 1:
             return list(flags)
         raised = torch.tensor([float(flag) for flag in flags])
@@ -79,7 +79,7 @@ class Ranks:
         return [bool(flag) for flag in raised]
 
     def all_lanes(self, state: Tensor, lanes: int) -> Tensor:
-        """State [R, L, B, H] of all lanes from each rank's part of them."""
+        """State [R, L, B, H] of all lanes, assembled from those of each rank."""
         if self.world == 1:
             return state
         whole = state.new_zeros(*state.shape[:2], lanes, state.shape[3])
@@ -139,8 +139,8 @@ def _sum_each(
 ) -> torch.futures.Future[Tensor]:
     """Sum a bucket's gradients one by one.
 
-    The order in which three ranks add up depends on a gradient's place in what is summed, and DDP rearranges its
-    buckets after the first step: summed whole, a resumed training would differ in the last bit.
+    The order in which three ranks are added depends on a gradient's position in the buffer that is summed, and DDP
+    rearranges its buckets after the first step: with whole buckets, a resumed training would differ in the last bit.
     """
     sums = [dist.all_reduce(gradient, async_op=True) for gradient in bucket.gradients()]
     if bucket.buffer().is_cuda and dist.get_backend() == "gloo":
@@ -187,7 +187,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     chosen = device_seen(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    # NCCL wants a GPU for each rank; one that is named is shared by all.
+    # NCCL needs a GPU for each rank; a GPU given by number is shared by all.
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     wait, file = timedelta(seconds=_timeout()), os.environ.get(STORE)
     if file is None:  # torchrun's
@@ -209,7 +209,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
 def rank_environment(rank: int, world: int, store: Path) -> dict[str, str]:
     """What makes a process rank `rank` of `world` on this machine, whose ranks meet in the new file `store`.
 
-    Whatever they listen on is the loopback interface.
+    They listen on the loopback interface only.
     """
     (loopback, *_) = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")] or ["lo"]
     names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), STORE: str(store)}

@@ -20,12 +20,12 @@ from spectralgru.training.projector import BatchedProjector, MatrixProjector, Pr
 from spectralgru.training.settings import ModelSettings, Replica
 
 INFINITY = float("inf")
-# After a longer update nothing is trained any more, and squares of weights would leave float32: the run is lost.
+# A longer update leaves nothing to train, and squares of weights would overflow float32: the run is lost.
 LONGEST_UPDATE = 1e9
 
 
 class Engine:
-    """R runs on one device. Everything random in a run comes from its own seed, never from its company."""
+    """R runs on one device. Everything random in a run comes from its own seed, whatever the other runs are."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Engine:
         device: torch.device,
         ranks: Ranks = ALONE,
     ) -> None:
-        """`lanes`: of the whole batch; a rank keeps the state of its own."""
+        """`lanes`: those of the whole batch; a rank keeps the state of its own lanes."""
         self.replicas = list(replicas)
         self.lanes, self.ranks, self.part = lanes, ranks, ranks.part(lanes)
         self.dropout = model.dropout
@@ -51,7 +51,7 @@ class Engine:
         self.model.to(device)
         self.network = ranks.parallel(self.model)
         self.generators = [torch.Generator(device).manual_seed(replica.seed) for replica in self.replicas]
-        # Dropout masks come from the generators or, of `drawn` that came before, from a kernel.
+        # Dropout masks come from the generators or from a kernel, which counts those drawn before in `drawn`.
         self.drawn = torch.zeros(1, dtype=torch.int64, device=device)
         self.fused = device.type == "cuda" and fused.AVAILABLE
         max_sv = self._column(
@@ -70,7 +70,7 @@ class Engine:
         self._restart()
 
     def _restart(self) -> None:
-        """After the tensors of a step have become others."""
+        """To be called after the tensors of a step have been replaced."""
         self.seeds = torch.tensor([r.seed for r in self.replicas], device=self.device)
         capturable = self.fused and self.ranks.world == 1
         self.captured = CapturedStep(self, self.device) if capturable else None
@@ -87,8 +87,8 @@ class Engine:
         """One SGD step on T steps of every lane; returns the summed loss and the gradient norm, both [R].
 
         The loss that is differentiated is summed over steps and averaged over lanes: learning rates and
-        thresholds live on that scale. The norm is the one before clipping. The weights of a run that diverges
-        become NaN; the other runs are not touched by it.
+        thresholds live on that scale. The norm is the one before clipping. The weights of a run that diverges become
+        NaN; the other runs are not affected.
         """
         loss, norm = (self.captured or self.advance)(chunk)
         self.projector.finish(self._projected())
@@ -157,7 +157,8 @@ class Engine:
     def singular_values(self, replicas: Sequence[int] | None = None) -> list[list[list[float]]]:
         """Singular values of W_hh of `replicas` (all), descending: [R][L][H]; zero where W_hh is not finite.
 
-        In float64 on the host, of equal matrices once: at the start all values are equal, and those of a seed's runs.
+        In float64 on the host, computed once for equal matrices: at the start all values are equal, and the runs of a
+        seed share theirs.
         """
         index = list(range(len(self.replicas)) if replicas is None else replicas)
         layers = [self.model.recurrent(layer)[index].cpu() for layer in range(self.model.num_layers)]
@@ -182,7 +183,7 @@ class Engine:
         self._restart()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes while training, of all ranks: every rank must call it. Its form: see `checkpoint`."""
+        """What changes during training, from all ranks: every rank must call it. Format: see `checkpoint`."""
         return {
             "model": self.model.state_dict(),
             "projector": self.projector.state_dict(),
@@ -193,7 +194,7 @@ class Engine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()` of an engine with the same replicas."""
+        """Continue from the `state_dict()` of an engine with the same replicas."""
         self.model.load_state_dict(state["model"])
         self.projector.load_state_dict(state["projector"])
         for generator, saved in zip(self.generators, state["generators"], strict=True):

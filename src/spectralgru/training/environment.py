@@ -11,12 +11,12 @@ import torch
 
 from spectralgru.recurrent import compiled
 
-# The environment variable that names the commit of a copy which git does not know.
+# The environment variable that names the commit of a copy outside git.
 COMMIT = "SPECTRALGRU_COMMIT"
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes a run."""
+    """Versions of the software that computes a run."""
     found = {"python": platform.python_version(), "compiler": compiled.compiler_version()}
     for package in ("spectralgru", "torch", "numpy"):
         try:
@@ -27,9 +27,9 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Commit of the source tree, `-dirty` when tracked files differ from it; outside a checkout what COMMIT says."""
+    """Commit of the source tree, `-dirty` when tracked files differ from it; outside a checkout, COMMIT's value."""
     here = Path(__file__).resolve()
-    # Whose code runs is trusted already: git need not refuse the checkout because another user owns it.
+    # The owner of running code is trusted already: git need not refuse the checkout because another user owns it.
     command = ["git", "-c", f"safe.directory={here.parents[3]}", "describe", "--always", "--dirty"]
     command += ["--abbrev=40", "--exclude=*"]
     try:

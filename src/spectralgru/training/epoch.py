@@ -1,4 +1,4 @@
-"""What an epoch has come to so far, and its row in the history."""
+"""The figures of an epoch so far, and its row in the history."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -43,7 +43,7 @@ class EpochCounters:
         return cls(loss, norm, norm_max, diverged_at)
 
     def add(self, loss: Tensor, norm: Tensor, sigma: Tensor, step: int, count: float) -> None:
-        """Take a step's values [R] in; `step` counts from the beginning of the training."""
+        """Add a step's values [R]; `step` counts from the beginning of the training."""
         self.loss += loss
         self.norm += norm
         self.norm_max = torch.maximum(self.norm_max, norm)
@@ -63,7 +63,7 @@ class EpochCounters:
         }
 
     def keep(self, runs: Sequence[int]) -> "EpochCounters":
-        """Of these runs alone."""
+        """Keep only these runs."""
         i = list(runs)
         tensors = self.loss[i], self.norm[i], self.norm_max[i], self.diverged_at[i]
         return EpochCounters(*tensors, self.steps, self.count)

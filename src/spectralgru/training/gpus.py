@@ -1,7 +1,7 @@
 """Device ids for concurrent jobs: Snakemake counts GPUs but does not name them.
 
-Every device has a lock file in a folder of the user's own within the machine's temporary folder, held while a job uses
-the device; the operating system frees it when the job dies. Jobs of different users do not see each other's.
+Every device has a lock file in a private folder of the user inside the machine's temporary folder, held while a job
+uses the device; the operating system frees it when the job dies. Jobs of different users do not see each other's.
 """
 
 import os
@@ -30,9 +30,9 @@ def visible_devices() -> list[str]:
 
 @contextmanager
 def gpu_slots(count: int, say: Callable[[str], None]) -> Iterator[list[str]]:
-    """Ids of `count` devices that no other job has for as long as the block runs; waits until so many are free.
+    """Ids of `count` devices reserved for this job while the block runs; waits until that many are free.
 
-    Raises InputError if this machine has fewer, RunError if the folder of locks is not this user's alone.
+    Raises InputError if this machine has fewer, RunError if the folder of locks is not private to this user.
     """
     if count == 0:
         yield []

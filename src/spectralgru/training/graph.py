@@ -1,4 +1,4 @@
-"""A whole training step as one CUDA graph: the host launches once what are otherwise a thousand kernels."""
+"""A whole training step as one CUDA graph: the host launches once instead of a thousand times."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -13,7 +13,7 @@ WARM_UP = 2
 
 
 class Stepper(Protocol):
-    """What is captured: `advance` reads and replaces `state`; all else it changes, it changes in place."""
+    """What is captured: `advance` reads and replaces `state`; everything else it changes in place."""
 
     state: Tensor
 
@@ -23,10 +23,10 @@ class Stepper(Protocol):
 
 
 class CapturedStep:
-    """Calls `stepper.advance` until a shape has warmed up, then replays its graph; other shapes stay calls.
+    """Calls `stepper.advance` until a shape has warmed up, then replays its graph; other shapes are still called.
 
-    To be made anew when the stepper's tensors become others. Warm-up and capture share a stream of their own, as
-    autograd requires.
+    To be recreated when the stepper's tensors are replaced. Warm-up and capture share a separate stream, as autograd
+    requires.
     """
 
     def __init__(self, stepper: Stepper, device: torch.device) -> None:

@@ -24,7 +24,7 @@ REMEDY = "make it with `spectralgru job`"
 
 
 def read_job(path: Path) -> Job:
-    """Read a job file. Raises InputError if there is none, or for the first thing that is wrong in it."""
+    """Read a job file. Raises InputError if there is none, or for the first error in it."""
     try:
         with path.open("rb") as file:
             content = file.read(BYTES + 1)
@@ -77,7 +77,7 @@ def _require(good: bool, key: str, value: object, rule: str) -> None:
 
 
 def _checked(kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:
-    """`value` of a JSON document as `kind`, an annotation of a field of `settings`."""
+    """`value`, from a JSON document, as `kind`, the annotation of a field in `settings`."""
     origin, of = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _object(kind, value, key)

@@ -1,4 +1,4 @@
-"""One training on as many processes and GPUs as it was given: its runs spread over them, or each batch split."""
+"""One training on the processes and GPUs it was given: its runs are spread over them, or each batch is split."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from spectralgru.training.stopping import EXIT_STOPPED, Preempted, stop_on_signa
 from spectralgru.training.train import CHECKPOINT_SECONDS, train
 
 Split = Literal["replicas", "batch"]
-GRACE_SECONDS = 20.0  # how long ranks may outlive one of them that has failed
+GRACE_SECONDS = 20.0  # how long ranks may outlive one that has failed
 
 
 def train_in(
@@ -40,7 +40,7 @@ def train_in(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     together: int | None = None,
 ) -> list[Run]:
-    """Train `job`, see `train`, sharing `threads` among `processes` (at least one a GPU), on `gpus` devices of its own.
+    """Train `job`, see `train`: `threads` shared among `processes` (at least one a GPU), on `gpus` reserved devices.
 
     Raises InputError for processes and GPUs that do not fit each other, or GPUs that torch does not see.
     """
@@ -82,12 +82,12 @@ def _say(line: str) -> None:
 def launch(
     job: Job, options: Mapping[str, object], processes: int, split: Split, gpus: Sequence[str] = ()
 ) -> None:
-    """Train `job` in so many processes, each `python -m spectralgru.training JOB.json` with these options.
+    """Train `job` in several processes, each `python -m spectralgru.training JOB.json` with these options.
 
     An option that is None or False is left out, one that is True is a flag.
 
     `replicas`: every process trains some of the runs by itself. `batch`, and wherever there are fewer runs than
-    processes: they are ranks that split every batch. `gpus`: one device id for each process, or none.
+    processes: the processes are ranks that split every batch. `gpus`: one device id for each process, or none.
     Raises Preempted when told to stop, InputError or RunError when a process fails; checkpoints are left.
     """
     given = [
@@ -124,7 +124,7 @@ def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]], stop: list[int], together: bool) -> list[int]:
-    """Exit codes of all; a stop is handed on once. `together`: when one fails, the others are killed after a grace."""
+    """Exit codes of all; a stop is passed on once. `together`: when one fails, the others have GRACE_SECONDS left."""
     told, end = False, math.inf
     while any(child.poll() is None for child in children):
         if stop and not told:

@@ -18,7 +18,8 @@ POLL_SECONDS = 0.5
 def try_lock(path: Path) -> FileLock | None:
     """The lock `path` (made if missing), held until released, or None: another process has it.
 
-    Raises RunError, and touches nothing, where a link, a folder, a FIFO or another's closed file lies in its place.
+    Raises RunError, and touches nothing, if a link, a folder, a FIFO or an inaccessible file of another user is in its
+    place.
     """
     lock = FileLock(path, thread_local=False)
     try:
@@ -41,7 +42,7 @@ def try_lock(path: Path) -> FileLock | None:
 
 
 def _opened(path: Path, flags: int) -> int:
-    """Descriptor of a regular file of one name; OSError for links, and for a FIFO or device, not waited for."""
+    """Descriptor of a regular file with a single name; OSError, without waiting, for links, FIFOs and devices."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
@@ -52,7 +53,7 @@ def _opened(path: Path, flags: int) -> int:
 
 @contextmanager
 def held(path: Path) -> Iterator[str | None]:
-    """Hold the lock `path` if no other process does: yields None, or who does."""
+    """Hold the lock `path` if no other process does: yields None, or its holder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = try_lock(path)
     if lock is None:
@@ -61,7 +62,7 @@ def held(path: Path) -> Iterator[str | None]:
     try:
         yield None
     finally:
-        path.unlink(missing_ok=True)  # while held: who waits for this file sees that it has no name any more
+        path.unlink(missing_ok=True)  # while held: a waiting process sees that it has no name any more
         lock.release()
 
 

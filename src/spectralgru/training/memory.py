@@ -1,4 +1,4 @@
-"""What the runs of a job need of memory together, stated before they start, so that none is lost for want of it."""
+"""The memory that the runs of a job need together, estimated before they start, so that none is lost for lack of it."""
 
 import os
 from pathlib import Path
@@ -14,16 +14,16 @@ COPIES = 5
 # Tensors [T, B, H] per layer that live from forward to backward (inputs, masks, gates, candidates, states and the
 # gradients of them), and tensors [T, B, V] around the loss.
 STATES, LOGITS = 16, 4
-# Allocators keep what they do not need at the moment.
+# Allocators keep memory that they do not need at the moment.
 SLACK = 1.2
 # Libraries, buffers, the program itself.
 PROGRAM = 600e6
-# What a container or a batch system grants, control groups version 2 and 1.
+# The limit set by a container or a batch system, in control groups version 2 and 1.
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def bytes_per_run(job: Job, size: int) -> float:
-    """What one more run adds; `size`: words or notes V."""
+    """Memory added by one more run; `size`: words or notes V."""
     model, training = job.model, job.training
     hidden, layers = model.hidden_size, model.num_layers
     weights = size * (2 * hidden + 1) + 6 * layers * hidden**2
@@ -32,7 +32,7 @@ def bytes_per_run(job: Job, size: int) -> float:
 
 
 def bytes_available(device: torch.device) -> float:
-    """Free memory of the device; on a CPU no more than the container or the batch system grants."""
+    """Free memory of the device; on a CPU no more than the container or the batch system allows."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     try:
@@ -49,9 +49,9 @@ def bytes_available(device: torch.device) -> float:
 
 
 def check_memory(job: Job, runs: int, size: int, device: torch.device) -> str:
-    """Say what so many runs at once need; `size`: words or notes V.
+    """State the memory that this many runs need at once; `size`: words or notes V.
 
-    Raises InputError when that is more than is free, with the number of runs that fit.
+    Raises InputError, with the number of runs that fit, if that is more than is free.
     """
     each, free = bytes_per_run(job, size), bytes_available(device)
     need = PROGRAM + runs * each

@@ -128,10 +128,10 @@ class ReplicatedModel(nn.Module):
 
 
 def _apart(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors [R, ...] as [1, ...] on a CPU, as they are elsewhere.
+    """On a CPU, tensors [R, ...] split into [1, ...]; elsewhere unchanged.
 
-    On a CPU the last few elements of a tensor are rounded otherwise than the rest; a replica's bits must not depend
-    on where in a tensor it stands.
+    On a CPU the last few elements of a tensor are rounded differently from the rest; a replica's bits must not depend
+    on its position in a tensor.
     """
     size = 1 if tensors[0].device.type == "cpu" else len(tensors[0])
     return zip(*(torch.split(t, size) for t in tensors), strict=True)
@@ -171,7 +171,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
 def initial_weights(
     size: int, hidden_size: int, num_layers: int, init_scale: float, seed: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """One replica's weights at the start, by name.
+    """One replica's initial weights, by name.
 
     W_hh (candidate): the left singular vectors of a Gaussian matrix, so that every singular value is 1. All other
     weights: Gaussian with variance init_scale / hidden_size. Output bias: zero.

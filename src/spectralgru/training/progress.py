@@ -1,4 +1,4 @@
-"""What is known of one run while it trains, and the record it becomes."""
+"""What is known about one run while it trains, up to its record."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -29,16 +29,16 @@ class Progress:
     initial_spectrum: list[list[float]]
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
-    seconds: float = 0.0  # of training, before it was resumed
+    seconds: float = 0.0  # seconds of training before it was resumed
     started: str = field(default_factory=now)
-    together: int = 1  # runs that began together
+    together: int = 1  # number of runs that began together
 
     def best(self) -> dict[str, float]:
-        """Epoch and validation figures of the best epoch; empty before the first."""
+        """Number and validation figures of the best epoch; empty before the first."""
         return self._figures(self.best_epoch)
 
     def final(self) -> dict[str, float]:
-        """The same of the last epoch."""
+        """The same for the last epoch."""
         return self._figures(len(self.history))
 
     def _figures(self, epoch: int) -> dict[str, float]:
@@ -54,7 +54,7 @@ class Progress:
         return {name: row[column] for name, column in names.items()}
 
     def finish_epoch(self, row: dict[str, float], weights: Callable[[], dict[str, Tensor]]) -> bool:
-        """Take an epoch's row in (and a copy of the weights, if it is the best so far); False when training is over."""
+        """Add an epoch's row (and a copy of the weights, if it is the best so far); False when training is over."""
         self.history.append(row)
         if self.best_epoch == 0 or row["valid_loss"] < self.history[self.best_epoch - 1]["valid_loss"]:
             self.best_epoch, self.best_weights = len(self.history), weights()

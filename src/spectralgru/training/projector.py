@@ -14,11 +14,11 @@ COUNTED = ("projected", "skipped", "saturated", "sigma_max")
 
 
 class Projector:
-    """P_delta after every step of R runs, and what it came to; one of the two forms below.
+    """P_delta after every step of R runs, and its results; one of the two forms below.
 
-    `max_sv` [R]: 2 - delta, infinite without a constraint. `sigma_max` [R] and `saturated` [R] are of the last step:
+    `max_sv` [R]: 2 - delta, infinite without a constraint. `sigma_max` [R] and `saturated` [R] describe the last step:
     sigma_1(W_hh), the largest over layers, and the number of singular values at the bound in all layers. `projected`
-    and `skipped` [R] count the projections done and found to be unnecessary since `start_epoch`.
+    and `skipped` [R] count the projections done, and those found unnecessary, since `start_epoch`.
     """
 
     def __init__(self, max_sv: Tensor, layers: int) -> None:
@@ -53,7 +53,7 @@ class Projector:
             setattr(self, name, getattr(self, name)[index])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes while training; of tensors and lists the runs come first, as `checkpoint` wants them."""
+        """Everything that changes during training; in tensors and lists the runs come first, see `checkpoint`."""
         return {name: getattr(self, name) for name in COUNTED}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -111,14 +111,14 @@ class BatchedProjector(Projector):
         self.batch = BatchedProjection(max_sv.repeat(layers))
 
     def start(self, weights: Sequence[Tensor], moved: Callable[[int], Tensor] | None = None) -> None:
-        """See `Projector`; `moved` is of no use here."""
+        """See `Projector`; `moved` is not used here."""
         stacked = _stacked(weights)
         self.batch.start(stacked)
         _spread(stacked, weights)
 
     @torch.no_grad()
     def finish(self, weights: Sequence[Tensor]) -> None:
-        """See `Projector`: read what is left without a proof, clip it as a whole, and count."""
+        """See `Projector`: read which matrices lack a proof, clip them as a whole, and count."""
         left = self.batch.unproven()
         if len(left):
             stacked = _stacked(weights)

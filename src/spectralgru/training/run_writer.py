@@ -19,7 +19,7 @@ from spectralgru.training.settings import Job, Replica
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run has ended, beside its progress."""
+    """How a run has ended, in addition to its progress."""
 
     step: int  # the last
     divergence: Divergence | None
@@ -48,7 +48,7 @@ class Writer:
         return run_path(self.root, self.job.corpus, replica.method, replica.value, replica.seed)
 
     def write_history(self, progress: Progress) -> None:
-        """Show how far a run has come; from now on the directory is that of a run under way."""
+        """Show the progress of a run; from now on its directory counts as that of a run in progress."""
         write_history(self.directory(progress.replica), progress.history)
 
     def write(self, progress: Progress, end: Ending, tests: tuple[float, float]) -> None:

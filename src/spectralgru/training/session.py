@@ -1,4 +1,4 @@
-"""A job under way: epochs, measurements, checkpoints, until every run has ended."""
+"""A job in progress: epochs, measurements, checkpoints, until every run has ended."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from spectralgru.training.settings import Job, Replica
 from spectralgru.training.stopping import Preempted, stop_on_signal
 from spectralgru.training.trace import Trace
 
-# Of the time, at most: what checkpoints take, and what histories take.
+# The largest share of the time that checkpoints, and that histories, may take.
 WRITING_SHARE = 0.02
 
 
@@ -82,8 +82,8 @@ class Session:
     def run(self, stores: Mapping[Replica, CheckpointStore], checkpoint_seconds: float) -> None:
         """Epochs until every run has ended, with a checkpoint every `checkpoint_seconds` (0: after every step).
 
-        They are written less often where they would take more than WRITING_SHARE of the time. Raises Preempted, a
-        checkpoint written, after SIGTERM to any rank.
+        They are written less often where they would take more than WRITING_SHARE of the time. After SIGTERM to any rank
+        it writes a checkpoint and raises Preempted.
         """
         saved, pause = time.monotonic(), checkpoint_seconds
         with stop_on_signal() as stop:
@@ -126,7 +126,7 @@ class Session:
             self._end_diverged()
 
     def _end_diverged(self) -> None:
-        """Take the runs that have diverged in this epoch out of the engine, their records written."""
+        """Write the records of runs that have diverged in this epoch, and remove them from the engine."""
         steps = [int(step) for step in self.counters.diverged_at.tolist()]
         if any(steps):
             ended = {i: Divergence(self.epoch, step, NOT_FINITE) for i, step in enumerate(steps) if step}
@@ -143,7 +143,7 @@ class Session:
             self.counters = self.counters.keep(runs)
 
     def _finish_epoch(self) -> None:
-        """Validate, write the epoch down, and take the runs that have ended out of the engine."""
+        """Validate, record the epoch, and remove the runs that have ended from the engine."""
         self._end_diverged()
         if not self.progress:
             return
@@ -197,11 +197,11 @@ class Session:
         )
 
     def _elapsed(self, progress: Progress) -> float:
-        """Seconds of training, those before a resume included; no jump of the clock changes them."""
+        """Seconds of training, including those before a resume; unaffected by jumps of the clock."""
         return progress.seconds + time.monotonic() - self.clock
 
     def _show_histories(self) -> None:
-        """How far every run has come; after an epoch only where that does not take more than WRITING_SHARE."""
+        """Show the progress of every run; after an epoch only if that takes no more than WRITING_SHARE."""
         begin = time.monotonic()
         if self.ranks.first:
             for progress in self.progress:
@@ -215,7 +215,7 @@ class Session:
         spectra = self.engine.singular_values(list(ended))
         for (i, divergence), test, spectrum in zip(ended.items(), tests, spectra, strict=True):
             progress, rows = self.progress[i], self.trace.rows[i]
-            if divergence is not None:  # of the last interval, what came before its end
+            if divergence is not None:  # the part of the last interval before its end
                 rows = [r for r in rows if r["step"] < divergence.step + self.trace.every]
             end = Ending(self.steps, divergence, rows, spectrum, self._elapsed(progress))
             self.writer.write(progress, end, test)
@@ -232,7 +232,7 @@ class Session:
         return [(best, final) for best, final in losses.view(-1, 2).tolist()]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything resumed sessions need, of all ranks: every rank must call it. Its form: see `checkpoint`."""
+        """Everything that resumed sessions need, from all ranks: every rank must call it. Format: see `checkpoint`."""
         return {
             "position": (self.epoch, self.steps),
             "engine": self.engine.state_dict(),

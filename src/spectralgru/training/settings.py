@@ -36,7 +36,7 @@ class _Settings:
 
 @dataclass(frozen=True)
 class DataSettings(_Settings):
-    """The part of a corpus that is used; None takes all of it."""
+    """The part of a corpus that is used; None means all of it."""
 
     train: int | None = field(default=None, metadata=_number("tokens (words) or tunes (notes)", **COUNT))
     valid: int | None = field(default=None, metadata=_number("the same", **COUNT))
@@ -96,7 +96,7 @@ class TrainingSettings(_Settings):
 
 @dataclass(frozen=True)
 class Replica:
-    """One run: what may differ between the runs of a job."""
+    """One run: the settings that may differ between the runs of a job."""
 
     method: Method
     value: float | None  # delta (constraint), threshold (clipping), None (none)
@@ -111,7 +111,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Job:
-    """Runs of one corpus that share everything but method, value, seed and learning rate, trained together."""
+    """Runs of one corpus, trained together, that share everything except method, value, seed and learning rate."""
 
     corpus: str = field(metadata=NAME)
     scale: str = field(metadata=NAME)

@@ -1,4 +1,4 @@
-"""Being asked to stop: write a checkpoint, then leave with a code that means "run me again"."""
+"""On a request to stop: write a checkpoint, then exit with a code that means "run me again"."""
 
 import signal
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class Preempted(ExpectedError):
-    """The process was asked to stop; a checkpoint was written and the same command goes on from it."""
+    """The process was asked to stop; a checkpoint was written, from which the same command resumes."""
 
     exit_code = EXIT_STOPPED
 

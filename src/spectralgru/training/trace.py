@@ -11,7 +11,7 @@ MAX_ROWS = 4000
 class Trace:
     """Interval maxima of gradient norm and sigma_1 of every replica; one row an interval.
 
-    Both are seen at every step; the spectral radius is measured at each interval's last step.
+    Every step counts for both; the spectral radius is measured at each interval's last step.
     """
 
     def __init__(self, replicas: int, every: int, total_steps: int, device: torch.device) -> None:
@@ -21,7 +21,7 @@ class Trace:
         self.sigma_max = torch.zeros(replicas, device=device)
 
     def add(self, grad_norm: Tensor, sigma_max: Tensor) -> None:
-        """Take one step's values [R] in."""
+        """Add one step's values [R]."""
         self.grad_norm = torch.maximum(self.grad_norm, grad_norm)
         self.sigma_max = torch.maximum(self.sigma_max, sigma_max)
 

@@ -40,9 +40,10 @@ def train(
     """Train what is not finished yet; returns the records of all runs of the job, in its order.
 
     `prepared`: the corpus' .npz. `root`: run directories go below it. `together`: how many runs at a time (None: all).
-    A run whose record has the same key (settings, data, code) is left as it is; a killed job goes on from its
-    checkpoint to the same bits (on a CPU). Raises Preempted after SIGTERM, RunError when something cannot be written,
-    InputError for a device that is none or when the runs need more memory than is free; finished runs stay as they are.
+    A run whose record has the same key (settings, data, code) is left as it is; a killed job resumes from its
+    checkpoint and ends with the same bits (on a CPU). Raises Preempted after SIGTERM, RunError when something cannot be
+    written, InputError for an invalid device or when the runs need more memory than is free; finished runs stay as
+    they are.
     """
     device = device_seen(device)
     try:
@@ -72,7 +73,7 @@ def _train(
     checkpoint_seconds: float,
     ranks: Ranks,
 ) -> None:
-    """Train those of `group` that are not finished; together, as far as they have come equally far."""
+    """Train the unfinished runs of `group`; those that have reached the same step train together."""
     job, device, used = writer.job, writer.device, part(writer.corpus, writer.job.data)
     stores = {r: CheckpointStore(checkpoints, writer.keys[r], device.type) for r in group}
     left, told = list(range(len(group))), set[str]()
@@ -96,7 +97,7 @@ def _train(
 def _claimed(
     runs: Mapping[int, Replica], writer: Writer, stores: Mapping[Replica, CheckpointStore], locks: ExitStack
 ) -> tuple[list[int], dict[int, str]]:
-    """The unfinished runs, by whether this process may train them, now locked, or another does: who that is."""
+    """The unfinished runs: those this process may train, now locked, and those that another trains, with its name."""
 
     def finished(replica: Replica) -> bool:
         return is_finished(writer.directory(replica), writer.keys[replica])
@@ -108,7 +109,7 @@ def _claimed(
     open_runs = {i: replica for i, replica in runs.items() if i not in over or is_left(replica)}
     mine: list[int] = []
     holders: dict[int, str] = {}
-    # Of two processes told to train the same runs one gets them all.
+    # Of two processes told to train the same runs, one gets them all.
     with locked(writer.root / ".claims.lock") if open_runs else nullcontext():
         for i, replica in open_runs.items():
             # Others may write neither the directory (other settings) nor the checkpoints (other results).
@@ -117,7 +118,7 @@ def _claimed(
                     holders |= {} if i in over else {i: holder}
                     break
             else:
-                if finished(replica):  # whoever held the lock may have done it
+                if finished(replica):  # the previous holder of the lock may have finished it
                     stores[replica].clear()
                 else:
                     mine.append(i)
@@ -127,7 +128,7 @@ def _claimed(
 def _resumed(
     stores: Mapping[int, CheckpointStore], say: Callable[[str], None]
 ) -> list[tuple[list[int], Any]]:
-    """The runs that have come equally far, and the state they go on from (None: the start)."""
+    """The runs that have reached the same step, and the state they resume from (None: the start)."""
     groups: dict[Any, list[tuple[int, Any]]] = {}
     for i, store in stores.items():
         state, complaints = store.load()
@@ -148,7 +149,7 @@ def _records(writer: Writer, root: Path) -> list[Run]:
 
 
 def _write_summaries(runs: Sequence[Run], root: Path) -> None:
-    """`setting.json` in each setting's folder: what its runs came to. Its date says when the setting was done."""
+    """`setting.json` in each setting's folder: the results of its runs. Its date says when the setting was done."""
     for setting in {run.setting for run in runs}:
         mine = [run for run in runs if run.setting == setting]
         path = run_path(root, mine[0].corpus, mine[0].method, mine[0].value, 0).parent / "setting.json"

@@ -1,4 +1,4 @@
-"""Predictors without memory: what a model must beat. A run no better than these has diverged. numpy only."""
+"""Predictors without memory, which a model must beat: a run no better than these has diverged. numpy only."""
 
 import numpy as np
 

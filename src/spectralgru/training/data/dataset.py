@@ -23,7 +23,7 @@ UNK = "<unk>"
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A text corpus: token ids (int32 [tokens]), `<eos>` at each line's end."""
+    """A text corpus: token ids (int32 [tokens]), `<eos>` at the end of each line."""
 
     kind: ClassVar[Literal["words"]] = "words"
 
@@ -41,7 +41,7 @@ class Words:
 
 @dataclass(frozen=True, eq=False)
 class Notes:
-    """A music corpus: piano rolls (uint8 [steps, notes], 0 or 1), the tunes of a split one after another."""
+    """A music corpus: piano rolls (uint8 [steps, notes], 0 or 1), the tunes of a split laid end to end."""
 
     kind: ClassVar[Literal["notes"]] = "notes"
 
@@ -106,7 +106,7 @@ def load(corpus_npz: Path | str) -> Corpus:
 
 
 def _corpus(record: Mapping[str, Any], sha256: str, arrays: dict[str, npt.NDArray[Any]]) -> Corpus:
-    """The corpus of a record and its arrays. Raises LookupError, TypeError or ValueError where they are none."""
+    """The corpus of a record and its arrays. Raises LookupError, TypeError or ValueError if they do not make one."""
     if not isinstance(name := record["corpus"], str):
         raise TypeError(f"the name is {reprlib.repr(name)}")
     if record["kind"] == Words.kind:

@@ -1,4 +1,4 @@
-"""What training needs to know of a corpus, the same for words and for notes."""
+"""What training needs to know about a corpus, the same for words and for notes."""
 
 from spectralgru.errors import InputError
 from spectralgru.training.data.baselines import independent_note_loss, unigram_loss
@@ -24,7 +24,7 @@ def width(corpus: Corpus) -> int:
 
 
 def baseline_loss(corpus: Corpus, split: Split) -> float:
-    """Loss of the predictor without memory: unigrams, or independent notes. A run no better has diverged."""
+    """Loss of the predictor without memory: unigrams, or independent notes. A run that is no better has diverged."""
     return unigram_loss(corpus, split) if isinstance(corpus, Words) else independent_note_loss(corpus, split)
 
 

@@ -1,4 +1,4 @@
-"""Smaller corpora out of whole ones, by rules that can be stated in one sentence. numpy only."""
+"""Smaller corpora cut from whole ones, by rules that fit in one sentence. numpy only."""
 
 from collections import Counter
 from dataclasses import replace
@@ -32,7 +32,7 @@ def subset(
     valid = _lines(words.valid, valid_tokens, eos, "valid_tokens")
     test = _lines(words.test, test_tokens, eos, "test_tokens")
 
-    counts = Counter(train.tolist())  # most_common keeps first appearance first among equals
+    counts = Counter(train.tolist())  # among equals, most_common keeps the order of first appearance
     frequent = [i for i, _ in counts.most_common() if words.vocabulary[i] not in (EOS, UNK)]
     kept = {words.vocabulary[i] for i in frequent[: None if vocabulary_size is None else vocabulary_size - 2]}
 
