@@ -83,12 +83,14 @@ class Watch:
     """A module's hook that warns when one of its weights is trained and never projected.
 
     Unlike the optimiser's hooks, it goes with the module into copies and pickles. SAM and similar optimisers change a
-    weight once between two projections; a weight that is changed twice has lost its constraint.
+    weight once between two projections; a weight that is changed twice has lost its constraint. A change counts only
+    after a gradient: averages and target networks, which get none, follow a model that is projected.
     """
 
     def __init__(self, where: str, name: str) -> None:
         self.where, self.name = where, name
         self.stepping = False  # inside an optimiser's step(), whose closure may run the module
+        self.trained = False  # a gradient has come since the last change
         self.changes = 0  # seen since the last projection
         self._seen: tuple[int, int] | None = None
 
@@ -97,7 +99,7 @@ class Watch:
 
     def projected(self, weight: nn.Parameter) -> None:
         """The weight has just been projected."""
-        self._seen, self.changes = _state(weight), 0
+        self._seen, self.changes, self.trained = _state(weight), 0, False
 
     def __call__(self, module: nn.Module, _: Any) -> None:
         """Before a forward pass."""
@@ -108,11 +110,15 @@ class Watch:
         ):
             return
         weight = getattr(module, self.name, None)
-        if not isinstance(weight, nn.Parameter) or not weight.requires_grad or self._seen == _state(weight):
+        if not isinstance(weight, nn.Parameter) or not weight.requires_grad:
             return
-        self._seen = _state(weight)
-        self.changes += 1
-        if self.changes == 2:
+        if self._note_gradient not in (weight._post_accumulate_grad_hooks or {}).values():
+            weight.register_post_accumulate_grad_hook(self._note_gradient)  # type: ignore[no-untyped-call]
+        if self._seen == _state(weight):
+            return
+        counts, self._seen, self.trained = self.trained, _state(weight), False
+        self.changes += counts
+        if counts and self.changes == 2:
             warnings.warn(
                 f"{self.where}: {self.name} was changed twice and not projected: no SpectralConstraint is attached to"
                 " the optimiser that changes it (a copy? step() replaced?); attach one to this model and its optimiser:"
@@ -127,8 +133,13 @@ class Watch:
 
     def uninstall(self, module: nn.Module) -> None:
         """Undo `install`."""
-        for key in [key for key, hook in module._forward_pre_hooks.items() if hook is self]:
-            del module._forward_pre_hooks[key]
+        on_weight = getattr(getattr(module, self.name, None), "_post_accumulate_grad_hooks", None)
+        for hooks in (module._forward_pre_hooks, on_weight or {}):
+            for key in [key for key, hook in hooks.items() if hook in (self, self._note_gradient)]:
+                del hooks[key]
+
+    def _note_gradient(self, _: torch.Tensor) -> None:
+        self.trained = True
 
 
 def _state(weight: nn.Parameter) -> tuple[int, int]:

@@ -267,6 +267,23 @@ def test_evaluation_and_edits_between_steps_are_no_false_alarm():
     assert holds(sigma(model))
 
 
+def test_copies_that_follow_a_model_without_being_trained_are_no_false_alarm():
+    """Target networks and averages, which run in training mode too."""
+    model, optimizer, _, handle = attached()
+    target, average = copy.deepcopy(model), AveragedModel(model)
+    for _ in range(6):
+        train(model, optimizer, steps=1)
+        target.load_state_dict(model.state_dict())
+        average.update_parameters(model)
+        assert holds(sigma(target))
+        assert holds(sigma(average.module))
+        (loss_of(model) + loss_of(target).detach() + loss_of(average).detach()).backward()
+    handle.remove()
+    assert not model.rnn.weight_hh_l0._post_accumulate_grad_hooks
+    with pytest.warns(UserWarning, match=NEVER_PROJECTED):  # now it is trained
+        train(target, sgd(target))
+
+
 # Optimisers of other kinds
 
 
