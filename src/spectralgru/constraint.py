@@ -8,7 +8,7 @@ Which bound makes the origin stable, with and without biases, is derived in docs
 
 from collections.abc import Iterable
 from math import isnan, nan
-from typing import Any
+from typing import Any, SupportsFloat
 from warnings import warn
 from weakref import WeakKeyDictionary
 
@@ -51,8 +51,10 @@ class SpectralConstraint:
             InputError: delta out of range, nothing recurrent found, a reparametrised or pruned recurrent weight or
                 bias, an LSTM with projections or with biases that leave no room for a recurrence.
         """
-        if not 0 < delta < 2:
-            raise InputError(f"delta={delta}: must be above 0 and below 2")
+        if not isinstance(delta, SupportsFloat) or not 0 < delta < 2:
+            raise InputError(f"delta={delta!r}: must be a number above 0 and below 2")
+        if not isinstance(module, nn.Module):
+            raise InputError(f"a {type(module).__name__} is no torch.nn.Module: give the model itself")
         self.delta = delta
         self._model = module
         self._blocks: dict[str, Block] = {}

@@ -29,11 +29,13 @@ def jacobian_at_origin(weight: Tensor) -> Tensor:
     Args:
         weight: candidate's recurrent weights W_hn [..., H, H].
     """
+    _expect_square(weight)
     return weight / 4 + torch.eye(weight.shape[-1], dtype=weight.dtype, device=weight.device) / 2
 
 
 def spectral_radius(matrix: Tensor) -> Tensor:
     """Largest absolute eigenvalue |lambda_1| of [..., n, n], shape [...], at least float32; NaN where not finite."""
+    _expect_square(matrix)
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     finite = matrix.isfinite().all(-1).all(-1)
     radius = torch.linalg.eigvals(torch.where(finite[..., None, None], matrix, 0)).abs().amax(-1)
@@ -63,15 +65,23 @@ def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Method 
     """
     if method not in METHODS:
         raise InputError(f"method={method!r}: unknown; use one of {', '.join(METHODS)}")
-    if not weight.is_floating_point() or weight.dim() < 2 or not weight.numel():
+    dense = weight.layout == torch.strided and not weight.is_meta
+    if not dense or not weight.is_floating_point() or weight.dim() < 2 or not weight.numel():
         raise InputError(
-            f"the weight is {weight.dtype} {list(weight.shape)}; expected floating point [..., n, m]"
+            f"the weight is {weight.dtype} {list(weight.shape)}, {weight.layout} on {weight.device}; expected floating"
+            " point [..., n, m], torch.strided, with values"
         )
     if not weight.isfinite().all():
         raise InputError(
             f"the weight {list(weight.shape)} has entries that are not finite; training has diverged"
         )
-    bound = torch.as_tensor(max_sv, dtype=torch.float64, device=weight.device).expand(weight.shape[:-2])
+    bound = torch.as_tensor(max_sv, dtype=torch.float64, device=weight.device)
+    try:
+        bound = bound.expand(weight.shape[:-2])
+    except RuntimeError as error:
+        raise InputError(
+            f"max_sv has shape {list(bound.shape)}; expected a number or {list(weight.shape[:-2])}, one a matrix"
+        ) from error
     if not (bound > 0).all():
         raise InputError(f"max_sv={max_sv}: must be positive")
     with torch.no_grad():
@@ -80,3 +90,8 @@ def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Method 
         scale = torch.exp2(torch.frexp(flat.abs().amax((1, 2))).exponent.clamp(-1000, 1000).double())
         clipped = clip(flat / scale[:, None, None], bound.reshape(-1) / scale, method).weight
     return (clipped * scale[:, None, None]).view_as(weight).to(weight.dtype)
+
+
+def _expect_square(matrix: Tensor) -> None:
+    if matrix.dim() < 2 or matrix.shape[-1] != matrix.shape[-2] or not matrix.shape[-1]:
+        raise InputError(f"the matrix has shape {list(matrix.shape)}; expected [..., n, n] with n >= 1")

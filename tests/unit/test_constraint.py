@@ -500,6 +500,8 @@ def test_a_bias_that_is_not_finite_is_reported_and_its_weight_left_alone(kind, v
     ("call", "message"),
     [
         (lambda: SpectralConstraint(nn.GRU(2, 2), delta=2.0), "delta=2.0"),
+        (lambda: SpectralConstraint(nn.GRU(2, 2), delta="0.2"), "delta='0.2': must be a number"),
+        (lambda: SpectralConstraint([nn.GRU(2, 2)]), "a list is no torch.nn.Module"),
         (lambda: SpectralConstraint(nn.Linear(2, 2)), "Linear: contains none of"),
         (lambda: SpectralConstraint(nn.LSTM(2, 4, proj_size=2)), "proj_size=2"),
         (lambda: SpectralConstraint(Model()).load_state_dict({}), "does not fit"),
@@ -508,3 +510,11 @@ def test_a_bias_that_is_not_finite_is_reported_and_its_weight_left_alone(kind, v
 def test_wrong_use_names_the_thing_and_the_value(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_the_default_device_does_not_matter():
+    module = nn.GRU(4, 8, bias=False)
+    enlarge(module)
+    with torch.device("meta"):
+        SpectralConstraint(module).project_()
+    assert largest(candidates(module)[0]) <= 1.8 * (1 + 1e-6)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import rnn
 from torch.utils._pytree import tree_map
 
 from spectralgru.errors import InputError, RunError
@@ -88,6 +89,26 @@ def test_one_tensor_elsewhere_or_of_another_layout_is_refused(name):
             gru_layer(**tensors)
 
 
+@pytest.mark.parametrize("name", [*TENSORS, "starts"])
+@pytest.mark.parametrize("kind", ["list", "tuple", "PackedSequence", "nested tensor"])
+def test_what_is_no_dense_tensor_is_refused_with_a_way_out(name, kind):
+    tensors = given() | {"starts": torch.zeros(STEPS, BATCH)}
+    parts = list(tensors[name])
+    change = {
+        "tuple": tuple,
+        "PackedSequence": rnn.pack_sequence,
+        "nested tensor": torch.nested.nested_tensor,
+    }
+    tensors[name] = change.get(kind, list)(parts)
+    with pytest.raises(InputError, match=rf"{name} is a {kind}; expected .*pad_packed_sequence"):
+        gru_layer(**tensors)
+    if name == "x":
+        with pytest.raises(InputError, match=rf"x is a {kind}"):
+            GRU(WIDTH, HIDDEN)(tensors["x"])
+        with pytest.raises(InputError, match=rf"h0 is a {kind}"):
+            GRU(WIDTH, HIDDEN)(given()["x"], tensors["x"])
+
+
 def test_starts_of_any_type_but_on_the_device_of_x():
     starts, tensors = torch.rand(STEPS, BATCH) < 0.5, given()
     want = gru_layer(**tensors, starts=starts)[0]
@@ -95,6 +116,8 @@ def test_starts_of_any_type_but_on_the_device_of_x():
         assert torch.equal(gru_layer(**tensors, starts=starts.to(dtype))[0], want)
     with pytest.raises(InputError, match=r"starts is torch\.bool on meta"):
         gru_layer(**tensors, starts=starts.to("meta"))
+    with pytest.raises(InputError, match=r"starts is .*sparse"):
+        gru_layer(**tensors, starts=starts.to_sparse())
 
 
 def test_a_network_on_the_meta_device_gives_shapes():

@@ -80,6 +80,12 @@ def test_clip_takes_batches_bounds_and_float64():
     [
         (lambda: clip_singular_values(torch.eye(2), 0.0), "max_sv=0.0"),
         (lambda: clip_singular_values(torch.eye(2), 1.0, "magic"), "method='magic'"),
+        (
+            lambda: clip_singular_values(torch.ones(2, 3, 3), torch.ones(5)),
+            r"max_sv has shape \[5\]; .* \[2\]",
+        ),
+        (lambda: spectral_radius(torch.ones(3, 4)), r"the matrix has shape \[3, 4\]"),
+        (lambda: is_stable(torch.ones(0, 0)), r"the matrix has shape \[0, 0\]"),
         (lambda: clip_singular_values(torch.full((2, 2), torch.nan), 1.0), "not finite"),
         (lambda: SpectralProjection(torch.tensor([1.0, -1.0])), "positive"),
         (lambda: SpectralProjection(torch.tensor([1.0])).project_(torch.eye(2)), r"expected \[1, n, n\]"),
@@ -261,7 +267,16 @@ def test_clip_takes_wide_matrices_far_above_the_bound():
     assert (got - oracle(weight, 1.8)).norm() <= 1e-5 * got.norm()
 
 
-@pytest.mark.parametrize("weight", [torch.ones(3, 3, dtype=torch.int64), torch.ones(3), torch.ones(0, 3, 3)])
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.ones(3, 3, dtype=torch.int64),
+        torch.ones(3),
+        torch.ones(0, 3, 3),
+        torch.eye(3).to_sparse(),
+        torch.eye(3, device="meta"),
+    ],
+)
 def test_clip_refuses_what_is_no_matrix(weight):
     with pytest.raises(InputError, match="expected floating point"):
         clip_singular_values(weight, 1.0)

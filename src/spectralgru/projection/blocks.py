@@ -123,7 +123,7 @@ def find_blocks(path: str, where: str, module: nn.Module, method: Method) -> Ite
         weight = _weight(where, module, suffix)
         _expect_whole(where, f"weight_hh{suffix}", module, weight)
         candidate = _candidate(weight)
-        projection = SpectralProjection(torch.ones(len(candidate)), method)
+        projection = SpectralProjection(candidate.new_ones(len(candidate)), method)
         yield Block(where, path, module, suffix, weight.shape, projection, candidate.clone())
     names = {f"weight_hh{suffix}" for suffix in suffixes}
     for name, _ in module.named_parameters(recurse=False):

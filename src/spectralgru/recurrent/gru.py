@@ -10,12 +10,13 @@ or that of `torch.nn.GRU(bias=False)` (`reset="after"`), n = tanh(W_in x + r * (
 """
 
 import math
+from typing import SupportsFloat, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
 from spectralgru.errors import InputError
-from spectralgru.recurrent.layer import Reset, check_reset, expect, gru_layer
+from spectralgru.recurrent.layer import Reset, check_reset, expect, expect_dense, gru_layer
 
 __all__ = ["GRU", "Reset", "gru_layer"]
 
@@ -52,10 +53,10 @@ class GRU(nn.Module):
         super().__init__()
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
         for name, value in (sizes if replicas is None else {**sizes, "replicas": replicas}).items():
-            if value < 1:
-                raise InputError(f"{name}={value}: must be at least 1")
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout={dropout}: must be at least 0 and below 1")
+            if not isinstance(value, SupportsIndex) or value < 1:
+                raise InputError(f"{name}={value!r}: must be a whole number, at least 1")
+        if not isinstance(dropout, SupportsFloat) or not 0 <= dropout < 1:
+            raise InputError(f"dropout={dropout!r}: must be a number, at least 0 and below 1")
         check_reset(reset)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.replicas = dropout, replicas
@@ -94,6 +95,7 @@ class GRU(nn.Module):
         Returns:
             The last layer's states [T, B, H] or [R, T, B, H], and every layer's last state, shaped as `h0`.
         """
+        expect_dense(x=x, h0=h0)
         lead = () if self.replicas is None else (self.replicas,)
         if x.dim() != 3 + len(lead) or x.shape[: len(lead)] != lead:
             wanted = "[T, B, I]" if self.replicas is None else f"[{self.replicas}, T, B, I]"

@@ -61,6 +61,7 @@ def _checked(
     x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, starts: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """The layer's tensors in autocast's type, and `keep`; all of them match x, by which the sweeps are chosen."""
+    expect_dense(x=x, weight_ih=weight_ih, weight_hh=weight_hh, h0=h0, starts=starts)
     if x.dim() not in (3, 4) or 0 in x.shape[:-2]:
         raise InputError(f"x has shape {list(x.shape)}; expected [T, B, I] or [R, T, B, I] with R, T >= 1")
     if x.layout != torch.strided or not x.is_floating_point():
@@ -85,9 +86,8 @@ def _checked(
     expect("h0", h0, state, x)
     keep = None
     if starts is not None:
-        keep = ~starts.bool()
-        expect("starts", keep, (*replicas, steps, batch), x, keep.dtype)
-        keep = keep.unsqueeze(-1)
+        expect("starts", starts, (*replicas, steps, batch), x, starts.dtype)
+        keep = (~starts.bool()).unsqueeze(-1)
     return x, h0, weight_ih, weight_hh, keep
 
 
@@ -110,6 +110,19 @@ def check_reset(reset: str) -> None:
     """Refuse anything that is not a `Reset`."""
     if reset not in ("before", "after"):
         raise InputError(f"reset={reset!r}: unknown; use 'before' (the paper) or 'after' (torch.nn.GRU)")
+
+
+def expect_dense(**given: Tensor | None) -> None:
+    """Refuse what is no tensor, or several in one; h0 and starts may be None."""
+    for name, value in given.items():
+        if value is None and name in ("h0", "starts"):
+            continue
+        if not isinstance(value, Tensor) or value.is_nested:
+            kind = "nested tensor" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(
+                f"{name} is a {kind}; expected one dense torch.Tensor: convert it, with torch.as_tensor, or where it is"
+                " packed or nested by padding (torch.nn.utils.rnn.pad_packed_sequence, to_padded_tensor)"
+            )
 
 
 def expect(
