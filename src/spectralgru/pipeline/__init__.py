@@ -1,1 +1,1 @@
-"""From raw corpora to tables, figures and the report: the command line and all behind it."""
+"""From raw corpora to tables, figures and the report: the command line and everything behind it."""

@@ -1,9 +1,9 @@
-"""Dates follow contents. Snakemake goes by dates and by a memory of its own; clones and `dvc pull` keep neither.
+"""Dates follow contents. Snakemake goes by dates and its own metadata; clones and `dvc pull` keep neither.
 
 But results say what they were made from: a setting's summary names its runs' keys (hashes of settings, data and
-code), `provenance.json` the runs and the code behind every table and figure. Before the workflow is planned, what is
-as params.yaml and the code ask for is dated after its inputs, and what is not, or is in doubt, before them. Missing
-files stay missing.
+code), `provenance.json` the runs and the code behind every table and figure. Before the workflow is planned, files that
+agree with params.yaml and the code are dated after their inputs; files that do not, or are in doubt, are dated before
+them. Missing files stay missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from spectralgru.pipeline.sealed import BEGINNING, is_whole, read_as, read_bytes
 from spectralgru.pipeline.summary import SUMMARY, are_whole
 from spectralgru.records import is_finished, read_run, run_path, summed_up
 
-Keys = Mapping[str, str]  # run directory, relative to results/<scale> -> key of the run asked for
+Keys = Mapping[str, str]  # run directory, relative to results/<scale> -> key of the requested run
 
 
 class _Corpus(BaseModel):
@@ -44,7 +44,7 @@ class _Tracked(BaseModel):
 
 
 def date_by_contents(params: Params, data: Path, root: Path, logs: Path) -> str:
-    """Date what there is below `data`, `root` (`results/<scale>`) and `logs` by what it holds.
+    """Date the files below `data`, `root` (`results/<scale>`) and `logs` by their contents.
 
     Returns a line about files that could not be dated, empty if there are none.
     """
@@ -61,7 +61,7 @@ def date_by_contents(params: Params, data: Path, root: Path, logs: Path) -> str:
 
 
 def run_keys(params: Params, corpus: str, data_sha256: str) -> Keys:
-    """Directory and key of every run of a corpus that is asked for."""
+    """Directory and key of every requested run of a corpus."""
     job = params.job(corpus, params.settings(corpus))
     return {
         run_path("", corpus, r.method, r.value, r.seed).as_posix(): job.key(r, data_sha256)
@@ -70,7 +70,7 @@ def run_keys(params: Params, corpus: str, data_sha256: str) -> Keys:
 
 
 def _date_corpus(dates: Dates, data: Path, corpus: str) -> str:
-    """Date a prepared corpus by whether it was prepared as it would be today; its SHA-256, empty if it has none."""
+    """Date a prepared corpus by whether it would be prepared the same way today; its SHA-256, empty if none."""
     path = data / "prepared" / f"{corpus}.json"
     record = read_as(_Corpus, path)
     today = record is not None and record.recipe == RECIPE
@@ -92,7 +92,7 @@ def _date_experiments(
 
 
 def _date_runs(dates: Dates, corpus: str, keys: Keys, data: Path, root: Path, logs: Path) -> int:
-    """Date the summaries of a corpus' settings, and their benchmarks; the newest date of a summary."""
+    """Date the summaries of a corpus' settings and their benchmarks; returns the newest date of a summary."""
     prepared, newest = data / "prepared" / f"{corpus}.npz", 0
     for folder in sorted({path.rpartition("/")[0] for path in keys}):
         summary = root / folder / "setting.json"
@@ -103,7 +103,7 @@ def _date_runs(dates: Dates, corpus: str, keys: Keys, data: Path, root: Path, lo
 
 
 def _summed_up(summary: Path, root: Path, keys: Keys) -> bool:
-    """Whether the runs asked for are there, every file as it was written, and the summary of a setting is theirs."""
+    """Whether the requested runs are there, every file as it was written, and the setting's summary is theirs."""
     asked = {root / path: key for path, key in keys.items() if (root / path).parent == summary.parent}
     with ThreadPoolExecutor() as pool:  # hashing large models takes both time and turns: docs/reliability.md
         whole = all(pool.map(is_finished, asked, asked.values()))
@@ -143,7 +143,7 @@ def _is_intact(
     corpora: Sequence[str],
     expected: Mapping[str, Keys],
 ) -> bool:
-    """Whether a table or figure is the one recorded, and shows the runs asked for by the code of today."""
+    """Whether a table or figure is the one recorded, and shows the requested runs as today's code would."""
     if record is None or path not in record.artifacts or record.results_sha256 != results_sha256():
         return False
     asked = {run: key for corpus in corpora for run, key in expected[corpus].items()}
@@ -157,7 +157,7 @@ def _is_intact(
 
 
 def _is_current_page(root: Path) -> bool:
-    """Whether the report shows what there is to show, and is as it was written."""
+    """Whether the report is as it was written and shows everything there is to show."""
     page = read_bytes(root / REPORT)
     try:
         return is_whole(page) and f'content="{report_made_from(root)}"'.encode() in page[:BEGINNING]

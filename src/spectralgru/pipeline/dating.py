@@ -1,4 +1,4 @@
-"""Modification dates as Snakemake sees them, set without a change to what belongs to others."""
+"""Modification dates as Snakemake sees them, set without changing other users' files."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ OUTDATED = 1_000_000_000  # nanoseconds since 1970: older than anything (0 would
 
 
 def date_of(path: Path) -> int:
-    """Date of an input in nanoseconds since 1970: of a link, the later of its own and its target's; 0 if missing."""
+    """Date of an input in nanoseconds since 1970: for a link, the later of its own and its target's; 0 if missing."""
     try:
         return max(path.lstat().st_mtime_ns, path.stat().st_mtime_ns)
     except OSError:
@@ -28,7 +28,7 @@ class Dates:
     refused: dict[Path, str] = field(default_factory=dict)  # files that could not be dated, and why
 
     def set(self, paths: Iterable[Path], current: bool, not_before: int = 0) -> None:
-        """Date files that are current not before `not_before`, and others before everything; missing ones stay so."""
+        """Date current files no earlier than `not_before`, and others before everything; missing files stay missing."""
         for path in paths:
             try:
                 if not path.exists():
@@ -55,9 +55,9 @@ class Dates:
 
 
 def _date(path: Path, date: int) -> None:
-    """Date a file or link of one's own; what is another user's, or has other names too, is replaced by a copy."""
+    """Date a file or link of this user; one of another user, or with further names, is replaced by a copy."""
     found = path.lstat()
-    if not S_ISLNK(found.st_mode) and found.st_nlink > 1:  # as in a cache that files are linked from
+    if not S_ISLNK(found.st_mode) and found.st_nlink > 1:  # for example in a cache with links to its files
         return _replace_by_copy(path, date)
     try:
         os.utime(path, ns=(date, date), follow_symlinks=False)
@@ -67,7 +67,7 @@ def _date(path: Path, date: int) -> None:
 
 
 def _replace_by_copy(path: Path, date: int) -> None:
-    """Put a copy of the content, so dated, in the place of the file or link, never of the link's target."""
+    """Replace the file or link, never the link's target, by a copy of its content with this date."""
     handle, name = tempfile.mkstemp(prefix=f".{path.stem[:50]}-", suffix=".partial", dir=path.parent)
     os.close(handle)
     temporary = Path(name)

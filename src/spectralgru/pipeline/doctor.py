@@ -15,7 +15,7 @@ NEEDED = ("torch", "numpy", "pandas", "matplotlib", "mido", "snakemake", "mlflow
 
 
 def diagnose(data: Path, params: Path) -> bool:
-    """Print one line a thing; False when something needed is missing. Corpora not yet prepared are no fault."""
+    """Print one line for each check; False if something needed is missing. Corpora not yet prepared are not a fault."""
     import torch
 
     from spectralgru.recurrent import compiled as sweeps

@@ -1,7 +1,7 @@
 """Which Snakemakes are at work in a folder: each holds a lock of the operating system on a record of itself.
 
-Snakemake's own lock is a file that outlives a killed process. These locks do not, and unlike process ids they are seen
-across users and containers of one machine; across machines, a reboot ends all that went before it.
+Snakemake's own lock is a file that outlives a killed process. These locks do not, and unlike process ids they are
+visible across the users and containers of one machine. A reboot is known to have ended every earlier process.
 """
 
 import atexit
@@ -25,7 +25,7 @@ class Presence(BaseModel):
     """A process that plans or runs the workflow."""
 
     host: str
-    machine: str  # empty where the system has no id
+    machine: str  # empty if the system has no id
     boot: str  # changes when the machine starts
     user: str
     pid: int
@@ -35,7 +35,7 @@ class Presence(BaseModel):
 
 
 def put_on_path() -> None:
-    """Jobs call `spectralgru`: that of this environment, whether it was activated or not."""
+    """Make jobs call the `spectralgru` of this environment, whether it was activated or not."""
     folder, found = Path(sys.executable).parent, shutil.which("spectralgru")
     if (folder / "spectralgru").exists() and found != f"{folder}/spectralgru":
         os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -46,32 +46,32 @@ def here() -> Presence:
     machine, boot = (_line(name) for name in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"))
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user has no name
+    except (KeyError, OSError):  # a container's user may have no name
         user = str(os.getuid())
     return Presence(host=socket.gethostname(), machine=machine, boot=boot, user=user, pid=os.getpid())
 
 
 def be_present() -> None:
-    """Leave a record, locked until this process ends, however it ends; removed when it ends by itself."""
+    """Leave a record, locked until this process ends, however it ends; removed if it ends by itself."""
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=FOLDER)
-        os.fchmod(descriptor, 0o644)  # others are to see it, whatever the umask
+        os.fchmod(descriptor, 0o644)  # others must be able to see it, whatever the umask
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.write(descriptor, here().model_dump_json().encode())
         record = Path(name).rename(f"{name}.json")
     except OSError:
-        return  # nor can Snakemake lock this folder
+        return  # Snakemake cannot lock this folder either
     atexit.register(record.unlink, missing_ok=True)
 
 
 def records() -> list[Path]:
-    """The records that are there, of the living and the dead."""
+    """The existing records, of living and dead processes."""
     return sorted(FOLDER.glob("*.json"))
 
 
 def may_live(record: Path) -> str:
-    """Who left the record, empty if it is certain that they ended."""
+    """Who left the record; empty if that process has certainly ended."""
     found, me = read_as(Presence, record), here()
     who = str(found) if found else f"an unknown process ({record})"
     if found is None or not me.boot:

@@ -6,13 +6,13 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "***"
 _SECRET_NAME = "[\\w-]*(?:pass|pwd|token|secret|credential|signature|api[_-]?key)[\\w-]*"
-# Up to the last @ of a word: passwords that are not encoded hold any sign. A user alone may be a token over HTTP.
+# Up to the last @ of a word: an unencoded password may hold any character. Over HTTP, a user name alone may be a token.
 _USER = re.compile(r"(\w://[^/?#@:\s]*):\S*@|(\bhttps?://)[^/?#@:\s]+@", re.IGNORECASE)
 _VALUE = re.compile(rf"([?&#][^=&#\s]*|\b{_SECRET_NAME})=[^&#/\s'\"<>),]+", re.IGNORECASE)
 
 
 def without_secrets(text: str, uri: str = "") -> str:
-    """`text` with stars for what URLs in it keep secret, and for what `uri` does, in whatever form a driver says it."""
+    """`text` with stars for the secrets of URLs in it, and for those of `uri` as any driver prints them."""
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
     text = _USER.sub(lambda found: f"{found[1] + ':' if found[1] else found[2]}{HIDDEN}@", text)
@@ -20,7 +20,7 @@ def without_secrets(text: str, uri: str = "") -> str:
 
 
 def _secrets(uri: str) -> Iterator[str]:
-    """Password and secret values of the query: as they are, decoded, and the pieces that a parser may make of them."""
+    """Password and secret values of the query: as they are, decoded, and in the pieces a parser may make of them."""
     user, _, _ = uri.partition("://")[2].rpartition("@")
     for value in (
         user.partition(":")[2],

@@ -18,7 +18,7 @@ from spectralgru.training.settings import DataSettings
 def load_model(directory: Path) -> tuple[Run, ReplicatedModel]:
     """The record and the model (best validation epoch) of a run directory, as one replica.
 
-    Raises InputError if one of them is missing or damaged, or the model is not of the size that the record says.
+    Raises InputError if one of them is missing or damaged, or the model does not have the size in the record.
     """
     run, file = read_run(directory), directory / MODEL
     check_files(directory, run, [MODEL])
@@ -39,7 +39,7 @@ def load_model(directory: Path) -> tuple[Run, ReplicatedModel]:
 def load_trained(directory: Path, data: Path) -> tuple[Run, ReplicatedModel, Corpus]:
     """`load_model`, and the corpus that the run was trained on.
 
-    Raises InputError as `load_model` and `load_corpus` do, and if the model is of another corpus.
+    Raises InputError as `load_model` and `load_corpus` do, and if the model belongs to another corpus.
     """
     run, model = load_model(directory)
     corpus = load_corpus(run, directory, data)
@@ -55,7 +55,7 @@ def load_trained(directory: Path, data: Path) -> tuple[Run, ReplicatedModel, Cor
 def load_corpus(run: Run, directory: Path, data: Path) -> Corpus:
     """The part of the corpus in `data/prepared` that the run in `directory` was trained on.
 
-    Raises InputError if the corpus is missing, damaged or another.
+    Raises InputError if the corpus is missing, damaged or a different one.
     """
     corpus = load(data / "prepared" / f"{run.corpus}.npz")
     if corpus.sha256 != run.data_sha256:
@@ -67,7 +67,7 @@ def load_corpus(run: Run, directory: Path, data: Path) -> Corpus:
 
 
 def evaluate_run(directory: Path, data: Path, split: Split) -> dict[str, float]:
-    """Loss and metric of a run's saved model on a split, computed again from the prepared corpus.
+    """Loss and metric of a run's saved model on a split, recomputed from the prepared corpus.
 
     Raises InputError as `load_trained` does.
     """

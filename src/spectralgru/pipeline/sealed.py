@@ -1,7 +1,7 @@
-"""Small files that say what results are made of, believed only if they are whole and of the shape expected.
+"""Small files that say what results are made of, trusted only if they are intact and have the expected structure.
 
-A seal, the SHA-256 of the file with zeros in the seal's place, stands at the beginning. Planning reads many of these
-files: a damaged one neither stops it nor passes for a good one.
+Each begins with a seal, the SHA-256 of the file with zeros in place of the seal. Planning reads many of these files: a
+damaged one neither stops planning nor passes for an intact one.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from spectralgru.files import write_text
 
-OPEN = "0" * 64  # what stands in the seal's place before it is set
-_SEAL = re.compile(rb'"seal"(?:: | content=)"([0-9a-f]{64})"')  # of JSON, and of an HTML page's <meta>
-BEGINNING = 4096  # bytes that the seal is looked for in
+OPEN = "0" * 64  # placeholder before the seal is set
+_SEAL = re.compile(rb'"seal"(?:: | content=)"([0-9a-f]{64})"')  # in JSON, and in an HTML page's <meta>
+BEGINNING = 4096  # bytes in which the seal is looked for
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
@@ -49,7 +49,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_as(shape: type[Shape], path: Path, sealed: bool = False) -> Shape | None:
-    """What the JSON file holds, None if it cannot be read, is not of this shape, or has a seal that is not its own."""
+    """Content of the JSON file; None if it cannot be read, has another structure, or its seal is wrong."""
     content = read_bytes(path)
     try:
         return None if sealed and not is_whole(content) else shape.model_validate_json(content, strict=True)

@@ -1,4 +1,4 @@
-"""How a campaign stands, read from its run directories alone: it may run on other machines."""
+"""The state of a campaign, read from its run directories alone, because it may run on other machines."""
 
 import csv
 import time
@@ -15,7 +15,7 @@ from spectralgru.records import TRACES, UNDER_WAY, check_files, read_run, run_pa
 
 State = Literal["finished", "diverged", "running", "interrupted", "queued"]
 STATES: tuple[State, ...] = ("finished", "diverged", "running", "interrupted", "queued")
-# A run that has written nothing for so many seconds, and for three of its epochs, is not running any more.
+# A run that has written nothing for this many seconds, and for the time of three epochs, is no longer running.
 SILENCE_SECONDS = 120.0
 
 
@@ -39,13 +39,13 @@ def run_status(directory: Path, corpus: str, setting: str, seed: int, epochs: in
     for name in (UNDER_WAY, TRACES[0]):
         try:
             rows = _epochs(directory / name)
-            silent = abs(now - (directory / name).stat().st_mtime)  # no run under way is of the future
+            silent = abs(now - (directory / name).stat().st_mtime)  # a run in progress is not in the future
         except FileNotFoundError:
             continue
         seconds = [row[0] for row in rows]
         running = silent < max(SILENCE_SECONDS, 3 * sum(seconds) / max(len(seconds), 1))
         if ended and name == UNDER_WAY and not running:
-            continue  # given up: the run that it was to replace stays
+            continue  # abandoned: the run that it was to replace stays
         state: State = "running" if running else "interrupted"
         if ended and name != UNDER_WAY:
             state = ended
@@ -55,7 +55,7 @@ def run_status(directory: Path, corpus: str, setting: str, seed: int, epochs: in
 
 
 def _ended(directory: Path) -> State | None:
-    """How the run ended that is recorded there, None without one whose files are as they were written."""
+    """How the run recorded there ended; None without a record whose files are as they were written."""
     try:
         run = read_run(directory)
         check_files(directory, run, TRACES)
@@ -86,10 +86,10 @@ def campaign_status(params: Params, root: Path) -> Iterator[RunStatus]:
 
 
 def seconds_left(runs: list[RunStatus]) -> float | None:
-    """Estimate of the time to the campaign's end, None without any epoch to judge by.
+    """Estimate of the time to the end of the campaign; None if no epoch has been finished yet.
 
-    A job trains all seeds of a setting together. Jobs under way need their remaining epochs, jobs that wait as much as
-    the mean job of their corpus; as many jobs as run now are assumed to run side by side.
+    A job trains all seeds of a setting together. Jobs in progress need their remaining epochs, waiting jobs as much as
+    the mean job of their corpus. As many jobs are assumed to run side by side as now.
     """
     jobs: dict[tuple[str, str], list[RunStatus]] = {}
     for run in runs:
@@ -118,7 +118,7 @@ def seconds_left(runs: list[RunStatus]) -> float | None:
 
 
 def describe(params: Params, root: Path) -> str:
-    """The campaign in a few lines: a line for every corpus and every run under way, and the time left."""
+    """The campaign in a few lines: a line for every corpus and every run in progress, and the time left."""
     runs = list(campaign_status(params, root))
     lines = []
     for corpus in params.chosen_corpora():

@@ -1,6 +1,6 @@
-"""YAML as people write it, without its traps: no tags of other languages, no key twice, limits on everything.
+"""YAML as people write it, without its traps: no tags of other languages, no repeated keys, limits on everything.
 
-A short file can stand for gigabytes by aliases of aliases, or nest deeper than Python's stack. Both are refused
+A short file can expand to gigabytes through aliases of aliases, or nest deeper than Python's stack. Both are refused
 while the file is parsed, before anything is built from it.
 """
 
@@ -16,12 +16,12 @@ from spectralgru.errors import InputError, shown
 
 BYTES = 2**17  # params.yaml has some 10,000
 DEPTH = 40
-NODES = 20_000  # keys and values, each counted as often as aliases repeat it; they take a second
+NODES = 20_000  # keys and values, each counted as often as aliases repeat it; this many take a second
 DIGITS = 100  # Python refuses to print very long integers
 
 
 def read_yaml(path: Path) -> Any:
-    """What a file holds. Raises InputError if it is not strict YAML or a FIFO, OSError if it cannot be read."""
+    """The content of a file. Raises InputError if it is not strict YAML or a FIFO, OSError if it cannot be read."""
     if path.is_fifo():
         raise InputError(f"{path}: a FIFO, which might be waited for without end; write a file")
     with path.open("rb") as file:
@@ -29,7 +29,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(content: bytes | str, source: str) -> Any:
-    """The value of a text. Raises InputError, which begins with `source`."""
+    """The value of a text. Raises InputError, whose message begins with `source`."""
     if len(content) > BYTES:
         raise InputError(f"{source}: longer than {BYTES:,} bytes; shorten it")
     try:
@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.level = 0
-        self.extents: dict[Node, tuple[int, int]] = {}  # of what is composed: its nodes and levels
+        self.extents: dict[Node, tuple[int, int]] = {}  # nodes and levels composed so far
 
     def compose_node(self, parent: Node | None, index: Any) -> Node:
         """One more node, unless it nests too deep or repeats too much."""
@@ -78,7 +78,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
-        """A mapping, unless a key stands in it twice."""
+        """A mapping, unless it repeats a key."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
@@ -89,7 +89,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
-        """The node's value; what PyYAML stumbles over is said of the node."""
+        """The node's value; PyYAML's errors are reported for the node."""
         kind = node.tag.rpartition(":")[2]
         try:
             if kind in ("int", "float") and len(node.value) > DIGITS:

@@ -1,4 +1,4 @@
-"""`summary.json`, the last file of a folder: what it says, its files with their SHA-256, what they were made of."""
+"""`summary.json`, the last file of a folder: its answer, its files with their SHA-256, and what they were made of."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,14 +20,14 @@ class _Summary(BaseModel):
 def write_summary(
     folder: Path, said: Mapping[str, Any], files: Iterable[str], made_of: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Write it when everything else in `folder` is written; returns what it holds."""
+    """Write the summary once everything else in `folder` is written; returns its content."""
     summary = {**said, "files": {name: sha256(folder / name) for name in files}, "made_of": made_of}
     write_sealed_json(folder / SUMMARY, summary)
     return summary
 
 
 def is_current(folder: Path, made_of: Mapping[str, str]) -> bool:
-    """Whether the summary is of exactly this, and it and its files are as they were written."""
+    """Whether the summary is of exactly this, and both it and its files are as they were written."""
     found = read_as(_Summary, folder / SUMMARY, sealed=True)
     return found is not None and found.made_of == made_of and are_whole(folder, found.files)
 

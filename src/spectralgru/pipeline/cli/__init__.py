@@ -50,7 +50,7 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="show traceback
 def main() -> None:
     """Entry point of `spectralgru`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # what the locale cannot write is no reason to fail
+        if isinstance(stream, TextIOWrapper):  # characters outside the locale must not end it
             stream.reconfigure(errors="backslashreplace")
     try:
         app()

@@ -1,4 +1,4 @@
-"""What several commands take."""
+"""Options shared by several commands."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ def _known(device: str | None) -> str | None:
     if device is not None:
         from spectralgru.training.distributed import device_named
 
-        device_named(device)  # now, not in every process that is started
+        device_named(device)  # checked here, not in every process that is started
     return device
 
 

@@ -1,4 +1,4 @@
-"""Commands that make results of finished runs."""
+"""Commands that make results from finished runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -116,7 +116,7 @@ def _write(
     corpora: list[str] | None,
     out: Path | None,
 ) -> None:
-    """Load the campaign's runs and say which files were made of them."""
+    """Load the campaign's runs and name the files made from them."""
     from spectralgru.pipeline.results.load import Campaign
 
     chosen = options.load(params, scale)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from spectralgru.errors import InputError
 
-MEMBER_BYTES, BYTES = 32 << 20, 1 << 30  # of one member and of all that are read; the largest score has 3 MB
+MEMBER_BYTES, BYTES = 32 << 20, 1 << 30  # of one member, and of all that are read; the largest score has 3 MB
 
 
 def read_members(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
@@ -26,7 +26,7 @@ def read_members(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, b
 
 
 def members(archive: BinaryIO, name: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """The same for an open archive that errors call `name`."""
+    """The same for an open archive, which errors call `name`."""
     remedy = "delete it and fetch it again"
     try:
         with archive, zipfile.ZipFile(archive) as opened:

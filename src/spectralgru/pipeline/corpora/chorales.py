@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 VOICES = ["Soprano", "Alto", "Tenor", "Bass"]
 TICKS = 480  # a quarter note
 STEP = 240  # ticks: an eighth note
-# Of the archive that from_package makes: same scores, same bytes.
+# Hash of the archive that from_package makes: same scores, same bytes.
 SCORES_SHA256 = "5e73f7d7d1490fc40e02901d1db4a286fc9b3009d57ee9a0456e0457b5615078"
 _TURN: tuple[Split, ...] = ("train", "train", "train", "valid", "test")
 
@@ -37,7 +37,7 @@ _TURN: tuple[Split, ...] = ("train", "train", "train", "valid", "test")
 def from_package(root: Traversable, name: str) -> bytes:
     """All scores of `corpus/bach` in the package music21 (MusicXML, plain or compressed), as one zip archive.
 
-    Raises FileNotFoundError if the package comes without its corpus.
+    Raises FileNotFoundError if the package lacks its corpus.
     """
     scores = {
         s.name: s.read_bytes()
@@ -54,7 +54,7 @@ def write_midi(scores: Path, target: Path) -> None:
     """
     found = sorted(read_members(scores, (".mxl", ".xml")), key=lambda member: _bwv(member[0]))
     names, contents = zip(*found, strict=True)
-    # music21 makes so many objects that at the usual threshold a third of the time goes to collecting garbage.
+    # music21 creates so many objects that at the usual threshold a third of the time goes into garbage collection.
     with ProcessPoolExecutor(_cores(), initializer=gc.set_threshold, initargs=(1_000_000,)) as pool:
         files = list(pool.map(to_midi, contents, names, chunksize=8))
     with atomic_path(target) as temporary:
@@ -69,7 +69,7 @@ def _cores() -> int:
 
 
 def to_midi(score: bytes, name: str) -> bytes | None:
-    """The MusicXML `score` as a MIDI file, one track a voice; None unless its parts are the four voices.
+    """The MusicXML `score` as a MIDI file, one track for each voice; None unless its parts are the four voices.
 
     Tied notes are one note, grace notes are left out. Raises InputError if `score` is not MusicXML.
     """
@@ -84,7 +84,7 @@ def to_midi(score: bytes, name: str) -> bytes | None:
         if parts and parts != len(VOICES):  # parsing is slow, and slowest for large scores
             return None
         parsed = converter.parseData(text, format="musicxml")
-    except Exception as error:  # music21 raises what it meets: AttributeError, RecursionError, its own
+    except Exception as error:  # music21 raises errors of any kind: AttributeError, RecursionError, its own
         remedy = "delete the scores and fetch them again"
         raise InputError(f"{name}: not a MusicXML score ({error}); {remedy}") from None
     if not isinstance(parsed, Score) or [part.partName for part in parsed.parts] != VOICES:
@@ -132,5 +132,5 @@ def read(archive: Path) -> dict[str, list[npt.NDArray[np.uint8]]]:
 
 
 def _bwv(name: str) -> list[tuple[int, str]]:
-    """Sorting key of `bwv248.12-2.mxl`: numbers by value, the rest by spelling."""
+    """Sorting key of `bwv248.12-2.mxl`: numbers by value, everything else alphabetically."""
     return [(int(number or 0), text) for number, text in re.findall(r"(\d+)|([^\d]+)", Path(name).stem)]

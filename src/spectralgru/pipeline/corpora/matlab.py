@@ -22,7 +22,7 @@ def read(path: Path) -> dict[str, list[npt.NDArray[np.uint8]]]:
     """The tunes of each split in the published order, uint8 [steps, 88].
 
     Raises InputError if the file is missing, damaged, or holds something else. scipy's reader crashes on some damaged
-    files and takes any memory on others, so it works in a process of its own, with limits.
+    files and takes unlimited memory on others, so it runs in a separate process with limits.
     """
     remedy = "delete it and fetch it again"
     if not path.is_file():
@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, list[npt.NDArray[np.uint8]]]:
         raise InputError(f"{path}: damaged: reading it crashes, or has no end; {remedy}") from None
     except KeyError as error:
         raise InputError(f"{path}: no variable {error}; {remedy}") from None
-    except Exception as error:  # scipy raises what it meets: ValueError, zlib.error, OverflowError, its own
+    except Exception as error:  # scipy raises anything: ValueError, zlib.error, OverflowError, its own
         raise InputError(
             f"{path}: damaged, or not a MATLAB file of piano rolls ({error}); {remedy}"
         ) from None

@@ -12,10 +12,10 @@ from mido.midifiles.meta import KeySignatureError
 
 from spectralgru.errors import InputError
 
-PERCUSSION = 9  # channel 10 as musicians count; what it plays are instruments, not pitches
+PERCUSSION = 9  # channel 10 as musicians count; its notes stand for instruments, not pitches
 LARGEST = 4 << 20  # bytes of a file, several times the longest score
 LONGEST_PAUSE = 256  # beats in which no note starts or ends
-LEGATO = 16  # a note may go on for 1/16 of a beat after the same pitch was struck again
+LEGATO = 16  # a note may last for 1/16 of a beat after the same pitch was struck again
 
 
 class Note(NamedTuple):
@@ -34,7 +34,7 @@ class Score(NamedTuple):
 
 
 def read(content: bytes, name: str) -> Score:
-    """Notes of a MIDI file of type 0 or 1; tempo changes do not matter, times are in ticks.
+    """Notes of a MIDI file of type 0 or 1; tempo changes have no effect, times are in ticks.
 
     Each track and channel has its own notes. A note-on for a pitch already sounding overwrites its start, unless the
     earlier note ends at once, within 1/16 of a beat: then both sound. A note-off for a silent pitch is ignored; a note
@@ -42,7 +42,7 @@ def read(content: bytes, name: str) -> Score:
     standard does not know; a file in a RIFF container (.rmi) is read.
 
     Raises InputError, naming the file `name`, if it is empty, truncated, damaged or not MIDI, of type 2, timed in SMPTE
-    frames, has no notes, or nothing happens in it for 256 beats.
+    frames, without notes, or without events for 256 beats.
     """
     kind, division, chunks = _opened(content, name)
     if kind == 2:
@@ -103,8 +103,8 @@ def _chunks(content: bytes, order: str) -> Iterator[tuple[bytes, int, bytes]]:
 
 
 def _track(chunk: bytes, name: str) -> mido.MidiTrack:
-    """The messages of one track; mido gets it as a file of its own, so that it cannot read on into the next."""
-    # mido takes numbers of any length, in a time that grows with the square of it.
+    """The messages of one track; mido gets it as a separate file, so that it cannot read on into the next."""
+    # mido accepts numbers of any length, in time that grows with the square of the length.
     if re.search(rb"[\x80-\xff]{10000}", chunk):
         raise InputError(f"{name}: not a valid MIDI file (a number without end); fetch or export it again")
     header = struct.pack(">4sIHHH4sI", b"MThd", 6, 0, 1, 1, b"MTrk", len(chunk))
@@ -140,7 +140,7 @@ def _notes(track: mido.MidiTrack, ticks_per_beat: int) -> list[Note]:
 
 
 def write(parts: list[list[Note]], ticks_per_beat: int) -> bytes:
-    """A MIDI file of type 1 with one track a part, none of them on the percussion's channel; same notes, same bytes."""
+    """A MIDI file of type 1 with one track for each part, none on the percussion channel; same notes, same bytes."""
     file = mido.MidiFile(type=1, ticks_per_beat=ticks_per_beat)
     melodic = [channel for channel in range(16) if channel != PERCUSSION]
     for channel, part in zip(cycle(melodic), parts, strict=False):

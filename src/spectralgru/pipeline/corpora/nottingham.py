@@ -20,7 +20,7 @@ SPLIT_TABLE = resource("nottingham_split.csv")
 def read(archive: Path, table: Path = SPLIT_TABLE) -> dict[str, list[npt.NDArray[np.uint8]]]:
     """The tunes of each split in the published order, uint8 [steps, 93], from `Nottingham.zip`.
 
-    `table` says for every file its split, the place in it, and by how many semitones to transpose. The published
+    `table` gives for every file its split, its position there, and by how many semitones to transpose. The published
     archives differ in their folders, so files are found by name and content.
 
     Raises InputError if a tune of the table is not in the archive.

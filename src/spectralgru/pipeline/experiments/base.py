@@ -1,7 +1,8 @@
 """What an experiment is: parts that are made one by one, and a conclusion drawn from all of them.
 
 A part leaves `parts/<corpus>/<name>.json` with the key (a hash) of what determines it; the conclusion leaves tables,
-figures and, last, `summary.json`: what is asked, the answer in sentences made of the numbers, the names of the files.
+figures and, last, `summary.json`: the question, the answer in sentences made from the numbers, and the names of the
+files.
 """
 
 import json
@@ -24,13 +25,13 @@ from spectralgru.pipeline.summary import is_current, write_summary
 from spectralgru.records import is_finished
 from spectralgru.training.data.dataset import load
 
-FOLDERS = {"beyond": "remedies"}  # where the name is not the folder's
+FOLDERS = {"beyond": "remedies"}  # for names that differ from the folder's
 On = TypeVar("On")  # settings of an experiment on one corpus
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of an experiment that is made, and made anew, by itself."""
+    """A piece of an experiment that is made, and remade, by itself."""
 
     corpus: str
     name: str  # as in file names
@@ -42,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Means:
-    """What a part is made of and with; see `training.launch.train_in`."""
+    """What a part is made from and with; see `training.launch.train_in`."""
 
     data: Path
     out: Path  # the experiment's folder, results/<scale>/experiments/<name>
@@ -55,7 +56,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an experiment came to; names of files in its folder."""
+    """The result of an experiment; names of files in its folder."""
 
     title: str
     answer: Sequence[str]  # sentences
@@ -78,7 +79,7 @@ class Question(Protocol):
         """Hash of everything that determines a part."""
 
     def make(self, params: Params, part: Part, means: Means) -> dict[str, Any]:
-        """Train or measure; what it came to, with `files` (paths in the experiment's folder) if it left some."""
+        """Train or measure; returns the result, with `files` (paths in the experiment's folder) if there are any."""
 
     def conclude(self, params: Params, out: Path) -> Answer:
         """Write tables and figures from what the parts left."""
@@ -113,12 +114,12 @@ def chosen_parts(params: Params, name: ExperimentName) -> list[Part]:
 
 
 def of_chosen_corpora(params: Params, corpora: Mapping[Any, On]) -> dict[str, On]:
-    """Of an experiment's settings by corpus, those of the corpora that params.yaml chooses."""
+    """An experiment's settings by corpus, for the corpora that params.yaml chooses."""
     return {corpus: corpora[corpus] for corpus in params.chosen_corpora() if corpus in corpora}
 
 
 def make_part(params: Params, name: ExperimentName, part: Part, means: Means) -> dict[str, Any]:
-    """Make one part, unless its record says that it is made; returns the record."""
+    """Make one part, unless its record shows that it has been made; returns the record."""
     corpus = load(means.data / "prepared" / f"{part.corpus}.npz")
     key = question(name).key(params, part, corpus.sha256)
     path = part.record(means.out)
@@ -128,7 +129,7 @@ def make_part(params: Params, name: ExperimentName, part: Part, means: Means) ->
 
 
 def conclude(params: Params, name: ExperimentName, out: Path) -> dict[str, Any]:
-    """Write tables and figures, and `summary.json` last; returns what it says. All parts must be there."""
+    """Write tables and figures, and `summary.json` last; returns its content. All parts must exist."""
     records = {part: read_record(part.record(out)) for part in chosen_parts(params, name)}
     answer = question(name).conclude(params, out)
     keys = {part: record["key"] for part, record in records.items()}
@@ -138,7 +139,7 @@ def conclude(params: Params, name: ExperimentName, out: Path) -> dict[str, Any]:
 
 
 def is_made(record: Path, key: str, out: Path) -> bool:
-    """Whether a part's record is the one of `key` and, with all runs that it names, as it was written."""
+    """Whether a part's record has this `key` and, like all runs that it names, is as it was written."""
     found = read_as(_Record, record, sealed=True)
     return (
         found is not None and found.key == key and all(is_finished((out / run).parent) for run in found.files)
@@ -146,12 +147,12 @@ def is_made(record: Path, key: str, out: Path) -> bool:
 
 
 def is_concluded(out: Path, keys: Mapping[Part, str]) -> bool:
-    """Whether the summary is one of exactly these parts, by the code of today, and its files are as it left them."""
+    """Whether the summary is of exactly these parts, by today's code, and its files are as it left them."""
     return is_current(out, made_of(keys))
 
 
 def made_of(keys: Mapping[Part, str]) -> dict[str, str]:
-    """What a conclusion depends on: parts and code, that of the results' tables and figures included."""
+    """What a conclusion depends on: parts and code, including that of the results' tables and figures."""
     parts = {f"{part.corpus}/{part.name}": key for part, key in keys.items()}
     return parts | {"code": sha256_of_all(Path(__file__).parent, ["**/*.py"]), "results": results_sha256()}
 

@@ -1,4 +1,4 @@
-"""The models of params.yaml: with `fields` and `experiments` the only place that knows its keys."""
+"""The models of params.yaml: together with `fields` and `experiments`, the only place that knows its keys."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ from spectralgru.records import Setting, run_path
 from spectralgru.training.settings import Job, Replica
 
 Scale = Literal["quick", "paper"]
-OVERRIDABLE = ("scale", "corpora", "experiments")  # by options of the commands, too
+OVERRIDABLE = ("scale", "corpora", "experiments")  # also by options of the commands
 
 
 def _listed(value: object) -> object:
@@ -119,7 +119,7 @@ class Params(Strict):
         ]
 
     def job(self, corpus: str, settings: Sequence[Setting], seeds: Sequence[int] | None = None) -> Job:
-        """The runs of these settings, every seed (those of the scale, or as given by hand), as one job."""
+        """The runs of these settings, with every seed (those of the scale, or the given ones), as one job."""
         experiment = self.experiment(corpus)
         seeds = self.section.seeds if seeds is None else parse_seeds(seeds)
         return make_job(corpus, self.scale, experiment, settings, seeds)
@@ -135,7 +135,7 @@ def in_order(methods: Methods) -> list[Setting]:
 def make_job(
     corpus: str, scale: Scale, experiment: Experiment, settings: Sequence[Setting], seeds: Sequence[int]
 ) -> Job:
-    """Runs that share all but method, value and seed, as the trainer takes them."""
+    """Runs that share everything except method, value and seed, as the trainer's job."""
     rate = experiment.training.learning_rate
     replicas = tuple(Replica(*setting, seed, rate) for setting in settings for seed in seeds)
     return Job(corpus, scale, experiment.data, experiment.model, experiment.training, replicas)
@@ -150,7 +150,7 @@ def asked(config: dict[str, Any], path: Path, kept: Path) -> tuple[Params, Path]
     """The parameters of a workflow, and the file in which its jobs find them.
 
     `config` is Snakemake's: single keys replace those of the file `path`; if it holds both scales, as in a workflow
-    that imports this one, it is the parameters, and `kept` is the file for the jobs, which `write_params` writes.
+    that imports this one, it replaces them all, and `kept` is the file for the jobs, written by `write_params`.
     """
     if {"quick", "paper"} <= config.keys():
         return parse_params(dict(config), "config"), kept
@@ -165,7 +165,7 @@ def asked(config: dict[str, Any], path: Path, kept: Path) -> tuple[Params, Path]
 
 
 def write_params(params: Params, path: Path) -> None:
-    """Write params.yaml, unless it is there."""
+    """Write params.yaml, unless it exists."""
     text = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
@@ -185,7 +185,7 @@ def read_params(path: Path) -> dict[str, Any]:
 
 
 def parse_params(values: dict[str, Any], source: str = "params.yaml") -> Params:
-    """Validate the content of params.yaml; the first fault becomes one line."""
+    """Validate the content of params.yaml; the first error becomes one line."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:

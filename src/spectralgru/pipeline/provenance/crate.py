@@ -1,6 +1,6 @@
 """Provenance for machines: `results/<scale>` as a Workflow Run RO-Crate 0.5.
 
-https://w3id.org/ro/wfrun/workflow/0.5, what WorkflowHub and the RO-Crate tools read.
+https://w3id.org/ro/wfrun/workflow/0.5, which WorkflowHub and the RO-Crate tools read.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ FORMATS = {
 
 
 def crate(record: Mapping[str, Any]) -> Entity:
-    """JSON-LD of a provenance record (`provenance.collect`): one action a training, one that made all artifacts."""
+    """JSON-LD of a provenance record (`provenance.collect`): one action for each training and one for all artifacts."""
     runs, made, data = record["runs"], record["artifacts"], record["data"]
     ends = [_end(run) for run in runs.values()]
     parts = [
@@ -207,6 +207,6 @@ def _ref(name: str) -> Entity:
 
 
 def _refs(names: Iterable[str]) -> Entity | list[Entity]:
-    """References; one alone stands without a list, as RO-Crate asks."""
+    """References; a single one without a list, as RO-Crate requires."""
     found = [_ref(name) for name in names]
     return found[0] if len(found) == 1 else found

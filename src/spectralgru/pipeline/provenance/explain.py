@@ -1,4 +1,4 @@
-"""Provenance for readers: what stands behind a table's cells, a figure's lines or a verdict, as text and as a page."""
+"""Provenance for readers: what is behind a table's cells, a figure's lines or a verdict, as text and as a page."""
 
 import json
 import statistics
@@ -17,7 +17,7 @@ from spectralgru.records import Setting, run_path
 
 
 def read_record(root: Path) -> Record:
-    """Read `root/provenance.json`. Raises InputError if it is missing, damaged or something else."""
+    """Read `root/provenance.json`. Raises InputError if it is missing, damaged or a different kind of file."""
     path = root / WRITTEN[0]
     if read_as(Provenance, path) is None:
         raise InputError(f"{path}: missing, or no record of provenance; make it with `snakemake`")
@@ -49,7 +49,7 @@ def explain(
 ) -> Iterator[str]:
     """Lines that lead from the artifacts `paths` to runs, commit, parameters, data, machine and versions.
 
-    Raises RunError if an artifact is not the one recorded, or a cell of a table is not what its runs say.
+    Raises RunError if an artifact is not the one recorded, or a cell of a table disagrees with its runs.
     """
     for path in paths:
         if not (root / path).exists() or sha256(root / path) != record["artifacts"][path]["sha256"]:

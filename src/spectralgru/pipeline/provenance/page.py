@@ -1,4 +1,4 @@
-"""What a provenance record says of a corpus' runs, as lines and as a page."""
+"""What a provenance record says about a corpus' runs, as lines and as a page."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ Record = Mapping[str, Any]  # content of provenance.json
 
 
 def common(record: Record, corpus: str, runs: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """What the runs of a corpus share: name of the thing and its value, with the number of runs where they differ."""
+    """What the runs of a corpus share: names and values, with the number of runs where they differ."""
     data = record["data"][corpus]
     yield "data", f"{corpus}, sha256 {data['sha256']}"
     for name, raw in data["raw"].items():
@@ -29,7 +29,7 @@ def common(record: Record, corpus: str, runs: Sequence[Record]) -> Iterator[tupl
 
 
 def to_html(record: Record) -> str:
-    """A page of its own: what the runs of each corpus share, each run, each artifact."""
+    """A self-contained page: what the runs of each corpus share, each run, each artifact."""
     corpora = []
     for corpus in record["data"]:
         runs = {p: run for p, run in record["runs"].items() if p.startswith(f"runs/{corpus}/")}

@@ -1,7 +1,7 @@
 """Where results come from: table, figure or claims -> run directories -> commit, parameters, data, machine, versions.
 
-`results/<scale>/provenance.json` holds, beside every artifact's and run's SHA-256, what `pipeline.dates` needs
-to tell results of today's parameters and code from older ones. Nothing in it depends on when it was written.
+`results/<scale>/provenance.json` holds, beside every artifact's and run's SHA-256, what `pipeline.dates` needs to
+distinguish results of today's parameters and code from older ones. Nothing in it depends on when it was written.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ class _Run(BaseModel):
 
 
 class Provenance(BaseModel):
-    """What can be relied on in a `provenance.json` that is believed."""
+    """What can be relied on in a `provenance.json` that is intact."""
 
     scale: str
     results_sha256: str

@@ -1,4 +1,4 @@
-"""`results/<scale>/report.html`: the page a reader opens first. It needs nothing but itself."""
+"""`results/<scale>/report.html`: the page that a reader opens first. It is self-contained."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from spectralgru.pipeline.results.tables import describe
 from spectralgru.pipeline.sealed import OPEN, write_sealed
 from spectralgru.records import read_run
 
-# What a reader asks first; whatever fails comes with them.
+# The claims a reader asks about first; failed ones are listed with them.
 FIRST = (
     "constraint-prevents-explosion",
     "constraint-beats-clipping",
@@ -63,7 +63,7 @@ def write_report(root: Path) -> Path:
 
 
 def headline(claims: Sequence[Mapping[str, Any]], scale: str) -> str:
-    """How many claims came to which verdict."""
+    """How many claims have which verdict."""
     corpora = list(dict.fromkeys(claim["corpus"] for claim in claims))
     return f"At {scale} scale, on {' and '.join(corpora)}, {_counted(claims)}"
 

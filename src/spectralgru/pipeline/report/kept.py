@@ -18,9 +18,9 @@ LINKS = {
 
 
 def kept_sections(root: Path) -> list[Section]:
-    """A section a record, the latest first; `root` is `results/<scale>`.
+    """One section for each record, the latest first; `root` is `results/<scale>`.
 
-    Raises InputError naming a file of a record that is missing or not what it should be.
+    Raises InputError naming a file of a record that is missing or invalid.
     """
     answers = sorted((root.parent.parent / KEPT).glob("*/answer.json"), reverse=True)
     return [_section(root, path) for path in answers]

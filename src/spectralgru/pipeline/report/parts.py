@@ -1,4 +1,4 @@
-"""Pieces of the report, read from the files they are of."""
+"""Pieces of the report, read from their files."""
 
 import base64
 import json
@@ -68,12 +68,12 @@ def sections(root: Path) -> list[Section]:
 
 
 def forms(root: Path, folder: str, table: Fragment) -> list[str]:
-    """The files of a table in `root/folder` that are there."""
+    """The existing files of a table in `root/folder`."""
     return present(root, [f"{folder}/{table.name}.{suffix}" for suffix in FORMS])
 
 
 def present(root: Path, names: Iterable[str]) -> list[str]:
-    """Those of the files `root/name` that are there: links must lead somewhere."""
+    """Those of the files `root/name` that exist: links must lead somewhere."""
     return [name for name in names if (root / name).exists()]
 
 

@@ -1,4 +1,4 @@
-"""What a campaign's `provenance.json` says of its runs is enough for its tables."""
+"""A campaign's tables, made from what its `provenance.json` says about its runs."""
 
 from pathlib import Path
 from typing import Any

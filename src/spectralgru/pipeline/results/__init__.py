@@ -1,1 +1,1 @@
-"""Tables and figures, made from run directories alone."""
+"""Tables and figures, made only from run directories."""

@@ -1,4 +1,4 @@
-"""Learning curves of all settings in one small table, for `dvc plots` and whoever else draws them."""
+"""Learning curves of all settings in one small table, for `dvc plots` and other programs that draw them."""
 
 from pathlib import Path
 

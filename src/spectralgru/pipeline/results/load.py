@@ -1,4 +1,4 @@
-"""The runs that a table or figure is made of, found and checked before anything is drawn."""
+"""The runs that a table or figure is made of, loaded and checked before anything is drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from spectralgru.records import TRACES, Run, Setting, check_files, number, read_
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run's record and, read when first asked for, its traces."""
+    """A run's record and its traces, which are read on first use."""
 
     directory: Path
     run: Run
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row an epoch, columns `records.HISTORY_COLUMNS`; none before the first is finished."""
+        """One row for each epoch, columns `records.HISTORY_COLUMNS`; none before the first is finished."""
         return _read(self.directory / "history.csv")
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        """One row an interval of steps, columns `records.STEP_COLUMNS`; values may be NaN or infinite."""
+        """One row for each interval of steps, columns `records.STEP_COLUMNS`; values may be NaN or infinite."""
         return _read(self.directory / "steps.csv")
 
 
-Runs = Mapping[Setting, list[RunFiles]]  # of one corpus: a list a setting, in the order of the seeds
+Runs = Mapping[Setting, list[RunFiles]]  # of one corpus: a list for each setting, in the order of the seeds
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ FIGURE_CAPTIONS = {
 FIGURE_NAMES = tuple(FIGURE_CAPTIONS)
 REPORT = "report.html"
 KEPT = "reproduction"  # beside `results/`: campaigns that were run before
-# In tables/, of all corpora together.
+# In tables/, for all corpora together.
 NUMBERS = ("metrics.json", "runs.csv", "curves.csv")
 CLAIMS = ("claims.json", "claims.md", "claims.html")
 

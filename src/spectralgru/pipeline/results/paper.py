@@ -55,7 +55,7 @@ class Paper:
     cost: Cost
 
     def table_for(self, corpus: str) -> PaperTable | None:
-        """The paper's table for `corpus` or the one it stands in for; None where the paper has none."""
+        """The paper's table for `corpus` or the one it stands in for; None if the paper has none."""
         return self.tables.get(self.stand_in.get(corpus, corpus))
 
 

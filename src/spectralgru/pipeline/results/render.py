@@ -73,7 +73,7 @@ class Rendered:
 
 
 def column_groups(settings: Sequence[Setting]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Heads of columns that are settings: method as shown, its values."""
+    """Headings of columns that are settings: method as shown, its values."""
     return tuple(
         (GROUPS[method], tuple("" if value is None else number(value) for _, value in members))
         for method, members in groupby(settings, key=lambda setting: setting.method)
@@ -81,7 +81,7 @@ def column_groups(settings: Sequence[Setting]) -> tuple[tuple[str, tuple[str, ..
 
 
 def to_markdown(table: Rendered) -> str:
-    """GitHub-flavoured Markdown; group names are folded into the column heads."""
+    """GitHub-flavoured Markdown; group names are folded into the column headings."""
     heads = [
         {"constraint, δ": f"δ = {v}", "clipping, threshold": f"clip {v}"}.get(group, group)
         for group, values in table.groups
@@ -101,7 +101,7 @@ def to_fragment(name: str, table: Rendered) -> Fragment:
 
 
 def to_html(table: Rendered) -> str:
-    """A page of its own that needs nothing else and scrolls sideways on a narrow screen."""
+    """A self-contained page that scrolls sideways on a narrow screen."""
     return render("table.html", caption=table.caption, html=to_fragment("", table).html)
 
 
@@ -179,7 +179,7 @@ def _cells(part: pd.DataFrame, names: Sequence[str]) -> tuple[Cell, ...]:
         nll = row["quantity"].endswith("NLL")
         text = f"{row['mean']:.{2 if nll else 1}f}"
         if not pd.isna(row["sd"]):
-            # The paper's spreads are shown with the digits they are known with.
+            # The paper's spreads are shown with the known digits only.
             paper = row["source"] == "paper"
             text += f" ± {row['sd']:g}" if paper else f" ± {row['sd']:.{2 if nll else 1}f}"
         cells.append(Cell(text, best=bool(row["mean"] == lowest)))

@@ -1,4 +1,4 @@
-"""One line a run: what whoever wants to check a table, or to make another, starts from."""
+"""One line for each run: the starting point for checking a table or making another."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ LARGEST = {"sigma_max": "sigma_max", "spectral_radius": "spectral_radius_max", "
 
 
 def write_runs(campaign: Campaign) -> list[Path]:
-    """Write `tables/runs.csv`, one row a run.
+    """Write `tables/runs.csv`, one row for each run.
 
     Columns: which run, how it ended, metric (perplexity or nats a step) at its best epoch, largest values of its trace,
     key and commit. Returns the path.

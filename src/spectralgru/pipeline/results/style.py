@@ -1,4 +1,4 @@
-"""How figures look and are written: vector, the same bytes for the same data, legible without colour."""
+"""How figures look and are written: as vectors, the same bytes for the same data, legible without colour."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Look:
 
 
 def looks(settings: Sequence[Setting]) -> dict[Setting, Look]:
-    """A look for each setting: colour ramp by method, dash and marker by its place within the method."""
+    """A look for each setting: colour ramp by method, dash and marker by its position within the method."""
     chosen: dict[Setting, Look] = {}
     for method, (name, dark, light) in RAMPS.items():
         mine = [setting for setting in settings if setting[0] == method]
@@ -64,7 +64,7 @@ def looks(settings: Sequence[Setting]) -> dict[Setting, Look]:
 
 
 def method_color(method: str) -> str:
-    """Colour of a method where one setting stands for it."""
+    """Colour of a method represented by one setting."""
     name, dark, _ = RAMPS[method]
     return _color(name, dark)
 

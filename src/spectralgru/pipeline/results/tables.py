@@ -77,7 +77,7 @@ def make_table(runs: Mapping[Setting, Sequence[Run]], corpus: str, paper: PaperT
 
 
 def caption(name: str, runs: Sequence[Run], corpus: str, paper: Paper) -> str:
-    """What a table is: task, corpus and subset, network, epochs, seeds, scale, whose numbers it shows."""
+    """What a table shows: task, corpus and subset, network, epochs, seeds, scale, and whose numbers."""
     run, kind = runs[0], "Language modelling" if corpus in WORDS else "Polyphonic music modelling"
     number = name.removesuffix(f"_{corpus}").removeprefix("table")
     unit = "perplexity" if run.metric == "perplexity" else "negative log-likelihood (NLL, nats per time step)"

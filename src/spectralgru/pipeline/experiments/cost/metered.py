@@ -1,4 +1,4 @@
-"""A training whose steps are timed: without anything, with the gradient's norm, with each form of the projection."""
+"""A training whose steps are timed: plain, with the gradient's norm, and with each form of the projection."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,10 @@ from spectralgru.training.settings import ModelSettings, Replica
 
 
 class MeteredProjector(MatrixProjector):
-    """The engine's projector on a CPU, which it takes over from; constrained runs only, one in number.
+    """Takes over from the engine's projector on a CPU, for a single constrained run.
 
-    Every form of the projection is done on the same matrix at every step; its own alone has an effect, so all follow
-    one trajectory.
+    Every form of the projection is applied to the same matrix at every step; only the engine's own has an effect, so
+    all follow one trajectory.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -58,9 +58,9 @@ def seconds(work: Callable[[], object]) -> float:
 def metered_steps(
     corpus: Corpus, model: ModelSettings, replica: Replica, lanes: int, bptt_steps: int, warm_up: int
 ) -> Iterator[dict[str, float]]:
-    """Train without end; for every step after `warm_up` CPU seconds of each method and what was clipped.
+    """Train endlessly; for every step after `warm_up`, CPU seconds of each method and what was clipped.
 
-    `none` is the step without any; `clipping` and the projections are what they add. `above`: number of singular
+    `none` is the plain step; `clipping` and the projections are what each adds to it. `above`: number of singular
     values above the bound, all layers.
     """
     engine, epoch, step = Engine(corpus, model, [replica], lanes, torch.device("cpu")), 0, 0
@@ -79,6 +79,6 @@ def metered_steps(
             if step <= warm_up:
                 continue
             spent = metered.spent
-            # The engine takes the norm of every gradient, clipped or not: a plain step would not.
+            # The engine computes the norm of every gradient, clipped or not; a plain step would not.
             none = whole - sum(spent.values()) - spent["clipping"]
             yield {"none": none, **spent, "above": float(engine.projector.saturated.sum())}

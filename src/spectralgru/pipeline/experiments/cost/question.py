@@ -1,7 +1,7 @@
 """What a training step costs by each method, along real training (the paper's Table 3).
 
-A part is one delta on one corpus: its training goes on by the engine's own projection, and at every step all other
-forms of the projection are done on the same matrix. One thread, CPU time.
+A part is one delta on one corpus: its training runs with the engine's own projection, and at every step all other forms
+of the projection are applied to the same matrix. One thread, CPU time.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
 
 
 def conclude(params: Params, out: Path) -> Answer:
-    """Table 3, a figure, and what they say."""
+    """Table 3, a figure, and what they show."""
     from spectralgru.pipeline.experiments.cost.results import sum_up
 
     return sum_up(parts(params), _networks(params), out)

@@ -42,7 +42,7 @@ def sum_up(parts: Sequence[Part], networks: Mapping[str, CostOf], out: Path) -> 
 
 
 def tabulate(measured: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a corpus, delta and method: CPU seconds of a step and the share of it that the method takes.
+    """One row for each corpus, delta and method: CPU seconds of a step and the share of it that the method takes.
 
     The steps are cut into LAPS of equal length; `seconds` and `share` are medians over the laps' means, `low` and
     `high` the least and the largest mean; `above` the mean number of singular values above the bound.
@@ -79,7 +79,7 @@ def _laps(steps: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
 
 
 def sentences(table: pd.DataFrame, paper: Cost) -> list[str]:
-    """What the numbers say, beside what the paper's say."""
+    """What the numbers say, compared with the paper's."""
     said = []
     for corpus, rows in table.groupby("corpus", sort=False):
         step = rows.loc[rows["method"] == "none", "seconds"].median()

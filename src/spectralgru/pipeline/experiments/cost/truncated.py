@@ -1,7 +1,7 @@
 """The projection as the paper describes it: leading singular triplets alone, their number bounded by Weyl's inequality.
 
 Recalled, not checked against the paper: after a step no singular value has grown by more than the update's Frobenius
-norm. That bounds the number s of those above 2 - delta; none, and the step needs no decomposition; else
+norm. That bounds the number s of those above 2 - delta. If s is 0, the step needs no decomposition; otherwise it takes
 W - sum_i (sigma_i - (2 - delta)) u_i v_i^T over the s leading triplets.
 """
 
@@ -10,7 +10,7 @@ import torch
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-# Of n: beyond so many triplets Lanczos takes longer than the whole decomposition, which also renews all bounds.
+# Share of n: beyond this many triplets Lanczos takes longer than the full decomposition, which also renews all bounds.
 MOST = 1 / 4
 ROUNDING = 1e-5
 
@@ -21,7 +21,7 @@ class TruncatedProjection:
     def __init__(self, max_sv: float) -> None:
         self.max_sv = max_sv
         self.bounds: np.ndarray | None = None  # [n], no singular value (descending) is above its bound
-        self.start: np.ndarray | None = None  # leading singular vector of the last time
+        self.start: np.ndarray | None = None  # leading singular vector of the last call
 
     def project(self, weight: Tensor, moved: float) -> Tensor:
         """The projected matrix; `moved`: at least the Frobenius norm of its change since the last projected one."""

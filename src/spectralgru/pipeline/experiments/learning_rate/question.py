@@ -1,7 +1,7 @@
-"""The initial learning rate swept: does a lower one repair clipping, how wide is the range in which a method works?
+"""A sweep of the initial learning rate: does a lower one repair clipping, and how wide is each method's range?
 
 A part is one rate on one corpus: all methods and seeds train together, `rate-<rate>/runs/...` in the experiment's
-folder, as records like any other. One rate more trains that rate only; one method more, that method only.
+folder, with records like any other. A further rate trains that rate only, a further method that method only.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What a sweep of the learning rate came to: success and metric of every rate, best rate and range of every method."""
+"""Results of a sweep of the learning rate: success and metric of every rate, best rate and range of every method."""
 
 import math
 import statistics
@@ -17,14 +17,14 @@ RANGES = (
     "lowest",  # of the working rates around the best, without a gap
     "highest",
     "factors_of_two",  # log2(highest / lowest); empty where no rate works
-    "open_below",  # the lowest rate swept works: the range may go on
+    "open_below",  # the lowest rate swept works: the range may extend further
     "open_above",
     "highest_finishing",  # the highest rate at which every run finishes
 )
 
 
 def tabulate(runs: Mapping[float, Sequence[Run]], settings: Sequence[Setting]) -> pd.DataFrame:
-    """One row (`COLUMNS`) a setting and rate, `valid` and `test` being means over the finished runs.
+    """One row (`COLUMNS`) for each setting and rate, `valid` and `test` being means over the finished runs.
 
     `overflowed`: diverged with a number that is not finite; the other runs that did not finish ended no better than
     the corpus' frequencies.
@@ -51,7 +51,7 @@ def mark_working(sweep: pd.DataFrame, tolerance: float) -> pd.DataFrame:
 
 
 def ranges(sweep: pd.DataFrame) -> pd.DataFrame:
-    """One row (`RANGES`) a setting, from what `mark_working` returns."""
+    """One row (`RANGES`) for each setting, from what `mark_working` returns."""
     return pd.DataFrame(
         [_range(str(setting), rows.sort_values("rate")) for setting, rows in sweep.groupby("setting", sort=False)],
         columns=list(RANGES),

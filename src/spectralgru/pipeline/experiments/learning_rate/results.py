@@ -40,7 +40,7 @@ class Sweep:
         return mark_working(tabulate(self.runs, self.settings), self.tolerance)
 
     def about(self) -> str:
-        """What was trained, as captions say it."""
+        """What was trained, in the words of captions."""
         runs = [run for found in self.runs.values() for run in found]
         seeds = len({run.seed for run in runs})
         return f"{self.corpus}, {runs[0].scale} scale: {describe(runs[0])}, {seeds} seed{'s'[: seeds > 1]}"
@@ -84,7 +84,7 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
 
 
 def _repair(sweep: Sweep, rows: pd.DataFrame, found: dict[str, Range], names: dict[str, str]) -> str:
-    """On the clipping with the largest threshold, beside the constraint with the best validation result."""
+    """About clipping at the largest threshold, compared with the constraint that is best on validation."""
     clipped = [setting for setting in sweep.settings if setting[0] == "clipping"]
     constrained = [setting.name for setting in sweep.settings if setting.method == "constraint"]
     if not clipped:

@@ -20,11 +20,11 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class PlainJob(Job):
-    """A job for the plain loop, which trains its runs one after the other."""
+    """A job for the plain loop, which trains its runs one after another."""
 
     cell: Cell = "GRU"
     optimizer: Optimizer = "SGD"
-    clip: float | None = None  # threshold of clipping on top of the method
+    clip: float | None = None  # threshold of clipping in addition to the method
 
     def settings(self) -> dict[str, Any]:
         """What the runs share, as JSON-ready data."""

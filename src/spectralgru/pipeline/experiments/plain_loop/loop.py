@@ -1,7 +1,7 @@
 """The training loop that people write today: torch.nn parts, a torch optimiser, one run at a time.
 
-It reads the engine's batches, differentiates the same loss and starts from the same weights, so that what it comes to
-can be compared with the engine's, and its speed too.
+It reads the engine's batches, differentiates the same loss and starts from the same weights, so that its results, and
+its speed, can be compared with the engine's.
 """
 
 import math
@@ -43,7 +43,7 @@ class PlainModel(nn.Module):
         self.output = nn.Linear(hidden, size)
         self.dropout = nn.Dropout(settings.dropout)
         self.states = 2 if cell == "LSTM" else 1
-        # Modules that compute a layer's W_hh from what is trained in its place (parametrisations).
+        # Modules that compute a layer's W_hh from the parameters trained in its place (parametrisations).
         self.computed = nn.ModuleDict()
         self._start(size, settings.init_scale, seed)
 
@@ -57,7 +57,7 @@ class PlainModel(nn.Module):
             target = self.get_parameter(name.replace("gru.", "rnn."))
             given = torch.from_numpy(value)
             target[: len(given)] = given
-            # An LSTM's rows are i, f, g, o: the candidate g where a GRU has its own, and one gate more.
+            # An LSTM's rows are i, f, g, o: the candidate g is where a GRU has its own, and there is one more gate.
             more = target[len(given) :]
             more.normal_(0, math.sqrt(init_scale / self.hidden_size), generator=generator)
 
@@ -81,7 +81,7 @@ class PlainModel(nn.Module):
         return self.output(self.dropout(x)), state
 
     def compute_weights(self) -> None:
-        """Put what the modules in `computed` give in the place of the layers' weights."""
+        """Set the layers' weights to the results of the modules in `computed`."""
         for name, module in self.computed.items():
             setattr(self.rnn, name, module())
 
@@ -123,14 +123,14 @@ class Rule:
     """What a method adds to a training step."""
 
     threshold: float = math.inf  # of clip_grad_norm_; infinity only measures the norm
-    before_step: Callable[[], object] = _nothing  # gradients are there and clipped
+    before_step: Callable[[], object] = _nothing  # called when the gradients exist and are clipped
     after_step: Callable[[], object] = _nothing
 
 
 def step(
     model: PlainModel, optimizer: torch.optim.Optimizer, rule: Rule, chunk: Chunk, state: State
 ) -> tuple[Tensor, Tensor, State]:
-    """One training step: the summed loss, the norm of the gradient before clipping, and the state to go on from.
+    """One training step: the summed loss, the norm of the gradient before clipping, and the state to continue from.
 
     The loss that is differentiated is summed over steps and averaged over lanes, as in the engine.
     """

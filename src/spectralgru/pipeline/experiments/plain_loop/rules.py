@@ -1,4 +1,4 @@
-"""Ways to keep a recurrent network from exploding, in one table from name to function; `none` included.
+"""Ways to keep a recurrent network from exploding, in one table from name to function, including `none`.
 
 Each acts on the candidate's recurrent weights alone (W_hn of a GRU, W_hg of an LSTM), as the paper's constraint does,
 except for clipping, which acts on the whole gradient.
@@ -16,10 +16,10 @@ from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, Rule
 
 
 class ComputedWeight(nn.Module):
-    """W_hh of one layer with the candidate's rows computed from what is trained in their place."""
+    """W_hh of one layer with the candidate's rows computed from the parameters trained in their place."""
 
     def __init__(self, weight: Tensor, parametrize: Callable[[nn.Module], object], scale: float) -> None:
-        """`weight` [3H or 4H, H] to start from; `parametrize`: what torch offers for a module's `weight`."""
+        """`weight` [3H or 4H, H] initially; `parametrize`: torch's function for a module's `weight`."""
         super().__init__()
         self.scale, self.hidden = scale, (hidden := weight.shape[1])
         weight = weight.detach()
@@ -60,15 +60,15 @@ def none(model: PlainModel, value: float) -> Rule:
 def spectral_norm(model: PlainModel, delta: float) -> Rule:
     """torch's spectral_norm: the whole matrix scaled to sigma_1 = 2 - delta, where the constraint clips what is above.
 
-    sigma_1 is an estimate by power iteration (Miyato et al., 2018), which fast changes outrun: with torch's one
-    iteration a step it was seen at 35 for 1.8 in the first steps on the chorales. Ten cost no time to speak of.
+    sigma_1 is an estimate by power iteration (Miyato et al., 2018), which lags behind fast changes: with torch's one
+    iteration a step, 35 was seen instead of 1.8 in the first steps on the chorales. Ten cost hardly any time.
     """
     _compute(model, lambda m: parametrizations.spectral_norm(m, n_power_iterations=10), 2 - delta)
     return Rule()
 
 
 def orthogonal(model: PlainModel, value: float) -> Rule:
-    """torch's orthogonal by the Cayley map: every singular value is 1, which lies below 2 for good."""
+    """torch's orthogonal by the Cayley map: every singular value is 1, and so always below 2."""
     _compute(model, lambda m: parametrizations.orthogonal(m, orthogonal_map="cayley"), 1.0)
     return Rule()
 
@@ -97,7 +97,7 @@ METHODS: dict[str, Callable[[PlainModel, float], Rule]] = {
 
 
 def rule(model: PlainModel, method: str, value: float | None, clip: float | None = None) -> Rule:
-    """The method of this name, and clipping at `clip` on top. It changes the model, so comes before its optimiser."""
+    """The method of this name, with clipping at `clip` added. Call it before making the optimiser."""
     chosen = METHODS[method](model, value or 0.0)
     return chosen if clip is None else replace(chosen, threshold=min(clip, chosen.threshold))
 

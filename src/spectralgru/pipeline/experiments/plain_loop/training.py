@@ -32,7 +32,7 @@ NAN = float("nan")
 def train(job: PlainJob, replica: Replica, corpus: Corpus, root: Path) -> Run:
     """Train one run on the CPU and write its run directory below `root`; a finished one is left as it is.
 
-    There are no checkpoints: a run that is broken off begins anew.
+    There are no checkpoints: an interrupted run starts from the beginning.
     """
     writer = Writer(job, root, {replica: job.key(replica, corpus.sha256)}, corpus, torch.device("cpu"))
     directory = writer.directory(replica)
@@ -42,7 +42,7 @@ def train(job: PlainJob, replica: Replica, corpus: Corpus, root: Path) -> Run:
 
 
 class _PlainRun:
-    """A run under way. The trace has sigma_1 of each interval's last step, where the engine sees every step."""
+    """A run in progress. The trace has sigma_1 of each interval's last step, whereas the engine records every step."""
 
     def __init__(self, job: PlainJob, replica: Replica, corpus: Corpus, writer: Writer) -> None:
         torch.manual_seed(replica.seed)
@@ -69,7 +69,7 @@ class _PlainRun:
         return evaluate(self.model, stream)
 
     def run(self) -> None:
-        """Epochs until the run has ended, then its record."""
+        """Train epochs until the run has ended, then write its record."""
         divergence, more, best = None, True, self.model.state_dict()
         while more and divergence is None:
             epoch = len(self.progress.history) + 1
@@ -86,7 +86,7 @@ class _PlainRun:
         self._write(divergence, best)
 
     def _epoch(self, epoch: int, counters: EpochCounters) -> Divergence | None:
-        """Why the run has diverged in it, if it has."""
+        """Train an epoch; returns why the run has diverged in it, if it has."""
         stream, state = self._stream(epoch), self.model.initial_state(self.job.training.batch_size)
         self.epoch_begin = time.monotonic()
         for index in range(len(stream)):
@@ -145,7 +145,7 @@ class _PlainRun:
         return sigma[None].float(), spectral_radius(jacobian_at_origin(weights)).amax()[None]
 
     def _refresh(self) -> None:
-        self.model.eval()  # in which no power iteration moves on
+        self.model.eval()  # in eval mode power iterations do not advance
         self.model.compute_weights()
         self.model.train()
 

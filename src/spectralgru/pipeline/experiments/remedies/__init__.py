@@ -1,1 +1,1 @@
-"""The constraint beside other remedies for exploding gradients."""
+"""The constraint compared with other remedies for exploding gradients."""

@@ -1,4 +1,4 @@
-"""CPU seconds of a training step, of several baselines turn and turn about, so that all see the same machine."""
+"""CPU seconds of a training step for several baselines, interleaved so that all meet the same load on the machine."""
 
 import time
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ FIRST = 5  # steps that are not counted
 
 
 class _Training:
-    """A baseline's training under way."""
+    """A baseline's training in progress."""
 
     def __init__(self, job: PlainJob, replica: Replica, corpus: Corpus) -> None:
         self.model = PlainModel(corpus, job.model, replica.seed, job.cell)

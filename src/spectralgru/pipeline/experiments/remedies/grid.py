@@ -1,4 +1,4 @@
-"""The baselines of a corpus, one a line of the table, and where their runs lie."""
+"""The baselines of a corpus, one for each line of the table, and where their runs are."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Baseline:
     cell: Cell = "GRU"
     optimizer: Optimizer = "SGD"
     layers: int | None = None  # None: as in the settings
-    clip: float | None = None  # threshold of clipping on top
+    clip: float | None = None  # threshold of additional clipping
 
     @property
     def name(self) -> str:

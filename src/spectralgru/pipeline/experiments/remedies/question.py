@@ -2,7 +2,7 @@
 
 A part is one baseline on one corpus: trained with the first seed at every rate of its optimiser, then with the other
 seeds at the rate of the best validation result; `<baseline>/rate-<rate>/runs/...` in the experiment's folder, records
-like any other. The part `cost` times a training step of every baseline, turn and turn about.
+like any other. The part `cost` times training steps of all baselines, interleaved.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from spectralgru.training.settings import Replica
 
 
 def parts(params: Params) -> list[Part]:
-    """One for each corpus and baseline, and one for the time that all of them take."""
+    """One for each corpus and baseline, and one for the timing of all of them."""
     return [
         Part(corpus, name)
         for corpus, on in chosen(params).items()
@@ -32,7 +32,7 @@ def parts(params: Params) -> list[Part]:
 
 
 def key(params: Params, part: Part, data_sha256: str) -> str:
-    """Hash of the keys of all runs that it may come to."""
+    """Hash of the keys of all runs that the part may train."""
     on, seeds = chosen(params)[part.corpus], _settings(params).seeds
     keys = [part.name]
     if part.name == COST:

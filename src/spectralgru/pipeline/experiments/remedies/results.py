@@ -1,4 +1,4 @@
-"""From the baselines' runs to a table a corpus and sentences."""
+"""From the baselines' runs to a table for each corpus and sentences."""
 
 import statistics
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ TITLE = "What do other remedies, cells, optimisers and depths come to?"
 
 @dataclass(frozen=True)
 class Line:
-    """What one baseline came to."""
+    """The results of one baseline."""
 
     baseline: Baseline
     rate: float  # the best of those tried
@@ -84,7 +84,7 @@ def sum_up(fields: Sequence[Field], out: Path) -> Answer:
 
 
 def tabulate(lines: Sequence[Line]) -> pd.DataFrame:
-    """One row a baseline; means and sample standard deviations over the runs that finished at the best rate."""
+    """One row for each baseline; means and sample standard deviations over the runs that finished at the best rate."""
     rows = []
     for line in lines:
         row: dict[str, object] = {
@@ -107,7 +107,7 @@ def tabulate(lines: Sequence[Line]) -> pd.DataFrame:
 
 
 def _of_clipping(line: Line, lines: Sequence[Line]) -> float:
-    """Time of a step in terms of the same network's step with clipping."""
+    """Time of a step relative to the same network's step with clipping."""
     same = (other for other in lines if other.baseline.network == line.baseline.network)
     return line.seconds / next(other.seconds for other in same if other.baseline.method == "clipping")
 

@@ -30,7 +30,7 @@ CHECKS = (
 
 
 def check_claims(runs: Runs, corpus: str) -> list[Claim]:
-    """Every claim that the paper makes of `corpus` or the corpus it stands in for, checked on its runs."""
+    """Every claim that the paper makes about `corpus`, or the corpus it stands in for, checked on its runs."""
     paper = load_paper().table_for(corpus)
     return [claim for check in CHECKS if (claim := check(corpus, runs, paper)) is not None]
 

@@ -17,7 +17,7 @@ RESAMPLES = 9999
 
 
 def beats_clipping(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
-    """The constraint of the best validation is better on the test set than the clipping of the best validation."""
+    """The constraint that is best on validation beats the clipping that is best on validation, on the test set."""
     claim: dict[str, Any] = {
         "id": "constraint-beats-clipping",
         "statement": "The constraint improves modelling accuracy: the best delta beats the best clipping threshold.",
@@ -137,7 +137,7 @@ def _neighbours(groups: dict[Setting, Any]) -> list[dict[str, Any]]:
 
 
 def _holm(values: list[float | None]) -> list[float | None]:
-    """p-values corrected for their number after Holm; those that could not be computed stay out."""
+    """p-values with Holm's correction for their number; those that could not be computed are left out."""
     order = sorted((p, i) for i, p in enumerate(values) if p is not None and np.isfinite(p))
     corrected: list[float | None] = [None] * len(values)
     largest = 0.0

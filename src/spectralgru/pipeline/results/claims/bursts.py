@@ -1,7 +1,7 @@
 """Claims about where the gradient bursts: at a spectral radius above 1, where the origin loses its stability.
 
-Successive records of a run depend on one another, so no test here takes them for independent: chance is what remains
-when a run's bursts are shifted around against its spectral radius, or when whole runs are the units.
+Successive records of a run depend on one another, so no test here treats them as independent: chance is estimated by
+shifting a run's bursts against its spectral radius, or by taking whole runs as units.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from spectralgru.pipeline.results.claims.claim import ALPHA, Claim, Verdict, dec
 from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
 
-FACTOR = 3.0  # a burst is a gradient norm this many times its level so far
+FACTOR = 3.0  # a burst is a gradient norm this many times its recent level
 FACTORS = (2.0, FACTOR, 5.0)  # shown, so that a reader sees what the choice does
-LEVEL_RECORDS = 15  # the level: median of so many records before, bursts left out
-FIRST_RECORDS = 5  # without which there is no level
+LEVEL_RECORDS = 15  # the level: median of this many earlier records, leaving out bursts
+FIRST_RECORDS = 5  # with fewer there is no level
 MIN_RUNS = 3  # runs that cross 1
 SHIFTS = 9999
 BURST = (
@@ -57,7 +57,7 @@ class Trace:
 
     @property
     def onsets(self) -> tuple[int, int]:
-        """Bursts that follow a record that is none: above 1, then below."""
+        """Bursts that follow a record without one: above 1, then below."""
         first = self.burst & ~np.concatenate([[False], self.burst[:-1]])
         return int((first & self.above).sum()), int((first & ~self.above).sum())
 
@@ -172,7 +172,7 @@ def trace_of(item: RunFiles, factor: float) -> Trace:
 
 
 def _shift_test(traces: list[Trace]) -> tuple[float, float]:
-    """Bursts above 1 beyond those that equal rates would give, and how often shifted bursts show as many."""
+    """Bursts above 1 in excess of those at equal rates, and how often shifted bursts show as many."""
     random = np.random.default_rng(0)
     observed, chance = 0.0, np.zeros(SHIFTS)
     for trace in traces:
@@ -180,7 +180,7 @@ def _shift_test(traces: list[Trace]) -> tuple[float, float]:
         excess = shifted - trace.above.mean() * trace.burst.sum()
         observed += float(excess[0])
         chance += excess[random.integers(0, len(excess), SHIFTS)]
-    # Sums in another order differ by rounding.
+    # Sums in a different order differ by rounding.
     more = (1 + int((chance >= observed - 1e-9).sum())) / (SHIFTS + 1)
     return observed, more
 

@@ -21,14 +21,14 @@ RULES = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper, what came of it on one corpus, and why."""
+    """A sentence of the paper, its verdict on one corpus, and why."""
 
     id: str
     statement: str
     provenance: str  # mark of the sentence: S quoted, U recalled
     corpus: str
     verdict: Verdict
-    summary: str  # what was found, in a sentence with numbers
+    summary: str  # the finding, in a sentence with numbers
     test: str = ""
     statistic: float | None = None
     p_value: float | None = None  # of the test for the claim
@@ -80,7 +80,7 @@ def paths(items: Iterable[RunFiles]) -> tuple[str, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """For JSON: numbers of numpy as Python's, rounded to six digits, none where there is no number."""
+    """For JSON: numpy's numbers as Python's, rounded to six digits, None where there is no number."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -10,13 +10,13 @@ from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
 from spectralgru.records import number
 
-MARGIN = 0.05  # "no more" allows this much: timings on a machine in use tell no finer
+MARGIN = 0.05  # "no more" allows this much: timings on a machine in use are no more precise
 # Clipping costs the same at every threshold: settings further apart than this were timed under disturbance.
 DISTURBED = 0.15
 
 
 def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
-    """Seconds an epoch, one number a setting, compared as a ratio."""
+    """Seconds an epoch, one number for each setting, compared as a ratio."""
     mine = of_method(runs, "constraint", "clipping")
     seconds = {setting: _seconds(items) for setting, items in runs.items() if setting[0] != "none"}
     ours, theirs = (
@@ -61,7 +61,7 @@ def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
 
 
 def _not_comparable(mine: list[RunFiles], ours: Any, theirs: Any) -> str:
-    """Why the timings say nothing, or nothing."""
+    """Why the timings cannot be compared, if so."""
     if min(len(ours), len(theirs)) < 2:
         return "Two timed settings of each method are the least that can be compared."
     places = {(i.run.host, i.run.device, i.run.threads) for i in mine}
@@ -82,7 +82,7 @@ def _not_comparable(mine: list[RunFiles], ours: Any, theirs: Any) -> str:
 
 
 def _seconds(items: list[RunFiles]) -> float | None:
-    """Median over epochs in which every run of the setting went on."""
+    """Median over epochs in which every run of the setting was still training."""
     epochs = min(len(item.history) for item in items)
     times = [item.history["seconds"].to_numpy()[:epochs] for item in items]
     return float(np.median(np.concatenate(times))) if epochs else None

@@ -13,7 +13,7 @@ HEADS = ("verdict", "claim", "evidence", "test")
 
 
 def statement(claim: Record) -> str:
-    """The sentence with the mark that says how surely the paper says so."""
+    """The sentence with the mark that says how surely it is in the paper."""
     return f"{claim['statement']}{load_paper().marks[claim['provenance']].symbol}"
 
 
@@ -44,7 +44,7 @@ def by_corpus(claims: Sequence[Record]) -> Iterator[tuple[str, str, list[Record]
 
 
 def to_markdown(claims: Sequence[Record], scale: str) -> str:
-    """GitHub-flavoured Markdown, one table a corpus."""
+    """GitHub-flavoured Markdown, one table for each corpus."""
     lines = [f"# Claims, {scale} scale", "", footnote(claims)]
     for _, heading, mine in by_corpus(claims):
         lines += ["", f"## {heading}", "", f"| {' | '.join(HEADS)} |", "| --- | --- | --- | --- |"]
@@ -55,7 +55,7 @@ def to_markdown(claims: Sequence[Record], scale: str) -> str:
 
 
 def to_html(claims: Sequence[Record], scale: str) -> str:
-    """A page of its own that needs nothing else."""
+    """A self-contained page."""
     return render(
         "claims.html",
         scale=scale,

@@ -74,7 +74,7 @@ def prevents_explosion(corpus: str, runs: Runs, paper: PaperTable | None) -> Cla
 
 
 def clipping_fails(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim | None:
-    """Most runs clipped at a large threshold diverge; None where the paper does not say so of this corpus."""
+    """Most runs clipped at a large threshold diverge; None if the paper does not say so about this corpus."""
     shares = paper.success if paper else {}
     failing = [
         float(name.removeprefix("clipping-"))

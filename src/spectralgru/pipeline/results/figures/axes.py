@@ -1,4 +1,4 @@
-"""What the figures share: labels, scales, and numbers that can be drawn."""
+"""What the figures share: labels, scales, and the choice of numbers that can be drawn."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,7 @@ def finite(table: pd.DataFrame, column: str, positive: bool = False) -> pd.DataF
 
 
 def log_scale(axes: Iterable[Axes]) -> None:
-    """Logarithmic y axes that share their range, also when no run left a number to show."""
+    """Logarithmic y axes that share their range, even if no run left a number to show."""
     for ax in axes:
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
