@@ -316,6 +316,12 @@ def test_second_derivatives_are_refused_in_float32_too(leaf):
         grad.square().sum().backward()
 
 
+def test_a_frozen_network_is_exported():
+    gru, x = GRU(WIDTH, HIDDEN).requires_grad_(False), given()["x"]
+    exported = torch.export.export(gru, (x,)).module()
+    torch.testing.assert_close(exported(x), gru(x))
+
+
 def test_a_compiled_layer_checks_types_too():
     gru = GRU(WIDTH, HIDDEN)
     gru.weight_hh_l0 = nn.Parameter(gru.weight_hh_l0.detach().double())
