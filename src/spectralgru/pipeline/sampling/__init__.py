@@ -1,1 +1,1 @@
-"""What a trained model makes of a beginning: continuations of tunes (MIDI, piano rolls) and of sentences (text)."""
+"""How a trained model continues a beginning: tunes (MIDI, piano rolls) and sentences (text)."""

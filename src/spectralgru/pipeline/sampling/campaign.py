@@ -1,4 +1,4 @@
-"""`results/<scale>/samples/`: what the best constrained and the best clipped run make of the same beginning."""
+"""`results/<scale>/samples/`: how the best constrained and the best clipped run continue the same beginning."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from spectralgru.pipeline.summary import SUMMARY, write_summary
 from spectralgru.records import Run, Setting
 from spectralgru.training.data.dataset import EOS, Notes, Words
 
-# The same for every method, chosen before anything was heard or read.
+# The same for every method, chosen before hearing or reading any result.
 SEED, TEMPERATURE, TUNE = 0, 1.0, 0
 SENTENCES, GIVEN = 3, 4  # the first sentences of the test split, and how many words of each are given
 UNITS = {"perplexity": "perplexity", "nll": "nats a step"}
@@ -30,7 +30,7 @@ UNITS = {"perplexity": "perplexity", "nll": "nats a step"}
 
 @dataclass
 class Samples:
-    """What `summary.json` says, with names of files in its folder."""
+    """Content of `summary.json`, with names of files in its folder."""
 
     folder: Path
     answer: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ def write_samples(campaign: Campaign, data: Path) -> list[Path]:
 
 
 def best(runs: Runs, method: str) -> RunFiles | None:
-    """Of the setting with the best mean over finished runs on validation, the run that is best there; None if none."""
+    """The best run on validation of the setting with the best validation mean over finished runs; None if none."""
     finished = [
         [item for item in items if item.run.status == "finished"]
         for setting, items in runs.items()
@@ -120,7 +120,7 @@ def _write_music(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> N
 
 
 def _counted(tune: Tune, known: npt.NDArray[np.int64]) -> str:
-    """What the continuation of a tune is like, in numbers; `known`: the pitches of the training tunes."""
+    """The continuation of a tune described in numbers; `known`: the pitches of the training tunes."""
     rows = tune.roll[tune.begins :]
     notes = sounding(rows, tune.lowest, 1)
     if not notes:
@@ -155,7 +155,7 @@ def _write_words(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> N
 
 
 def _prompts(trained: Trained) -> list[str]:
-    """How the first sentences of the test split begin, in the words that the model knows."""
+    """The beginnings of the first sentences of the test split, in words that the model knows."""
     words = trained.corpus
     assert isinstance(words, Words)
     ends = np.flatnonzero(words.test == words.vocabulary.index(EOS))[:SENTENCES]

@@ -1,4 +1,4 @@
-"""Continuing a sequence: the model reads it, then reads what is drawn from its own predictions, state carried."""
+"""Continuing a sequence: the model reads it, then what is drawn from its own predictions, state carried over."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor
 from spectralgru.errors import InputError
 from spectralgru.training.models import ReplicatedModel
 
-CHUNK = 100  # steps of a beginning read at once: bounds the memory that the logits take
+CHUNK = 100  # steps of a beginning read at once: limits the memory for the logits
 
 Array = npt.NDArray[np.float64]
 Drawn = TypeVar("Drawn")
@@ -27,7 +27,7 @@ def continue_notes(
 ) -> npt.NDArray[np.uint8]:
     """The `steps` steps that follow the piano roll `beginning` [T, notes]: uint8 [steps, notes].
 
-    Every note of a step is drawn by itself, as the output layer has it: it sounds with probability
+    Every note of a step is drawn independently, as the output layer defines it: it sounds with probability
     sigmoid(logit / temperature). Silence comes before the first step, as in training. Raises InputError for less than
     one step, or a temperature that is not above 0 and finite.
     """
@@ -35,7 +35,7 @@ def continue_notes(
     read = torch.from_numpy(np.concatenate([silence, beginning])).float()
 
     def draw(logits: Array) -> tuple[npt.NDArray[np.uint8], Tensor]:
-        with np.errstate(over="ignore"):  # exp(inf) is what is meant: a probability of 0
+        with np.errstate(over="ignore"):  # exp(inf) is intended: a probability of 0
             probability = 1 / (1 + np.exp(-logits / temperature))
         sounding = (rng.random(len(logits)) < probability).astype(np.uint8)
         return sounding, torch.from_numpy(sounding).float()
@@ -68,7 +68,7 @@ def _continue(
     temperature: float,
     draw: Callable[[Array], tuple[Drawn, Tensor]],
 ) -> list[Drawn]:
-    """`inputs`: [T, 1] (words) or [1, T, 1, V] (notes); `draw` turns logits [V] into what comes next."""
+    """`inputs`: [T, 1] (words) or [1, T, 1, V] (notes); `draw` turns logits [V] into the next step."""
     if steps < 1:
         raise InputError(f"steps is {steps}: at least 1 step must be sampled")
     if not (math.isfinite(temperature) and temperature > 0):

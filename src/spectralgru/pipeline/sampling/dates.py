@@ -1,4 +1,4 @@
-"""What samples are made of: the runs that are chosen from, and the code that samples."""
+"""What samples are made of: the candidate runs, and the code that samples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from spectralgru.files import sha256_of_all
 from spectralgru.pipeline.summary import is_current
 from spectralgru.resources import PACKAGE
 
-METHODS = ("constraint", "clipping")  # whose best run is sampled from
+METHODS = ("constraint", "clipping")  # the methods whose best runs are sampled
 
 CODE = (
     "pipeline/sampling/*.py",
@@ -25,5 +25,5 @@ def made_of(keys: Mapping[str, str]) -> dict[str, str]:
 
 
 def are_current(folder: Path, keys: Mapping[str, str]) -> bool:
-    """Whether the samples in `folder` are of these runs by the code of today, and its files as they were written."""
+    """Whether the samples in `folder` are of these runs by today's code, and its files as they were written."""
     return is_current(folder, made_of(keys))

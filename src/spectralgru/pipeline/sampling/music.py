@@ -12,7 +12,7 @@ from spectralgru.pipeline.corpora import chorales, nottingham
 from spectralgru.pipeline.corpora.midi import Note
 
 TICKS_PER_BEAT = 480  # a beat is a quarter note
-BARS = 4  # of a tune are given to the model, a bar taken as four quarter notes
+BARS = 4  # bars of a tune given to the model, a bar counting as four quarter notes
 
 
 class Timing(NamedTuple):
@@ -55,10 +55,10 @@ def sounding(roll: npt.NDArray[np.uint8], lowest: int, step: int) -> list[Note]:
 def to_midi(
     roll: npt.NDArray[np.uint8], lowest: int, timing: Timing, name: str, sampled_from: int | None = None
 ) -> bytes:
-    """A MIDI file of type 0 that sounds as the piano roll `roll` [steps, notes] says; the same roll, the same bytes.
+    """A MIDI file of type 0 for the piano roll `roll` [steps, notes]; the same roll gives the same bytes.
 
     Read again by `corpora.midi` and `corpora.pianoroll` it gives the same roll, up to its last sounding row (silence
-    after it is kept as the length of the track). `sampled_from`: the row that a marker `continuation` is put at.
+    after it is kept as the length of the track). `sampled_from`: the row at which a marker `continuation` is placed.
     Raises InputError, naming the tune `name`, if nothing sounds.
     """
     notes = sounding(roll, lowest, timing.step)

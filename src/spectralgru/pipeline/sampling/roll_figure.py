@@ -1,4 +1,4 @@
-"""Piano rolls drawn one above the other."""
+"""Piano rolls drawn one above another."""
 
 from collections.abc import Mapping
 
@@ -10,14 +10,15 @@ from spectralgru.pipeline.results.style import WIDTH, method_color, new_figure
 from spectralgru.pipeline.sampling.music import sounding
 from spectralgru.pipeline.sampling.sample import Tune
 
-GIVEN = "0.55"  # colour of what the model was given
+GIVEN = "0.55"  # colour of the given beginning
 BAR = 16  # steps between two grid lines: two bars of eighths, or four of quarters
 
 
 def draw(tunes: Mapping[str, Tune], methods: Mapping[str, str]) -> Figure:
-    """One panel a tune, titled by its key; dashed where the continuation begins, coloured by method from there on.
+    """One panel for each tune, titled by its key; dashed where the continuation begins, in the method's colour after
+    it.
 
-    `methods`: for each title the method whose colour is taken; the original's continuation is black.
+    `methods`: the method whose colour each title takes; the original's continuation is black.
     """
     figure = new_figure(WIDTH, 1.8 * len(tunes) + 0.6)
     axes = figure.subplots(len(tunes), 1, sharex=True, sharey=True, squeeze=False)[:, 0]

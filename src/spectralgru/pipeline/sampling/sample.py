@@ -21,7 +21,7 @@ NOTE_STEPS, TOKENS = 64, 60  # sampled unless told otherwise
 
 @dataclass(frozen=True)
 class Tune:
-    """A piano roll of which the rows from `begins` on continue the others."""
+    """A piano roll whose rows from `begins` on continue the earlier ones."""
 
     name: str
     roll: npt.NDArray[np.uint8]  # [steps, notes]
@@ -38,7 +38,7 @@ class Tune:
 
 @dataclass(frozen=True)
 class Text:
-    """Token ids of which those from `begins` on continue the others; the first is `<eos>`: a sentence begins."""
+    """Token ids, of which those from `begins` on continue the earlier ones; the first is `<eos>`: a sentence begins."""
 
     ids: Sequence[int]
     begins: int
@@ -67,9 +67,9 @@ def sample(
     temperature: float,
     seed: int,
 ) -> Tune | Text:
-    """Continue a tune (by default the first of the split) or a text (by default a new sentence), as the run has it.
+    """Continue a tune (by default the first of the split) or a text (by default a new sentence), depending on the run.
 
-    Raises InputError for both of `tune` and `prompt`, and as `sample_tune` and `sample_text` do.
+    Raises InputError if both `tune` and `prompt` are given, and as `sample_tune` and `sample_text` do.
     """
     wants_tune = tune is not None or (prompt is None and isinstance(trained.corpus, Notes))
     if wants_tune and prompt is not None:
@@ -82,9 +82,9 @@ def sample(
 
 
 def original(trained: Trained, split: Split, number: int, steps: int) -> Tune:
-    """The first bars of a tune (counted from 0) of a split, at most half of it, and as it goes on for `steps` steps.
+    """The first bars, at most half, of a tune of a split (counted from 0), and the tune's next `steps` steps.
 
-    Raises InputError if the model is one of words, or there is no such tune; RunError if mido is not installed.
+    Raises InputError if the model is a word model, or there is no such tune; RunError if mido is not installed.
     """
     corpus = trained.corpus
     if not isinstance(corpus, Notes):
@@ -118,7 +118,7 @@ def sample_tune(
 def sample_text(trained: Trained, prompt: str, steps: int, temperature: float, seed: int) -> Text:
     """The prompt as the beginning of a sentence, and `steps` sampled tokens.
 
-    Raises InputError if the model is one of notes, for a word that it does not know, and as `continue_words` does.
+    Raises InputError if the model is a music model, for a word that it does not know, and as `continue_words` does.
     """
     corpus = trained.corpus
     if not isinstance(corpus, Words):

@@ -1,4 +1,4 @@
-"""Text to token ids and back, as a model of words reads it."""
+"""Text to token ids and back, as a word model reads it."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,8 +9,8 @@ from spectralgru.training.data.dataset import EOS, UNK
 def encode(text: str, vocabulary: Sequence[str]) -> list[int]:
     """Ids of the words of `text`, after an `<eos>`: the text begins a sentence. A line's end is an `<eos>` too.
 
-    Raises InputError for a word that is not in the vocabulary. It is not taken for `<unk>` silently: what the model
-    is shown should be what was typed.
+    Raises InputError for a word that is not in the vocabulary. It does not silently become `<unk>`: the model should
+    read what was typed.
     """
     ids = {word: i for i, word in enumerate(vocabulary)}
     words = text.replace("\n", f" {EOS} ").split()
@@ -25,6 +25,6 @@ def encode(text: str, vocabulary: Sequence[str]) -> list[int]:
 
 
 def decode(ids: Iterable[int], vocabulary: Sequence[str]) -> str:
-    """The words of `ids` with blanks between them, a line's end for `<eos>`."""
+    """The words of `ids` separated by spaces, with a line break for `<eos>`."""
     lines = " ".join(vocabulary[i] for i in ids).split(EOS)
     return "\n".join(line.strip() for line in lines)

@@ -1,4 +1,4 @@
-"""A run record in MLflow's words: parameters, tags and metrics with their real times. Knows nothing of a store."""
+"""A run record in MLflow's terms: parameters, tags and metrics with their real times. Independent of the store."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -30,14 +30,14 @@ EPOCH_COLUMNS = (
 MEAN_COLUMNS = ("valid_loss", "valid_metric")  # of a setting, so that settings are compared as they are
 FIGURES = ("epoch", "valid", "test")  # of the best and of the last epoch
 TRACE_COLUMNS = ("grad_norm", "sigma_max", "spectral_radius")
-TRACE_POINTS = 100  # a run and column: enough for a curve; steps.csv, an artifact, has the rest
+TRACE_POINTS = 100  # for each run and column: enough for a curve; the artifact steps.csv has the rest
 SOURCE = {"mlflow.source.name": "spectralgru", "mlflow.source.type": "LOCAL"}
 COMMIT = "mlflow.source.git.commit"
 VALUE_NAMES = {"constraint": "delta", "clipping": "threshold"}
 
 
 def started(run: Run) -> int:
-    """Start of the run in milliseconds since 1970 (0 when the record does not tell)."""
+    """Start of the run in milliseconds since 1970 (0 if the record does not say)."""
     try:
         moment = datetime.fromisoformat(run.started)
     except ValueError:
@@ -51,7 +51,7 @@ def ended(run: Run) -> int:
 
 
 class Identified(Protocol):
-    """What tells a run apart, whether it has a record or is under way."""
+    """What identifies a run, whether it has a record or is in progress."""
 
     @property
     def corpus(self) -> str: ...  # noqa: D102
@@ -74,7 +74,7 @@ def setting_tags(run: Identified) -> dict[str, str]:
 
 
 def run_tags(run: Run) -> dict[str, str]:
-    """What runs are searched by; a diverged run tells when and why."""
+    """Tags to search runs by; those of a diverged run say when and why."""
     tags = setting_tags(run) | {
         "seed": str(run.seed),
         "status": run.status,
@@ -91,7 +91,7 @@ def run_tags(run: Run) -> dict[str, str]:
 
 
 def commit_tags(runs: Sequence[Run]) -> dict[str, str]:
-    """The commit that all of the runs were trained at."""
+    """The commit that trained all of the runs."""
     commits = {run.git_commit for run in runs}
     return {COMMIT: commits.pop()} if len(commits) == 1 and "" not in commits else {}
 
@@ -119,7 +119,8 @@ def setting_params(runs: Sequence[Run]) -> dict[str, str]:
 def run_metrics(item: RunFiles) -> list[Point]:
     """Epoch curves, the thinned trace and the best and final figures; values that are not finite are left out.
 
-    MLflow would keep NaN as 0 and infinity as 1.8e308, and either spoils the curve: it ends where the run diverged.
+    MLflow would store NaN as 0 and infinity as 1.8e308, and either would spoil the curve: it ends where the run
+    diverged.
     """
     run, start = item.run, started(item.run)
     history = item.history

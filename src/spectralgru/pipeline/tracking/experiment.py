@@ -1,4 +1,4 @@
-"""One MLflow experiment and the runs found in it, by the directory that each shows."""
+"""One MLflow experiment and the runs in it, by the directory that each shows."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ FILES = ("run.json", "history.csv", "steps.csv", "model.safetensors")
 PROJECT, DIRECTORY, CONTENT = "spectralgru.project", "spectralgru.directory", "spectralgru.content"
 PARENT = "mlflow.parentRunId"
 LAYOUT = "4"  # changes when the import itself changes, so that everything is imported anew
-# A diverged training did not succeed: MLflow's red mark finds it at a glance, the tag `status` says which it was.
+# A diverged training did not succeed: MLflow's red mark shows that at a glance, the tag `status` says what happened.
 STATUS = {
     "finished": "FINISHED",
     "diverged": "FAILED",
@@ -33,18 +33,18 @@ STATUS = {
 
 @dataclass
 class Tracked:
-    """What `track` did: MLflow runs (parents included) made or changed, and left as they were."""
+    """What `track` did: the numbers of MLflow runs (including parents) made or changed, and left as they were."""
 
     uri: str
     written: int = 0
     unchanged: int = 0
-    running: int = 0  # runs without a record as yet, under way or interrupted
+    running: int = 0  # runs that have no record yet, in progress or interrupted
     models: list[str] = field(default_factory=list)  # registered, `name version`
     not_registered: list[str] = field(default_factory=list)  # and why
 
 
 class Experiment:
-    """Brings a project's runs of an experiment up to date; those of others are not looked at."""
+    """Brings a project's runs of an experiment up to date; those of other projects are ignored."""
 
     def __init__(
         self, client: Any, uri: str, scale: str, corpus: str, project: Project, done: Tracked
@@ -61,7 +61,7 @@ class Experiment:
                 directory, maker = run.data.tags.get(DIRECTORY, ""), run.data.tags.get(PROJECT)
                 if maker in project.former:  # copied with the database
                     client.set_tag(run.info.run_id, PROJECT, project.id)
-                elif maker is None:  # as earlier versions marked runs: by the absolute path
+                elif maker is None:  # as earlier versions identified runs: by the absolute path
                     directory = project.adopted(directory)
                 elif maker != project.id:
                     continue
@@ -140,8 +140,8 @@ class Experiment:
         if found := self._watched(item.directory, live.read_lines(item.directory)):
             made, epochs = found
             run_id = made.info.run_id
-            self.client.set_tag(run_id, CONTENT, "")  # broken off from here on, it is made anew
-            shift = made.info.start_time - convert.started(run)  # its curves began at a guess of the start
+            self.client.set_tag(run_id, CONTENT, "")  # if interrupted after this, it is made again
+            shift = made.info.start_time - convert.started(run)  # its curves began at an estimated start
             points = [(name, value, time + shift, step) for name, value, time, step in points]
             new = [p for p in points if not (p[0].startswith("epoch/") and p[3] <= epochs)]
             metrics.add(self.client, run_id, new, convert.run_params(run), tags)
@@ -155,7 +155,7 @@ class Experiment:
         return made
 
     def _track_live(self, run: LiveRun, parent: Any) -> None:
-        """Add the epochs that have come since; a training begun anew gets a run of its own."""
+        """Add the new epochs; a training that started again gets a new run."""
         self.done.running += 1
         found = self._watched(run.directory, run.lines)
         if found is None:
@@ -179,7 +179,7 @@ class Experiment:
         self.done.written += 1
 
     def _watched(self, directory: Path, lines: list[str]) -> tuple[Any, int] | None:
-        """The run that showed this training under way, and the number of its epochs there."""
+        """The run that showed this training in progress, and the number of epochs it shows."""
         found = self.known.get(self.project.path(directory), [])
         if len(found) != 1:
             return None
@@ -187,7 +187,8 @@ class Experiment:
         return None if epochs is None else (found[0], epochs)
 
     def _current(self, directory: Path, content: str, files: Sequence[Path] = ()) -> Any:
-        """The run that shows `directory` as it is, with its files; None: none does, an older one or more than one."""
+        """The run that shows `directory` as it is, with its files; None if there is none, an outdated one, or
+        several."""
         found = self.known.get(self.project.path(directory), [])
         if len(found) != 1 or found[0].data.tags.get(CONTENT) != content:
             return None
@@ -213,7 +214,7 @@ class Experiment:
         self.done.written += 1
 
     def _artifacts(self, run: Any, files: Sequence[Path]) -> None:
-        """Hard links where the artifacts lie on the same disk (run directories are never edited in place)."""
+        """Hard links where the artifacts are on the same disk (run directories are never edited in place)."""
         folder = local_folder(run.info.artifact_uri)
         if folder is None:
             for file in files:

@@ -1,4 +1,4 @@
-"""Runs under way: what their directories show before `run.json` is there."""
+"""Runs in progress: what their directories show before `run.json` exists."""
 
 import csv
 import hashlib
@@ -13,12 +13,12 @@ from spectralgru.pipeline.status import run_status
 from spectralgru.pipeline.tracking.convert import EPOCH_COLUMNS, Point
 from spectralgru.records import HISTORY_COLUMNS, Method, Setting
 
-MARK = "epochs"  # begins the content tag of a run under way: `epochs <how many> <their hash>`
+MARK = "epochs"  # begins the content tag of a run in progress: `epochs <how many> <their hash>`
 
 
 @dataclass(frozen=True)
 class LiveRun:
-    """A run directory that has a history and no record; its path tells what it is."""
+    """A run directory with a history but no record; its path says which run it is."""
 
     directory: Path
     scale: str
@@ -51,24 +51,24 @@ class LiveRun:
 
     @cached_property
     def state(self) -> str:
-        """`running`, or `interrupted` when it has been silent for long."""
+        """`running`, or `interrupted` after a long silence."""
         return run_status(self.directory, self.corpus, self.setting, self.seed, 0, time.time()).state
 
     @cached_property
     def rows(self) -> list[dict[str, float]]:
-        """One an epoch, columns `records.HISTORY_COLUMNS`."""
+        """One for each epoch, columns `records.HISTORY_COLUMNS`."""
         return [
             dict(zip(HISTORY_COLUMNS, map(float, row), strict=True)) for row in csv.reader(self.lines) if row
         ]
 
     @property
     def started(self) -> int:
-        """About when it started, in milliseconds since 1970: its last epoch has just been written."""
+        """Estimated start in milliseconds since 1970: its last epoch has just been written."""
         written = (self.directory / "history.csv").stat().st_mtime
         return int(1000 * (written - sum(row["seconds"] for row in self.rows)))
 
     def points(self, started: int, after: int) -> Iterator[Point]:
-        """Curves of the epochs behind the first `after`, for a run that began at `started`."""
+        """Curves of the epochs after the first `after`, for a run that began at `started`."""
         seconds = 0.0
         for i, row in enumerate(self.rows):
             seconds += row["seconds"]
@@ -78,7 +78,7 @@ class LiveRun:
 
 
 def read_live(directory: Path, scale: str) -> LiveRun | None:
-    """The run under way in a directory, None when nothing has begun there."""
+    """The run in progress in a directory; None if nothing has begun there."""
     try:
         return LiveRun(directory.resolve(), scale, read_lines(directory))
     except FileNotFoundError:
@@ -86,12 +86,12 @@ def read_live(directory: Path, scale: str) -> LiveRun | None:
 
 
 def read_lines(directory: Path) -> list[str]:
-    """The lines of a run's history.csv, one an epoch, without the header."""
+    """The lines of a run's history.csv, one for each epoch, without the header."""
     return (directory / "history.csv").read_text(encoding="utf-8").splitlines()[1:]
 
 
 def content(lines: list[str]) -> str:
-    """What the content tag says of a run whose curves show these lines of history.csv."""
+    """The content tag of a run whose curves show these lines of history.csv."""
     return f"{MARK} {len(lines)} {hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 

@@ -1,7 +1,7 @@
 """Metrics and parameters into a store, fast.
 
-`MlflowClient.log_batch` builds an ORM object per point. Into a database that this process has open itself the same
-rows go as bulk inserts: importing 1,000 runs of 780 points took 179 s in place of 552 (two cores shared with other
+`MlflowClient.log_batch` builds an ORM object per point. Into a database that this process itself has open, the same
+rows go as bulk inserts: importing 1,000 runs of 780 points took 179 s instead of 552 (two cores shared with other
 work). Servers and versions of MLflow whose tables look different get `log_batch`.
 """
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from spectralgru.pipeline.tracking.convert import Point
 
-BATCH = 1000  # metrics a call, MLflow's limit
+BATCH = 1000  # metrics for each call, MLflow's limit
 METRIC = {"key", "value", "timestamp", "step", "is_nan", "run_uuid"}
 PARAM = {"key", "value", "run_uuid"}
 
 
 def insert(client: Any, run_id: str, points: Sequence[Point], params: Mapping[str, str]) -> None:
-    """Write finite points and parameters of a run without any; of points with one name and step the last counts."""
+    """Write finite points and parameters of a run that has none; of points of one name and step the last counts."""
     points = list({(name, step): (name, value, time, step) for name, value, time, step in points}.values())
     if not _insert(client, run_id, points, params):
         add(client, run_id, points, params)
@@ -29,7 +29,7 @@ def add(
     params: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Add finite points and parameters to a run, those it has already change nothing; then the tags."""
+    """Add finite points and parameters to a run (those it already has change nothing), then the tags."""
     from mlflow.entities import Metric, Param, RunTag
 
     metrics = [Metric(name, value, time, step) for name, value, time, step in points]

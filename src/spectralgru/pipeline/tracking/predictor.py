@@ -1,6 +1,6 @@
 """The registered models: what `mlflow.pyfunc.load_model` loads, predicting the next word or the next notes.
 
-A model is a folder: `run.json`, `model.safetensors` and `names.json`, which says what its outputs stand for.
+A model is a folder: `run.json`, `model.safetensors` and `names.json`, which says what its outputs mean.
 """
 
 import json
@@ -18,17 +18,17 @@ from spectralgru.pipeline.saved import load_model
 from spectralgru.training.data.dataset import EOS, UNK, Corpus, Words
 from spectralgru.training.models import ReplicatedModel
 
-CHUNK = 100  # steps computed at once: bounds the memory that the logits take
+CHUNK = 100  # steps computed at once: limits the memory for the logits
 NAMES = "names.json"
 
 
 def names(corpus: Corpus) -> dict[str, Any]:
-    """What the outputs of a model of this corpus stand for."""
+    """What the outputs of a model of this corpus mean."""
     return {"vocabulary": corpus.vocabulary} if isinstance(corpus, Words) else {"lowest": corpus.lowest}
 
 
 class NextWord:
-    """Reads texts, tells each one's most probable next word and how well the text itself was predicted."""
+    """Reads texts; returns each one's most probable next word and how well the text itself was predicted."""
 
     def __init__(self, model: ReplicatedModel, vocabulary: Sequence[str]) -> None:
         self.model, self.vocabulary = model, list(vocabulary)
@@ -37,8 +37,8 @@ class NextWord:
     def predict(self, texts: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Columns `next_word`, `probability`, and `nats` over the `predicted` words that follow the first.
 
-        `texts` has the column `text`: words between blanks, as in the corpus; a line's end counts as `<eos>`, a word
-        out of the vocabulary as `<unk>`. exp(sum of nats / sum of predicted) is the perplexity.
+        `texts` has the column `text`: words separated by spaces, as in the corpus; the end of a line counts as `<eos>`,
+        an unknown word as `<unk>`. exp(sum of nats / sum of predicted) is the perplexity.
         """
         return pd.DataFrame([self._read(text) for text in texts["text"]])
 
@@ -64,7 +64,7 @@ class NextWord:
 
 
 class NextNotes:
-    """Reads tunes, tells each one's most probable next notes and how well the tune itself was predicted."""
+    """Reads tunes; returns each one's most probable next notes and how well the tune itself was predicted."""
 
     def __init__(self, model: ReplicatedModel, lowest: int) -> None:
         self.model, self.lowest = model, lowest
@@ -73,8 +73,8 @@ class NextNotes:
     def predict(self, tunes: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Columns `next_notes` (MIDI numbers more probable than not), and `nats` over the tune's `steps`.
 
-        `tunes` has the column `tune`: one text a tune, its time steps between `|`, a step's MIDI numbers between
-        blanks: `60 64 67 | 60 64 67 |  | 62`. sum of nats / sum of steps is the negative log-likelihood.
+        `tunes` has the column `tune`: one text for each tune, its time steps separated by `|`, a step's MIDI numbers by
+        spaces: `60 64 67 | 60 64 67 | | 62`. sum of nats / sum of steps is the negative log-likelihood.
         """
         return pd.DataFrame([self._read(tune) for tune in tunes["tune"]])
 

@@ -1,8 +1,8 @@
-"""Which project runs belong to: several may share a store, and one may be moved or copied.
+"""The project that runs belong to: several may share a store, and one may be moved or copied.
 
-A folder of results keeps a random id in a file that no version control knows. A clone has none and gets its own. A
-folder moved keeps its id. A copy has the file too but is another directory: it gets an id of its own, and remembers
-the one it came with, which names its runs in a database that was copied beside it.
+A folder of results keeps a random id in a file outside version control. A clone has none and gets its own. A moved
+folder keeps its id. A copy has the file, too, but is a different directory: it gets its own id, and remembers the one
+it came with, under which its runs are found in a database copied with it.
 """
 
 import json
@@ -23,14 +23,14 @@ class Project:
 
     root: Path  # resolved
     id: str
-    former: tuple[str, ...] = ()  # ids of what it was copied from
+    former: tuple[str, ...] = ()  # ids of the projects that it was copied from
 
     def path(self, directory: Path) -> str:
-        """A directory as its runs are told apart: relative to the root."""
+        """The directory that identifies a run: relative to the root."""
         return Path(os.path.relpath(directory.resolve(), self.root)).as_posix()
 
     def adopted(self, directory: str) -> str:
-        """The path here of what earlier versions marked by its absolute one, unless that is another's."""
+        """The path here of a run that earlier versions identified by its absolute path; other projects' excluded."""
         found = re.fullmatch(r"(.*)/(runs/[^/]+/[^/]+(?:/seed-\d+)?|figures/[^/]+)", directory)
         here = found and (Path(found[1]) == self.root or not Path(found[1]).exists())
         return found[2] if found and here else directory
@@ -41,7 +41,7 @@ class Project:
 
 
 def project_at(root: Path) -> Project:
-    """The project of a folder of results; its id is made here if it has none. One process at a time."""
+    """The project of a folder of results; its id is created here if it has none. One process at a time."""
     root = root.resolve()
     inode = root.stat().st_ino
     known: str | None = None
@@ -52,12 +52,12 @@ def project_at(root: Path) -> Project:
         if kept["inode"] == inode:
             return Project(root, known, former)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # none as yet, or damaged: as if there were none
+        pass  # none yet, or damaged: treated as if there were none
     former = (*former, known) if known else former
     project = Project(root, str(uuid.uuid4()), former)
     try:
         write_json(root / FILE, {"id": project.id, "inode": inode, "former": former})
-    except OSError:  # somebody else's results, to be read only: the same id each time
+    except OSError:  # another user's read-only results: the same id each time
         return Project(
             root, str(uuid.uuid5(uuid.NAMESPACE_URL, f"{os.getuid()}@{os.uname().nodename}{root}"))
         )

@@ -21,7 +21,7 @@ from spectralgru.records import Run
 from spectralgru.training.data.dataset import Corpus
 
 ALIAS = "best"
-IDENTITY = "spectralgru.identity"  # tag of a version: which model of which run it is
+IDENTITY = "spectralgru.identity"  # tag of a version: the run and its model
 EXAMPLE_STEPS = 12
 PACKAGES = ("torch", "numpy", "pandas", "safetensors", "spectralgru")
 
@@ -34,10 +34,10 @@ def model_name(run: Run) -> str:
 def register_best(
     client: Any, experiment: Experiment, items: Sequence[RunFiles], ids: Mapping[Path, str], data: Path
 ) -> None:
-    """Let the alias `best` name the finished run with the lowest validation figure; a new version if it has none.
+    """Point the alias `best` at the finished run with the lowest validation metric, as a new version if it has none.
 
-    Where projects share a store it stays with another's that is better. Without the corpus that the run was trained
-    on nobody knows what the model's outputs mean: then nothing is registered, and `experiment.done` tells why.
+    In a shared store it stays with another project's model that is better. Without the corpus that the run was trained
+    on, the meaning of the model's outputs is unknown: then nothing is registered, and `experiment.done` says why.
     """
     done, project = experiment.done, experiment.project
     good = [item for item in items if item.run.status == "finished" and "valid" in item.run.best]
@@ -78,7 +78,7 @@ def _held_by_better(client: Any, name: str, project: str, run: Run) -> bool:
 
     try:
         holder = client.get_model_version_by_alias(name, ALIAS)
-    except MlflowException:  # nobody has it
+    except MlflowException:  # no version has it
         return False
     if holder.tags.get(PROJECT) in (None, project):
         return False
@@ -128,7 +128,7 @@ def _register(
 
 
 def _save(folder: Path, data: Path, item: RunFiles, corpus: Corpus, model_id: str, run_id: str) -> None:
-    """Write the model as MLflow's pyfunc, with a signature and an example of what it reads."""
+    """Write the model as MLflow's pyfunc, with a signature and an input example."""
     import mlflow
     from mlflow.models import Model, infer_signature
 

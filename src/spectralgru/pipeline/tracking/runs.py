@@ -1,8 +1,8 @@
 """Import of run directories.
 
 An experiment `spectralgru/<scale>/<corpus>` holds one parent run per setting, below it one run per run directory, and
-one run `results` with the figures. What changed on disk is replaced, what did not is left alone; a run under way
-grows, and becomes the finished run.
+one run `results` with the figures. Runs that changed on disk are replaced, others are left alone; a run in progress
+grows into the finished run.
 """
 
 import time
@@ -23,7 +23,7 @@ from spectralgru.records import Run, read_run
 
 @dataclass
 class Setting:
-    """The seeds of one setting, by how far they are."""
+    """The seeds of one setting, by their progress."""
 
     finished: list[RunFiles] = field(default_factory=list)
     under_way: list[LiveRun] = field(default_factory=list)
@@ -42,9 +42,9 @@ def track(
 
     Give all seeds of a setting together: its parent run sums up those given. A figure named `<corpus>-...` goes to
     that corpus, any other file to all. The best model of a corpus whose runs have all ended is registered, when
-    `data`/prepared has the corpus it was trained on. `benchmarks`/<scale>/<corpus>/<setting>.tsv are what Snakemake
-    measured. Runs under way do not tell their `scale`: it is the name of `root` unless given. Raises InputError for
-    a record that cannot be read, RunError for a store that cannot be written.
+    `data`/prepared has the corpus it was trained on. `benchmarks`/<scale>/<corpus>/<setting>.tsv are Snakemake's
+    measurements. Runs in progress do not record their `scale`: it is the name of `root` unless given. Raises InputError
+    for a record that cannot be read, RunError for a store that cannot be written.
     """
     root, uri = Path(root), tracking_uri(uri)
     experiments = _gather(runs, scale or root.resolve().name)
@@ -64,13 +64,13 @@ def track(
                 others = tuple(f"{other}-" for other in corpora if other != corpus)
                 mine = [path for path in map(Path, figures) if not path.name.startswith(others)]
                 experiment.track_figures(root.resolve() / "figures" / corpus, mine)
-                # While runs are under way the best so far may not stay it.
+                # While runs are in progress, the best so far may be overtaken.
                 if not any(setting.under_way for setting in settings.values()):
                     finished = [item for setting in settings.values() for item in setting.finished]
                     register_best(client, experiment, finished, ids, data)
     except (InputError, RunError):
         raise
-    except Exception as error:  # whatever the store's driver raises
+    except Exception as error:  # any error of the store's driver
         raise RunError(
             f"{done.uri}: MLflow store cannot be written ({first_line(error, uri)}); track again when it can: "
             "nothing is lost, and nothing will be there twice"
@@ -79,9 +79,9 @@ def track(
 
 
 def follow(step: Callable[[], Tracked], runs: Sequence[Path], every: float) -> Tracked:
-    """Call `step` (a `track` of `runs`) every `every` seconds until all of them have ended: what the last did."""
+    """Call `step` (a `track` of `runs`) every `every` seconds until all of them have ended; returns the last result."""
     while True:
-        ended = all((directory / "run.json").exists() for directory in runs)  # looked at before the import
+        ended = all((directory / "run.json").exists() for directory in runs)  # checked before the import
         done = step()
         if ended:
             return done
@@ -89,7 +89,7 @@ def follow(step: Callable[[], Tracked], runs: Sequence[Path], every: float) -> T
 
 
 def _gather(runs: Sequence[Path], scale: str) -> dict[tuple[str, str], dict[str, Setting]]:
-    """By scale and corpus, then setting; directories where nothing has begun are passed over."""
+    """By scale and corpus, then setting; directories where nothing has begun are skipped."""
     experiments: dict[tuple[str, str], dict[str, Setting]] = {}
 
     def setting_of(run: Run | LiveRun) -> Setting:

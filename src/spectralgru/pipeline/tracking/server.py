@@ -1,7 +1,7 @@
-"""MLflow's pages on a database, for the one who starts them: whoever has the address may write as its owner.
+"""MLflow's pages on a database, for the person who starts them: anyone with the address may write as the owner.
 
-Other users of a machine reach each of its ports. So the address holds a secret, new at every start, and MLflow, which
-asks nobody for a password, answers below it alone. `mlflow server` has no place for one: its application runs in this
+Other users of a machine can reach each of its ports. So the address contains a secret, new at every start, and MLflow,
+which asks for no password, answers only below it. `mlflow server` has no place for one: its application runs in this
 process, which also keeps the database's password out of the list of processes.
 """
 
@@ -21,9 +21,9 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 
 def serve(port: int, host: str, say: Callable[[str], None], uri: str | None = None) -> None:
-    """Serve until interrupted, after telling the address; port 0 is any free one.
+    """Print the address and serve until interrupted; port 0 means any free one.
 
-    Raises InputError for a store that is no database and for an address that cannot be listened to.
+    Raises InputError for a store that is not a database and for an address that cannot be listened on.
     """
     uri = tracking_uri(uri)
     root = artifact_root(uri)
@@ -50,7 +50,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a host that can be no name
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that cannot be a name
         raise InputError(
             f"--host {host} --port {port}: cannot be listened to ({getattr(error, 'strerror', None) or error}); "
             "end the program that has the port, or name a free one: spectralgru ui --port 0, make ui PORT=0"
@@ -82,7 +82,7 @@ def _application(uri: str, root: str, host: str) -> Any:
 
 
 class _Gate:
-    """Lets through what comes below `/<secret>/`, and shows it to the application without that."""
+    """Passes requests below `/<secret>/` to the application, without that prefix."""
 
     def __init__(self, app: Any, secret: str) -> None:
         self.app, self.secret = app, secret

@@ -29,7 +29,7 @@ ENVIRONMENT = {
     "PGCONNECT_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow opens its pages for chat bots
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # otherwise MLflow opens its pages for chat bots
 # Where MLflow keeps absolute paths of artifacts.
 LOCATIONS = (
     ("experiments", "artifact_location"),
@@ -48,7 +48,7 @@ def tracking_uri(uri: str | None = None) -> str:
 def open_store(uri: str | None = None) -> Any:
     """An `MlflowClient` of the store, whose database is created or upgraded here and nowhere else.
 
-    A fresh database whose tables several processes make at once fails them or is broken for good, hence the lock; an
+    If several processes create the tables of a new database at once, they fail or break it for good, hence the lock; an
     old SQLite file is copied to `<file>.backup` before it is upgraded. Raises RunError when the store cannot be opened.
     """
     uri = tracking_uri(uri)
@@ -68,11 +68,11 @@ def open_store(uri: str | None = None) -> Any:
             elif artifact_root(uri):
                 sqlalchemy.create_engine(uri).connect().close()  # MLflow would retry for minutes
             client = MlflowClient(uri, registry_uri=uri)
-            client.search_experiments(max_results=1)  # the client alone touches nothing
+            client.search_experiments(max_results=1)  # creating the client changes nothing
             if path:
                 _relocate(path)
             return client
-    except Exception as error:  # whatever the store's driver raises
+    except Exception as error:  # any error of the store's driver
         raise RunError(
             f"{without_secrets(uri)}: MLflow store cannot be opened ({first_line(error, uri)}); start the server, "
             "name another store in MLFLOW_TRACKING_URI, or move the broken file away; then track again, "
@@ -84,7 +84,7 @@ def open_store(uri: str | None = None) -> Any:
 def exclusive(uri: str, root: Path | None = None) -> Iterator[None]:
     """One process at a time on a SQLite store; on any other, on the results `root` or, without one, on its tables.
 
-    Servers take many writers, but two that import the same directories at once would make every run twice.
+    Servers accept many writers, but two that import the same directories at once would create every run twice.
     """
     path = sqlite_path(uri)
     if path:
@@ -107,7 +107,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def artifact_root(uri: str) -> Path | None:
-    """Folder of the artifacts: beside a SQLite file, else in the working directory; None leaves it to the server."""
+    """Folder of the artifacts: beside a SQLite file, or in the working directory; None leaves it to the server."""
     if "://" not in uri or uri.startswith(("http:", "https:", "databricks:", "file:")):
         return None
     path = sqlite_path(uri)
@@ -115,7 +115,7 @@ def artifact_root(uri: str) -> Path | None:
 
 
 def find_experiment(client: Any, uri: str, scale: str, corpus: str) -> str:
-    """Id of a corpus' experiment, made if there is none. Raises RunError if its artifacts are out of reach."""
+    """Id of a corpus' experiment, created if missing. Raises RunError if its artifacts are out of reach."""
     from mlflow.entities import LifecycleStage
     from mlflow.exceptions import MlflowException
 
@@ -147,13 +147,13 @@ def find_experiment(client: Any, uri: str, scale: str, corpus: str) -> str:
 
 
 def local_folder(uri: str) -> Path | None:
-    """The folder that an address of artifacts names on this machine's disks; None for any other."""
+    """The folder on this machine's disks that an address of artifacts names; None for any other address."""
     place = urlparse(uri)
     return Path(unquote(place.path)) if place.scheme in ("", "file") else None
 
 
 def first_line(error: BaseException, uri: str) -> str:
-    """What an exception about a store says, without its trace and without secrets."""
+    """The message of an exception about a store, without its trace and without secrets."""
     return without_secrets((str(error).strip() or repr(error)).splitlines()[0], uri)
 
 
@@ -182,10 +182,10 @@ def _prepare(path: Path, uri: str) -> None:
 
 
 def _relocate(path: Path) -> None:
-    """Let the artifacts of a file that was moved or copied with its folder be found, and made, where it is now.
+    """Correct the paths of artifacts after a database was moved or copied with its folder.
 
-    MLflow keeps absolute paths and has no call that changes them. Importing anew, under other ids and without what
-    people noted in the browser, takes a minute for 1,000 runs, this takes milliseconds.
+    MLflow keeps absolute paths and has no call that changes them. Importing again takes a minute for 1,000 runs,
+    changes their ids and loses what people noted in the browser; this takes milliseconds.
     """
     new = (path.parent / "mlartifacts").resolve().as_uri()
     query = f"SELECT DISTINCT name, artifact_location FROM experiments WHERE name LIKE '{PREFIX}%'"
@@ -202,10 +202,10 @@ def _relocate(path: Path) -> None:
 
 
 def _do_not_wait(database: Any, _record: Any) -> None:
-    """Let no commit wait for the disk (1 to 4 ms each): what a power cut takes away the next import makes again."""
+    """Let no commit wait for the disk (1 to 4 ms each): what a power cut destroys, the next import restores."""
     if isinstance(database, sqlite3.Connection):
         (_, _, file), (mode,) = (
             database.execute(f"PRAGMA {name}").fetchone() for name in ("database_list", "journal_mode")
         )
-        if file in OPENED and mode == "wal":  # it stays whole, in other modes it might not
+        if file in OPENED and mode == "wal":  # in this mode the file stays intact, in others it might not
             database.execute("PRAGMA synchronous = NORMAL")
