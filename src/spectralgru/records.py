@@ -21,6 +21,7 @@ import numpy as np
 
 from spectralgru.errors import InputError
 from spectralgru.files import atomic_path, json_text, sha256, write_text
+from spectralgru.shape import check_fields
 
 Method = Literal["constraint", "clipping", "none", "spectral_norm", "orthogonal", "weight_decay"]
 Status = Literal["finished", "diverged"]
@@ -57,9 +58,7 @@ class Setting(NamedTuple):
     """A method and its value."""
 
     method: Method
-    value: float | None = (
-        None  # delta (constraint, spectral_norm), threshold, strength (weight_decay) or None
-    )
+    value: float | None = None  # delta, threshold or strength: as in `Run`
 
     @property
     def name(self) -> str:
@@ -160,7 +159,7 @@ def write_history(directory: Path | str, history: Sequence[Mapping[str, float]])
 
 
 def read_run(directory: Path | str) -> Run:
-    """Read `run.json` of a run directory. Raises InputError if it is missing, damaged or edited."""
+    """Read `run.json` of a run directory. Raises InputError if it is missing, damaged, edited or another's."""
     path = Path(directory) / "run.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -168,8 +167,10 @@ def read_run(directory: Path | str) -> Run:
         run = Run(**record)
         if (run.files or seal) and seal != _seal(record):
             raise ValueError("its content is not of its SHA-256")
-        if run.status not in get_args(Status):
-            raise ValueError(f"its status is {run.status}")
+        check_fields(run)
+        place, own = path.absolute().parts[-5:-1], ("runs", run.corpus, run.setting, f"seed-{run.seed}")
+        if place[0] == "runs" and place != own:
+            raise ValueError(f"it is of {run.corpus} {run.setting} seed {run.seed}")
         return run
     except FileNotFoundError:
         raise InputError(f"{path}: no such run; train it first, or name a finished run directory") from None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -110,6 +111,41 @@ def test_a_record_from_before_there_were_hashes_is_read_and_not_taken_for_finish
     assert isinstance(read_run(directory), Run)
     assert len(load_runs(directory.parents[3], "ptb", [SETTING], [0], "quick")) == 1
     assert not is_finished(directory, key)
+
+
+@pytest.mark.parametrize(
+    "other", ["ptb/constraint-0.2/seed-7", "ptb/clipping-0.2/seed-0", "x/constraint-0.2/seed-0"]
+)
+def test_a_record_in_the_place_of_another_run_is_refused(directory: Path, other: str):
+    place = directory.parents[2] / other
+    shutil.copytree(directory, place)
+    with pytest.raises(InputError, match="it is of ptb"):
+        read_run(place)
+    aside = shutil.copytree(directory, directory.parents[3] / "aside")
+    assert read_run(aside) == read_run(directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("best", [1]),
+        ("best", {"valid": "1"}),
+        ("final", {"valid": None}),
+        ("spectrum", {"initial": 3}),
+        ("settings", []),
+        ("diverged", 5),
+        ("value", "0.2"),
+        ("seed", True),
+        ("status", ["finished"]),
+        ("started", 3),
+    ],
+)
+def test_a_record_without_hashes_is_read_by_its_types(directory: Path, name: str, value: object):
+    record = json.loads((directory / "run.json").read_text())
+    old = {k: v for k, v in record.items() if k not in ("sha256", "files")}
+    write_json(directory / "run.json", old | {name: value})
+    with pytest.raises(InputError, match=f"{name} is "):
+        read_run(directory)
 
 
 def test_a_model_of_another_run_is_not_loaded(directory: Path, tmp_path: Path):

@@ -34,7 +34,7 @@ def under_way(root: Path, setting: tuple, seed: int, epochs: int, age: float = 0
 
 def ended(root: Path, setting: tuple, seed: int, epochs: int, status: str) -> None:
     under_way(root, setting, seed, epochs)
-    record = Run("ptb", "none", None, 0, "quick", status, "nll")
+    record = Run("ptb", *setting, seed, "quick", status, "nll")
     write_record(run_path(root, "ptb", *setting, seed), record)
 
 
