@@ -159,6 +159,7 @@ def test_text_is_read_and_written_as_the_corpus_is(words):
         ("ptb", ["--temperature", "inf"], "temperature is inf"),
         ("chorales", ["--steps", "0"], "steps is 0"),
         ("ptb", ["--steps", "-3"], "steps is -3"),
+        ("chorales", ["--steps", str(10**12)], "at most 100000"),
         ("chorales", ["--tune", "6"], "tune 6: chorales has tunes 0 to 5 in test"),
         ("chorales", ["--tune", "-1"], "tune -1: chorales has tunes 0 to 5 in test"),
         ("chorales", ["--prompt", "w1"], "chorales has tunes, not words; give --tune"),

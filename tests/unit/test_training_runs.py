@@ -248,6 +248,24 @@ def test_an_unknown_device_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
+    "option",
+    [
+        "--threads -1",
+        "--threads 99999999999999999999",
+        "--together 0",
+        "--processes -1",
+        "--checkpoint-seconds nan",
+        "--threads 5000",
+    ],
+)
+def test_numbers_out_of_bounds_are_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert main(["job.json", "--out", str(tmp_path / "results"), *option.split()]) == 2
+    assert capsys.readouterr().err.startswith(f"spectralgru: {option}: give ")
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [(None, "cannot be read"), ("{", "not even JSON"), ('{"corpus": "ptb"}', "key scale is missing")],
 )

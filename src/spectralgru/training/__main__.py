@@ -13,10 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from spectralgru.errors import InputError, explained
 from spectralgru.training.distributed import joined
+from spectralgru.training.environment import set_threads
 from spectralgru.training.job_file import read_job
 from spectralgru.training.launch import launch
 from spectralgru.training.train import CHECKPOINT_SECONDS, train
@@ -42,12 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     try:
+        for name, least in (("processes", 1), ("together", 1), ("checkpoint-seconds", 0)):
+            value = vars(options)[name.replace("-", "_")]
+            if value is not None and not least <= value < 2**31:
+                raise InputError(f"--{name} {value}: give a number, {least} or more")
+        set_threads(options.threads)
         job = read_job(options.job)
-        if options.processes < 1:
-            raise InputError(f"--processes {options.processes}: give 1 or more")
         if options.processes > 1:
             others = {name: v for name, v in vars(options).items() if name not in ("job", "processes")}
             launch(job, others, options.processes, "batch")
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for run in runs:
                 outcome = json.dumps(run.diverged or run.best)
                 _say(f"{run.corpus} {run.setting} seed {run.seed}: {run.status} {outcome}")
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if options.debug:
             raise
         code, line = explained(error)

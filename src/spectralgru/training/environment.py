@@ -9,10 +9,20 @@ from pathlib import Path
 
 import torch
 
+from spectralgru.errors import InputError
 from spectralgru.recurrent import compiled
 
 # The environment variable that names the commit of a copy outside git.
 COMMIT = "SPECTRALGRU_COMMIT"
+MOST_THREADS = 1024  # torch crashes where the system gives no more
+
+
+def set_threads(count: int | None) -> None:
+    """Let this process use so many CPU threads (None: what torch chooses). Raises InputError for too few or many."""
+    if count is not None and not 1 <= count <= MOST_THREADS:
+        raise InputError(f"--threads {count}: give 1 to {MOST_THREADS}, at best as many as there are cores")
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 def versions() -> dict[str, str]:

@@ -13,11 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from spectralgru.errors import InputError, RunError
 from spectralgru.records import Run
 from spectralgru.training.distributed import device_seen, die_with_parent, rank_environment
+from spectralgru.training.environment import set_threads
 from spectralgru.training.gpus import gpu_slots
 from spectralgru.training.settings import Job
 from spectralgru.training.stopping import EXIT_STOPPED, Preempted, stop_on_signal
@@ -53,8 +52,7 @@ def train_in(
         raise InputError(f"{count} processes on {gpus} GPUs: give as many GPUs as processes, or none")
     device = device or ("cuda" if gpus else "cpu")
     threads = threads if threads is None else max(1, threads // count)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     prepared = data / "prepared" / f"{job.corpus}.npz"
     with gpu_slots(gpus, _say) as ids:
         if ids:

@@ -12,6 +12,7 @@ from torch import Tensor
 from spectralgru.errors import InputError
 from spectralgru.training.models import ReplicatedModel
 
+LONGEST = 100_000  # steps that are sampled: hours of music, a novel of words
 CHUNK = 100  # steps of a beginning read at once: limits the memory for the logits
 
 Array = npt.NDArray[np.float64]
@@ -69,8 +70,8 @@ def _continue(
     draw: Callable[[Array], tuple[Drawn, Tensor]],
 ) -> list[Drawn]:
     """`inputs`: [T, 1] (words) or [1, T, 1, V] (notes); `draw` turns logits [V] into the next step."""
-    if steps < 1:
-        raise InputError(f"steps is {steps}: at least 1 step must be sampled")
+    if not 1 <= steps <= LONGEST:
+        raise InputError(f"steps is {steps}: at least 1 step must be sampled, at most {LONGEST}")
     if not (math.isfinite(temperature) and temperature > 0):
         raise InputError(
             f"temperature is {temperature:g}: a number above 0 is needed; 1 is the model as trained"

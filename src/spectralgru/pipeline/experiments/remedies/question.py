@@ -46,14 +46,12 @@ def key(params: Params, part: Part, data_sha256: str) -> str:
 
 def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
     """Train what is not trained yet, or time the steps."""
-    import torch
-
     from spectralgru.pipeline.experiments.plain_loop.training import train
     from spectralgru.pipeline.experiments.remedies.cost import seconds_per_step
     from spectralgru.training.data.dataset import load
+    from spectralgru.training.environment import set_threads
 
-    if means.threads is not None:
-        torch.set_num_threads(means.threads)
+    set_threads(means.threads)
     corpus = load(means.data / "prepared" / f"{part.corpus}.npz")
     on, settings = chosen(params)[part.corpus], _settings(params)
     if part.name == COST:
