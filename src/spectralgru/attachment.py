@@ -20,7 +20,7 @@ def find_optimizers(outer: Any) -> list[Optimizer]:
     Raises:
         InputError: there is none, or one evaluates different weights from those it trains.
     """
-    found: list[Optimizer] = []
+    optimizers: list[Optimizer] = []
     left, seen = [outer], set()
     while left:
         each = left.pop()
@@ -29,8 +29,8 @@ def find_optimizers(outer: Any) -> list[Optimizer]:
         seen.add(id(each))
         hooked = getattr(getattr(type(each), "step", None), "hooked", False)
         if isinstance(each, Optimizer) and hooked and hasattr(each, "_optimizer_step_post_hooks"):
-            found.append(each)
-        if (each in found or not isinstance(each, Optimizer | nn.Module)) and _averages(each):
+            optimizers.append(each)
+        if (each in optimizers or not isinstance(each, Optimizer | nn.Module)) and _averages(each):
             raise InputError(
                 f"{type(each).__name__} evaluates weights (after its eval()) that the constraint does not bound, for it"
                 " projects those trained: use another optimiser, or call constraint.project_() after optimizer.eval()"
@@ -42,12 +42,12 @@ def find_optimizers(outer: Any) -> list[Optimizer]:
                 for v in (values if isinstance(value, dict | list | tuple) else [value])
                 if isinstance(v, Optimizer)
             ]
-    if not found:
+    if not optimizers:
         raise InputError(
             f"{type(outer).__name__} is not a torch.optim.Optimizer whose step() runs hooks, and holds none: attach the"
             " one inside it, or call constraint.project_() after every step"
         )
-    return found
+    return optimizers
 
 
 def _averages(optimizer: Any) -> bool:

@@ -120,15 +120,15 @@ class SpectralConstraint:
             InputError: a constrained weight that none of the optimisers holds; no optimiser whose hooks run; a
                 schedule-free one. After a later step: RunError, when a weight was replaced or thawed since.
         """
-        found = [each for outer in (optimizer, *others) for each in find_optimizers(outer)]
-        if left := missing(self._trained(), found):
+        optimizers = [each for outer in (optimizer, *others) for each in find_optimizers(outer)]
+        if left := missing(self._trained(), optimizers):
             raise InputError(
                 f"{type(optimizer).__name__} does not hold {_some(left)}: attach the optimiser made from this model's"
                 " parameters, several at once as attach(first, second); what is not to be trained,"
                 " requires_grad_(False)"
             )
-        self._hook(found)
-        return Handle(self._detach, found)
+        self._hook(optimizers)
+        return Handle(self._detach, optimizers)
 
     def _hook(self, optimizers: Iterable[Optimizer]) -> None:
         for each in optimizers:
@@ -152,11 +152,11 @@ class SpectralConstraint:
 
     def _trained(self) -> dict[str, nn.Parameter]:
         """The trained parameters that a bound depends on or applies to, by name."""
-        found = {}
+        parameters = {}
         for name, block in self._blocks.items():
-            found[name] = block.weight()
-            found |= {f"{block.where}.{bias}": parameter for bias, parameter in block.biases().items()}
-        return found
+            parameters[name] = block.weight()
+            parameters |= {f"{block.where}.{bias}": parameter for bias, parameter in block.biases().items()}
+        return parameters
 
     def _before_step(self, *_: Any) -> None:
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]
@@ -213,9 +213,9 @@ class SpectralConstraint:
         if state.keys() != self._blocks.keys():
             raise InputError(f"state for {sorted(state)} does not fit a module with {sorted(self._blocks)}")
         for name, block in self._blocks.items():
-            if (found := state[name]["last"].shape) != block.last.shape:
+            if (shape := state[name]["last"].shape) != block.last.shape:
                 raise InputError(
-                    f"{name}: the state is of a candidate of shape {list(found)}, the module's is"
+                    f"{name}: the state is of a candidate of shape {list(shape)}, the module's is"
                     f" {list(block.last.shape)}; load the state of a network of this size"
                 )
         for name, block in self._blocks.items():

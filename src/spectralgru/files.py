@@ -82,12 +82,12 @@ def private_folder(path: Path) -> Path:
     """
     with suppress(FileExistsError):
         path.mkdir(mode=0o700, parents=True)
-    found = path.lstat()
-    if not S_ISDIR(found.st_mode):
+    info = path.lstat()
+    if not S_ISDIR(info.st_mode):
         fault = "is no folder"
-    elif found.st_uid != os.geteuid():
-        fault = f"belongs to another user (uid {found.st_uid})"
-    elif found.st_mode & 0o022:
+    elif info.st_uid != os.geteuid():
+        fault = f"belongs to another user (uid {info.st_uid})"
+    elif info.st_mode & 0o022:
         fault = "can be written by others"
     else:
         return path
@@ -120,7 +120,7 @@ def sha256(path: Path | str) -> str:
 
 def sha256_of_all(folder: Path, patterns: Iterable[str]) -> str:
     """SHA-256 of the names and contents of the files below `folder` that match one of the patterns."""
-    found = sorted(path for pattern in patterns for path in folder.glob(pattern))
-    files = [path for path in found if path.is_file()]
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    files = [path for path in paths if path.is_file()]
     lines = [f"{path.relative_to(folder).as_posix()} {sha256(path)}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -114,8 +114,8 @@ def _date_results(
     dates: Dates, root: Path, expected: Mapping[str, Keys], newest: int, benchmarks: Path
 ) -> None:
     record = read_as(Provenance, root / WRITTEN[0], sealed=True)
-    shown = artifacts(list(expected))
-    good = {path: _is_intact(root, path, record, shown[path], expected) for path in shown}
+    corpora_of = artifacts(list(expected))
+    good = {path: _is_intact(root, path, record, corpora_of[path], expected) for path in corpora_of}
     date = max([newest, *(date_of(root / path) for path in good)])
     for path, intact in good.items():
         dates.set([root / path], intact, date)
@@ -130,7 +130,7 @@ def _date_results(
     for corpus, keys in expected.items():
         imported = root / "tracking" / f"{corpus}.json"
         tracked = read_as(_Tracked, imported)
-        drawn = all(good[path] for path in good if shown[path] == [corpus])
+        drawn = all(good[path] for path in good if corpora_of[path] == [corpus])
         dates.set([imported], drawn and tracked is not None and tracked.runs == keys, date)
     measured = [*benchmarks.glob(f"*/{root.name}.tsv"), *benchmarks.glob(f"*/{root.name}/*.tsv")]
     dates.set(measured, True, latest if written else 0)

@@ -56,8 +56,8 @@ class Dates:
 
 def _date(path: Path, date: int) -> None:
     """Date a file or link of this user; one of another user, or with further names, is replaced by a copy."""
-    found = path.lstat()
-    if not S_ISLNK(found.st_mode) and found.st_nlink > 1:  # for example in a cache with links to its files
+    info = path.lstat()
+    if not S_ISLNK(info.st_mode) and info.st_nlink > 1:  # for example in a cache with links to its files
         return _replace_by_copy(path, date)
     try:
         os.utime(path, ns=(date, date), follow_symlinks=False)

@@ -34,8 +34,8 @@ def diagnose(data: Path, params: Path) -> bool:
     compiled = compiled if compiler == "none" else f"ok       c++ {compiler}"
     typer.echo(f"{compiled}: {remark}" if remark else compiled)
     for program, purpose in (("git", "commits in run records"), ("chromium", "browser tests")):
-        found = shutil.which(program)
-        typer.echo(f"{'ok      ' if found else 'absent  '} {program} ({purpose})")
+        location = shutil.which(program)
+        typer.echo(f"{'ok      ' if location else 'absent  '} {program} ({purpose})")
     try:
         typer.echo(f"ok       {params}: scale {load_params(params).scale}")
     except InputError as error:

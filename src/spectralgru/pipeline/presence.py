@@ -36,8 +36,8 @@ class Presence(BaseModel):
 
 def put_on_path() -> None:
     """Make jobs call the `spectralgru` of this environment, whether it was activated or not."""
-    folder, found = Path(sys.executable).parent, shutil.which("spectralgru")
-    if (folder / "spectralgru").exists() and found != f"{folder}/spectralgru":
+    folder, command = Path(sys.executable).parent, shutil.which("spectralgru")
+    if (folder / "spectralgru").exists() and command != f"{folder}/spectralgru":
         os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
@@ -72,12 +72,12 @@ def records() -> list[Path]:
 
 def may_live(record: Path) -> str:
     """Who left the record; empty if that process has certainly ended."""
-    found, me = read_as(Presence, record), here()
-    who = str(found) if found else f"an unknown process ({record})"
-    if found is None or not me.boot:
+    holder, me = read_as(Presence, record), here()
+    who = str(holder) if holder else f"an unknown process ({record})"
+    if holder is None or not me.boot:
         return who
-    if found.boot != me.boot:
-        rebooted = found.machine and (found.machine, found.host) == (me.machine, me.host)
+    if holder.boot != me.boot:
+        rebooted = holder.machine and (holder.machine, holder.host) == (me.machine, me.host)
         return "" if rebooted else who
     try:
         with record.open("rb") as file:

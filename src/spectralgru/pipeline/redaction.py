@@ -15,7 +15,7 @@ def without_secrets(text: str, uri: str = "") -> str:
     """`text` with stars for the secrets of URLs in it, and for those of `uri` as any driver prints them."""
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
-    text = _USER.sub(lambda found: f"{found[1] + ':' if found[1] else found[2]}{HIDDEN}@", text)
+    text = _USER.sub(lambda match: f"{match[1] + ':' if match[1] else match[2]}{HIDDEN}@", text)
     return _VALUE.sub(rf"\1={HIDDEN}", text)
 
 

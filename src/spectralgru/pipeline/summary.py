@@ -28,8 +28,8 @@ def write_summary(
 
 def is_current(folder: Path, made_of: Mapping[str, str]) -> bool:
     """Whether the summary is of exactly this, and both it and its files are as they were written."""
-    found = read_as(_Summary, folder / SUMMARY, sealed=True)
-    return found is not None and found.made_of == made_of and are_whole(folder, found.files)
+    summary = read_as(_Summary, folder / SUMMARY, sealed=True)
+    return summary is not None and summary.made_of == made_of and are_whole(folder, summary.files)
 
 
 def are_whole(folder: Path, files: Mapping[str, str]) -> bool:

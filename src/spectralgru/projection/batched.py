@@ -142,10 +142,10 @@ class BatchedProjection:
         clipped, count = torch.empty_like(w), torch.zeros_like(left)
         lower = 0.0
         for upper in RANGES:
-            mine = [i for i, u in enumerate(largest) if lower < u <= upper]
+            group = [i for i, u in enumerate(largest) if lower < u <= upper]
             lower = upper
-            if mine:
-                clipped[mine], count[mine] = clip_whole(w[mine], gram[mine], limit[mine], upper)
+            if group:
+                clipped[group], count[group] = clip_whole(w[group], gram[group], limit[group], upper)
         for i, u in enumerate(largest):
             if not u <= RANGES[-1]:
                 result = clip(w[i : i + 1], limit[i : i + 1].sqrt(), "auto")

@@ -54,8 +54,8 @@ class Block:
     def biases(self) -> dict[str, nn.Parameter]:
         """The biases as they are now, by name."""
         names = [f"{kind}{self.suffix}" for kind in ("bias_ih", "bias_hh")]
-        found = {name: _parameter(self.where, self.module, name) for name in names}
-        return {name: bias for name, bias in found.items() if bias is not None}
+        biases_by_name = {name: _parameter(self.where, self.module, name) for name in names}
+        return {name: bias for name, bias in biases_by_name.items() if bias is not None}
 
     def project_(self, bound: float) -> ProjectionReport:
         """Bring the candidate's singular values down to `bound`; NaN: leave it alone."""
@@ -151,23 +151,23 @@ def _weight(where: str, module: nn.Module, suffix: str) -> nn.Parameter:
 
 def _parameter(where: str, module: nn.Module, name: str) -> nn.Parameter | None:
     """The parameter of that name; None if there is none."""
-    found = getattr(module, name, None)
-    if found is None:
+    value = getattr(module, name, None)
+    if value is None:
         return None
-    if not isinstance(found, nn.Parameter) or is_parametrized(module, name):
+    if not isinstance(value, nn.Parameter) or is_parametrized(module, name):
         raise _refusal(where, name)
-    if is_traceable_wrapper_subclass(found):
+    if is_traceable_wrapper_subclass(value):
         raise InputError(
-            f"{where}: {name} is a {type(found).__name__}; the constraint needs the whole matrix in one plain tensor:"
+            f"{where}: {name} is a {type(value).__name__}; the constraint needs the whole matrix in one plain tensor:"
             " leave this module out of sharding (FSDP, tensor parallelism) and quantisation, or use"
             " DistributedDataParallel"
         )
-    if found.is_meta or found.dtype not in _TYPES:
+    if value.is_meta or value.dtype not in _TYPES:
         raise InputError(
-            f"{where}: {name} is {found.dtype} on {found.device}; the constraint projects numbers in one of"
+            f"{where}: {name} is {value.dtype} on {value.device}; the constraint projects numbers in one of"
             f" {', '.join(map(str, _TYPES))}: convert it, or, on meta, load the model (to_empty, load_state_dict) first"
         )
-    return found
+    return value
 
 
 def _refusal(where: str, name: str) -> InputError:

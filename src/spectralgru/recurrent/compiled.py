@@ -38,8 +38,8 @@ def compiler_version() -> str:
     """Version of the compiler that built the sweeps; "none" if they are PyTorch's, whose last digits differ."""
     if library() is None:
         return "none"
-    found = re.search(r"\d+(\.\d+)+", _about(*_compiler()).decode())
-    return found.group() if found else "unknown"
+    match = re.search(r"\d+(\.\d+)+", _about(*_compiler()).decode())
+    return match.group() if match else "unknown"
 
 
 @cache
@@ -105,8 +105,8 @@ def _fingerprint(compiler: list[str]) -> str:
 def _kept(folder: Path, compiler: list[str]) -> Path | None:
     """A library compiled earlier, intact and owned by this user; others of its name are removed."""
     for path in folder.glob(f"{_fingerprint(compiler)}-*.so"):
-        found = path.lstat()
-        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+        info = path.lstat()
+        own = stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022
         if own and path.stem.endswith(f"-{sha256(path)}"):
             return path
         path.unlink()
@@ -115,8 +115,8 @@ def _kept(folder: Path, compiler: list[str]) -> Path | None:
 
 def _compile(compiler: list[str], into: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=into) as folder:
-        made = Path(folder) / "sweeps.so"
-        command = [*compiler, *OPTIONS, str(SOURCE), "-o", str(made)]
+        compiled = Path(folder) / "sweeps.so"
+        command = [*compiler, *OPTIONS, str(SOURCE), "-o", str(compiled)]
         subprocess.run(command, capture_output=True, check=True, timeout=600)
-        made.chmod(0o700)
-        return made.replace(into / f"{_fingerprint(compiler)}-{sha256(made)}.so")
+        compiled.chmod(0o700)
+        return compiled.replace(into / f"{_fingerprint(compiler)}-{sha256(compiled)}.so")

@@ -98,8 +98,8 @@ class GRU(nn.Module):
         expect_dense(x=x, h0=h0)
         lead = () if self.replicas is None else (self.replicas,)
         if x.dim() != 3 + len(lead) or x.shape[: len(lead)] != lead:
-            wanted = "[T, B, I]" if self.replicas is None else f"[{self.replicas}, T, B, I]"
-            raise InputError(f"x has shape {list(x.shape)}; expected {wanted}")
+            expected = "[T, B, I]" if self.replicas is None else f"[{self.replicas}, T, B, I]"
+            raise InputError(f"x has shape {list(x.shape)}; expected {expected}")
         if h0 is not None:
             expect("h0", h0, (*lead, self.num_layers, x.shape[-2], self.hidden_size))
         last = []

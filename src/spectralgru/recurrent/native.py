@@ -25,8 +25,8 @@ def usable(x: Tensor) -> bool:
 
     Not under `torch.compile`, which generates its own code from operations that it knows.
     """
-    mine = x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3
-    return mine and not torch.compiler.is_compiling() and library() is not None
+    suitable = x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3
+    return suitable and not torch.compiler.is_compiling() and library() is not None
 
 
 def forward(

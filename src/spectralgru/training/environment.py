@@ -27,13 +27,13 @@ def set_threads(count: int | None) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of the software that computes a run."""
-    found = {"python": platform.python_version(), "compiler": compiled.compiler_version()}
+    by_name = {"python": platform.python_version(), "compiler": compiled.compiler_version()}
     for package in ("spectralgru", "torch", "numpy"):
         try:
-            found[package] = metadata.version(package)
+            by_name[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "source tree"
-    return found
+            by_name[package] = "source tree"
+    return by_name
 
 
 def git_commit() -> str:

@@ -44,8 +44,8 @@ def try_lock(path: Path) -> FileLock | None:
 def _opened(path: Path, flags: int) -> int:
     """Descriptor of a regular file with a single name; OSError, without waiting, for links, FIFOs and devices."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+    info = os.fstat(descriptor)
+    if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
         os.close(descriptor)
         raise OSError(0, "no lock file")
     return descriptor

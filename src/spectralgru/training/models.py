@@ -102,8 +102,8 @@ class ReplicatedModel(nn.Module):
         """
         counted = weights.expand(logits.shape[:-1]).flatten(1)
         if self.kind == "words":
-            wanted = targets.reshape(1, -1).expand_as(counted)
-            total: Tensor = _SummedCrossEntropy.apply(logits.flatten(1, 2), wanted, counted)  # type: ignore[no-untyped-call]
+            expanded = targets.reshape(1, -1).expand_as(counted)
+            total: Tensor = _SummedCrossEntropy.apply(logits.flatten(1, 2), expanded, counted)  # type: ignore[no-untyped-call]
             return total
         parts = _apart(logits.flatten(1, 2), targets.flatten(1, 2).expand(len(logits), -1, -1), counted)
         return torch.cat([_summed_binary_cross_entropy(*part) for part in parts])

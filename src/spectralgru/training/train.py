@@ -80,17 +80,17 @@ def _train(
     while left:
         with ExitStack() as locks:
             runs = {i: group[i] for i in left}
-            mine, holders = ranks.agreed(partial(_claimed, runs, writer, stores, locks))
+            claimed, holders = ranks.agreed(partial(_claimed, runs, writer, stores, locks))
             for holder in {*holders.values()} - told:
                 say(f"{holder} trains this already: waiting")
                 told.add(holder)
-            for equal, state in ranks.agreed(partial(_resumed, {i: stores[group[i]] for i in mine}, say)):
+            for equal, state in ranks.agreed(partial(_resumed, {i: stores[group[i]] for i in claimed}, say)):
                 replicas = [group[i] for i in equal]
                 say(check_memory(job, len(replicas), width(used), device))
                 session = Session(job, replicas, used, writer, device, say, ranks, state)
                 session.run(stores, checkpoint_seconds)
-        left = [*mine, *holders]
-        if holders and not mine:
+        left = [*claimed, *holders]
+        if holders and not claimed:
             time.sleep(POLL_SECONDS)
 
 
@@ -107,7 +107,7 @@ def _claimed(
 
     over = {i for i, replica in runs.items() if finished(replica)}
     open_runs = {i: replica for i, replica in runs.items() if i not in over or is_left(replica)}
-    mine: list[int] = []
+    claimed: list[int] = []
     holders: dict[int, str] = {}
     # Of two processes told to train the same runs, one gets them all.
     with locked(writer.root / ".claims.lock") if open_runs else nullcontext():
@@ -121,8 +121,8 @@ def _claimed(
                 if finished(replica):  # the previous holder of the lock may have finished it
                     stores[replica].clear()
                 else:
-                    mine.append(i)
-    return mine, holders
+                    claimed.append(i)
+    return claimed, holders
 
 
 def _resumed(
@@ -151,8 +151,8 @@ def _records(writer: Writer, root: Path) -> list[Run]:
 def _write_summaries(runs: Sequence[Run], root: Path) -> None:
     """`setting.json` in each setting's folder: the results of its runs. Its date says when the setting was done."""
     for setting in {run.setting for run in runs}:
-        mine = [run for run in runs if run.setting == setting]
-        path = run_path(root, mine[0].corpus, mine[0].method, mine[0].value, 0).parent / "setting.json"
-        text = json_text(summed_up(mine))
+        group = [run for run in runs if run.setting == setting]
+        path = run_path(root, group[0].corpus, group[0].method, group[0].value, 0).parent / "setting.json"
+        text = json_text(summed_up(group))
         if not path.exists() or path.read_bytes() != text.encode():
             write_text(path, text)

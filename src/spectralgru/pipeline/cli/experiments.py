@@ -54,9 +54,9 @@ def experiment(
         raise InputError(f"--part {part}: no such part of {name}; it must be one of {', '.join(parts)}")
     folder = (out or Path("results") / chosen.scale) / "experiments" / name
     means = base.Means(data, folder, checkpoints, processes, gpus, device, threads)
-    for wanted in [] if conclude else parts.values() if part is None else [parts[part]]:
-        base.make_part(chosen, known[name], wanted, means)
-        typer.echo(wanted.record(folder))
+    for each in [] if conclude else parts.values() if part is None else [parts[part]]:
+        base.make_part(chosen, known[name], each, means)
+        typer.echo(each.record(folder))
     if part is None:
         for sentence in base.conclude(chosen, known[name], folder)["answer"]:
             typer.echo(sentence)

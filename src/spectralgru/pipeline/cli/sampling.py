@@ -35,15 +35,15 @@ def sample(
     from spectralgru.pipeline.sampling.sample import sample as sample_from
     from spectralgru.pipeline.sampling.trained import open_run
 
-    made = sample_from(open_run(run, data), split, tune, prompt, steps, temperature, seed)
-    if isinstance(made, Text):
-        typer.echo(str(made))
+    continued = sample_from(open_run(run, data), split, tune, prompt, steps, temperature, seed)
+    if isinstance(continued, Text):
+        typer.echo(str(continued))
         if out is not None:
-            _write_out(out, f"{made}\n".encode())
+            _write_out(out, f"{continued}\n".encode())
     else:
-        _write_out(path := out or Path("sample.mid"), made.midi())
-        begins, end = made.begins, len(made.roll)
-        typer.echo(f"{path}: {made.name}: {begins} steps of the tune, {end - begins} sampled")
+        _write_out(path := out or Path("sample.mid"), continued.midi())
+        begins, end = continued.begins, len(continued.roll)
+        typer.echo(f"{path}: {continued.name}: {begins} steps of the tune, {end - begins} sampled")
 
 
 def _write_out(path: Path, content: bytes) -> None:

@@ -40,10 +40,10 @@ def track(
     root = out or Path("results") / chosen.scale
     names = corpora or chosen.chosen_corpora()
     runs = [root / path for corpus in names for path in chosen.run_directories(corpus)]
-    shown = [path for corpus in names for path in sorted((root / "figures").glob(f"{corpus}-*.svg"))]
+    figures = [path for corpus in names for path in sorted((root / "figures").glob(f"{corpus}-*.svg"))]
 
     def step() -> Any:
-        tracked = track_runs(root, runs, figures=shown, data=data, scale=chosen.scale)
+        tracked = track_runs(root, runs, figures=figures, data=data, scale=chosen.scale)
         typer.echo(
             f"{tracked.uri}: {tracked.written} MLflow runs written, {tracked.unchanged} unchanged, "
             f"{tracked.running} under way"

@@ -52,8 +52,8 @@ def write_midi(scores: Path, target: Path) -> None:
 
     Raises InputError for a score that is not MusicXML.
     """
-    found = sorted(read_members(scores, (".mxl", ".xml")), key=lambda member: _bwv(member[0]))
-    names, contents = zip(*found, strict=True)
+    members = sorted(read_members(scores, (".mxl", ".xml")), key=lambda member: _bwv(member[0]))
+    names, contents = zip(*members, strict=True)
     # music21 creates so many objects that at the usual threshold a third of the time goes into garbage collection.
     with ProcessPoolExecutor(_cores(), initializer=gc.set_threshold, initargs=(1_000_000,)) as pool:
         files = list(pool.map(to_midi, contents, names, chunksize=8))

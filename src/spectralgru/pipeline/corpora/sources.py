@@ -40,9 +40,9 @@ class RawFile:
         """Raise SourceError unless `path` is a file and its content a known one."""
         if path.exists() and not path.is_file():  # reading a FIFO would wait, reading a device never end
             raise SourceError("not a file")
-        found = sha256(path)
-        if found not in self.sha256:
-            raise SourceError(f"wrong content (SHA-256 expected {' or '.join(self.sha256)}, found {found})")
+        digest = sha256(path)
+        if digest not in self.sha256:
+            raise SourceError(f"wrong content (SHA-256 expected {' or '.join(self.sha256)}, found {digest})")
 
 
 def fetch_file(corpus: str, file: RawFile, folder: Path) -> str | None:

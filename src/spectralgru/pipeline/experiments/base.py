@@ -95,8 +95,8 @@ def question(name: ExperimentName) -> Question:
 def available(params: Params) -> dict[ExperimentName, list[Part]]:
     """The parts of every experiment that has settings for the scale and corpora chosen."""
     names = (name for name in NAMES if getattr(params.section.experiments, name) is not None)
-    found = {name: question(name).parts(params) for name in names}
-    return {name: parts for name, parts in found.items() if parts}
+    of_each = {name: question(name).parts(params) for name in names}
+    return {name: parts for name, parts in of_each.items() if parts}
 
 
 def chosen_parts(params: Params, name: ExperimentName) -> list[Part]:
@@ -140,10 +140,8 @@ def conclude(params: Params, name: ExperimentName, out: Path) -> dict[str, Any]:
 
 def is_made(record: Path, key: str, out: Path) -> bool:
     """Whether a part's record has this `key` and, like all runs that it names, is as it was written."""
-    found = read_as(_Record, record, sealed=True)
-    return (
-        found is not None and found.key == key and all(is_finished((out / run).parent) for run in found.files)
-    )
+    part = read_as(_Record, record, sealed=True)
+    return part is not None and part.key == key and all(is_finished((out / run).parent) for run in part.files)
 
 
 def is_concluded(out: Path, keys: Mapping[Part, str]) -> bool:

@@ -30,14 +30,14 @@ FORMATS = {
 
 def crate(record: Mapping[str, Any]) -> Entity:
     """JSON-LD of a provenance record (`provenance.collect`): one action for each training and one for all artifacts."""
-    runs, made, data = record["runs"], record["artifacts"], record["data"]
+    runs, artifacts, data = record["runs"], record["artifacts"], record["data"]
     ends = [_end(run) for run in runs.values()]
     parts = [
         "Snakefile",
         "params.yaml",
         "provenance.json",
         "provenance.html",
-        *made,
+        *artifacts,
         *(f"{p}/" for p in runs),
     ]
     workflow_run: Entity = {
@@ -49,7 +49,7 @@ def crate(record: Mapping[str, Any]) -> Entity:
         "startTime": min(run["started"] for run in runs.values()),
         "endTime": max(ends),
         "object": _refs(["params.yaml", *(f"#data-{corpus}" for corpus in data)]),
-        "result": _refs([*made, *(f"{p}/" for p in runs)]),
+        "result": _refs([*artifacts, *(f"{p}/" for p in runs)]),
     }
     root: Entity = {
         "@id": "./",
@@ -86,7 +86,7 @@ def crate(record: Mapping[str, Any]) -> Entity:
             *_workflow(),
             workflow_run,
             *(_corpus(name, about) for name, about in data.items()),
-            *(_file(path, about) for path, about in made.items()),
+            *(_file(path, about) for path, about in artifacts.items()),
             *_software(runs),
             *(entity for path, run in runs.items() for entity in _training(path, run)),
         ],
@@ -155,7 +155,7 @@ def _file(path: str, about: Mapping[str, Any]) -> Entity:
 
 
 def _software(runs: Mapping[str, Mapping[str, Any]]) -> list[Entity]:
-    found = {_software_id(run): run for run in runs.values()}
+    software = {_software_id(run): run for run in runs.values()}
     return [
         {
             "@id": name,
@@ -164,7 +164,7 @@ def _software(runs: Mapping[str, Mapping[str, Any]]) -> list[Entity]:
             "softwareVersion": run["git_commit"] or run["versions"].get("spectralgru", "unknown"),
             "softwareRequirements": " ".join(f"{n}=={v}" for n, v in sorted(run["versions"].items())),
         }
-        for name, run in found.items()
+        for name, run in software.items()
     ]
 
 
@@ -208,5 +208,5 @@ def _ref(name: str) -> Entity:
 
 def _refs(names: Iterable[str]) -> Entity | list[Entity]:
     """References; a single one without a list, as RO-Crate requires."""
-    found = [_ref(name) for name in names]
-    return found[0] if len(found) == 1 else found
+    refs = [_ref(name) for name in names]
+    return refs[0] if len(refs) == 1 else refs

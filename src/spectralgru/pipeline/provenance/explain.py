@@ -27,10 +27,10 @@ def read_record(root: Path) -> Record:
 
 def find(record: Record, name: str) -> list[str]:
     """Artifacts that `name` means: a path, a file name, or a name without suffix (`table1`, `ptb-trajectory`)."""
-    wanted = Path(name)
-    paths = [path for path in record["artifacts"] if wanted.as_posix().endswith(path)]
+    asked = Path(name)
+    paths = [path for path in record["artifacts"] if asked.as_posix().endswith(path)]
     paths = paths or [
-        path for path in record["artifacts"] if wanted.name in (Path(path).name, Path(path).stem)
+        path for path in record["artifacts"] if asked.name in (Path(path).name, Path(path).stem)
     ]
     if not paths:
         known = ", ".join(dict.fromkeys(Path(path).stem for path in record["artifacts"]))
@@ -74,20 +74,20 @@ def _cells(
     table = pd.read_csv(csv) if csv.exists() and csv.name not in NUMBERS else None
     for setting in settings:
         name = setting.name
-        mine = {p: runs[p] for seed in seeds if (p := run_path("", corpus, *setting, seed).as_posix())}
-        good = [run for run in mine.values() if run["status"] == "finished"]
-        shown = [f"success {len(good)} of {len(mine)}"]
+        of_setting = {p: runs[p] for seed in seeds if (p := run_path("", corpus, *setting, seed).as_posix())}
+        good = [run for run in of_setting.values() if run["status"] == "finished"]
+        cells = [f"success {len(good)} of {len(of_setting)}"]
         for split, word in (("valid", "validation"), ("test", "test")):
             values = [run["best"][split] for run in good]
             mean = statistics.fmean(values) if values else None
-            shown.append(f"{word} {_with_spread(values)}")
+            cells.append(f"{word} {_with_spread(values)}")
             if table is not None:
                 ours = table[(table["setting"] == name) & (table["source"] == "ours")]
                 cell = ours[ours["quantity"].str.startswith(word)]["mean"].iloc[0]
                 if (mean is None) != pd.isna(cell) or (mean and abs(cell - mean) > 1e-5 * abs(mean)):
                     raise RunError(f"{csv}: {name} shows {cell}, its runs say {mean}; run `snakemake`")
-        yield f"  {name}: {', '.join(shown)}"
-        yield from (_line(root, p, run) for p, run in mine.items())
+        yield f"  {name}: {', '.join(cells)}"
+        yield from (_line(root, p, run) for p, run in of_setting.items())
 
 
 def _verdicts(root: Path, corpus: str, runs: Record) -> Iterator[str]:

@@ -18,8 +18,8 @@ def common(record: Record, corpus: str, runs: Sequence[Record]) -> Iterator[tupl
         yield "source", f"{name}, sha256 {raw['sha256']}, from {raw['source']}"
 
     def counted(values: Iterator[str]) -> str:
-        found = Counter(values)
-        return "; ".join(v if len(found) == 1 else f"{v} ({n} runs)" for v, n in found.items())
+        counts = Counter(values)
+        return "; ".join(v if len(counts) == 1 else f"{v} ({n} runs)" for v, n in counts.items())
 
     yield "commit", counted(run["git_commit"] or "unknown" for run in runs)
     yield "machine", counted(f"{run['host']}, {run['device']}, {run['threads']} threads" for run in runs)

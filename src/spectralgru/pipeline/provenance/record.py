@@ -87,17 +87,17 @@ class Provenance(BaseModel):
 
 def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
     """Every table, figure and claim, relative to `results/<scale>`, with the corpora whose runs it shows."""
-    found = {
+    corpora_of = {
         f"tables/{name}.{suffix}": [corpus]
         for corpus, name in table_names(corpora).items()
         for suffix in ("csv", "md", "html", "tex")
     }
-    found |= {f"tables/{name}": list(corpora) for name in NUMBERS}
-    found |= {name: list(corpora) for name in CLAIMS}
+    corpora_of |= {f"tables/{name}": list(corpora) for name in NUMBERS}
+    corpora_of |= {name: list(corpora) for name in CLAIMS}
     for corpus in corpora:
         for name in FIGURE_NAMES:
-            found |= {f"figures/{corpus}-{name}.{suffix}": [corpus] for suffix in ("svg", "pdf")}
-    return found
+            corpora_of |= {f"figures/{corpus}-{name}.{suffix}": [corpus] for suffix in ("svg", "pdf")}
+    return corpora_of
 
 
 @cache
@@ -113,14 +113,14 @@ def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) ->
 
     Raises InputError naming a run, prepared corpus or artifact that is missing, and how to make it.
     """
-    made = artifacts(list(settings))
-    for path in made:
+    corpora_of = artifacts(list(settings))
+    for path in corpora_of:
         if not (root / path).exists():
             raise InputError(f"{root / path}: missing; make it with `snakemake`")
     return {
         "scale": root.name,
         "results_sha256": results_sha256(),
-        "artifacts": {path: {"sha256": sha256(root / path), "corpora": c} for path, c in made.items()},
+        "artifacts": {path: {"sha256": sha256(root / path), "corpora": c} for path, c in corpora_of.items()},
         "data": {corpus: _data(corpus, data) for corpus in settings},
         "runs": {
             run_path("", corpus, method, value, seed).as_posix(): _run(

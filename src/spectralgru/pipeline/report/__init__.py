@@ -74,15 +74,15 @@ def _corpus(
     found = next(by_corpus([claim for claim in claims if claim["corpus"] == corpus]), None)
     if found is None:
         raise InputError(f"{root}/claims.json: none about {corpus}; make them with `spectralgru claims`")
-    _, heading, mine = found
+    _, heading, of_corpus = found
     runs = {p: run for p, run in record["runs"].items() if p.startswith(f"runs/{corpus}/")}
     return {
         "name": corpus,
         "heading": heading,
         "setup": describe(read_run(root / next(iter(runs)))),
-        "counted": _counted(mine),
-        "first": [c for c in mine if c["id"] in FIRST or c["verdict"] == "fails"],
-        "claims": mine,
+        "counted": _counted(of_corpus),
+        "first": [c for c in of_corpus if c["id"] in FIRST or c["verdict"] == "fails"],
+        "claims": of_corpus,
         "table": table[0],
         "table_files": table[1],
         "figures": [
@@ -93,8 +93,8 @@ def _corpus(
 
 
 def _counted(claims: Sequence[Mapping[str, Any]]) -> str:
-    found = Counter(claim["verdict"] for claim in claims)
-    held, failed, open_ = (found[verdict] for verdict in ("holds", "fails", "undecided"))
+    counts = Counter(claim["verdict"] for claim in claims)
+    held, failed, open_ = (counts[verdict] for verdict in ("holds", "fails", "undecided"))
     return (
         f"{held} of {len(claims)} claims {'holds' if held == 1 else 'hold'}, {failed} "
         f"{'fails' if failed == 1 else 'fail'}, {open_} {'is' if open_ == 1 else 'are'} undecided."

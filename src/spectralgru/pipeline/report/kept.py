@@ -32,12 +32,12 @@ def _section(root: Path, path: Path) -> Section:
     try:
         answer = json.loads(path.read_text(encoding="utf-8"))
         names = table_names(list(record["data"]))
-        shown = list(tables(root, folder, record).values())
+        rendered = list(tables(root, folder, record).values())
         figures = [
             figure(root, f"{folder}/{corpus}-{CURVES}.svg", FIGURE_CAPTIONS[CURVES]) for corpus in names
         ]
         links = [(text, href) for name, text in LINKS.items() for href in present(root, [f"{folder}/{name}"])]
-        return Section(path.parent.name, answer["title"], answer["answer"], shown, figures, links, [])
+        return Section(path.parent.name, answer["title"], answer["answer"], rendered, figures, links, [])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not the answer of a record ({error!r}); restore it from the repository"

@@ -63,8 +63,8 @@ def figure(root: Path, name: str, caption: str) -> Figure:
 
 def sections(root: Path) -> list[Section]:
     """Experiments and samples below `root` that are finished: those with a summary."""
-    found = [*sorted(root.glob(f"experiments/*/{SUMMARY}")), root / "samples" / SUMMARY]
-    return [_section(root, path) for path in found if path.exists()]
+    summaries = [*sorted(root.glob(f"experiments/*/{SUMMARY}")), root / "samples" / SUMMARY]
+    return [_section(root, path) for path in summaries if path.exists()]
 
 
 def forms(root: Path, folder: str, table: Fragment) -> list[str]:
@@ -82,7 +82,7 @@ def _section(root: Path, path: Path) -> Section:
     try:
         summary = json.loads(_read(path))
         title = summary["title"]
-        tables = [(found, forms(root, folder, found)) for found in (Fragment(**t) for t in summary["tables"])]
+        tables = [(table, forms(root, folder, table)) for table in (Fragment(**t) for t in summary["tables"])]
         figures = [
             figure(root, f"{folder}/{name}", f"{_words(name)}: {title}") for name in summary["figures"]
         ]

@@ -26,9 +26,9 @@ def recorded_runs(record: Record) -> dict[str, dict[Setting, list[Run]]]:
 
 def tables(root: Path, folder: str, record: Record) -> dict[str, tuple[Fragment, list[str]]]:
     """The table of each corpus, with those of its files that are in `root/folder`."""
-    paper, names, made = load_paper(), table_names(list(record["data"])), {}
+    paper, names, rendered = load_paper(), table_names(list(record["data"])), {}
     for corpus, runs in recorded_runs(record).items():
         numbers = make_table(runs, corpus, paper.table_for(corpus))
         table = to_fragment(names[corpus], layout(numbers, runs, names[corpus], corpus, paper))
-        made[corpus] = (table, forms(root, folder, table))
-    return made
+        rendered[corpus] = (table, forms(root, folder, table))
+    return rendered

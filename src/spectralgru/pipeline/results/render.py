@@ -59,13 +59,13 @@ class Rendered:
         sources = list(dict.fromkeys(table["source"]))
         rows = []
         for source in sources:
-            mine = table[table["source"] == source]
-            label = source if source == "ours" else _paper_label(mine, table, paper)
-            first = mine[mine["quantity"] == quantities[0]].set_index("setting")["success"]
+            of_source = table[table["source"] == source]
+            label = source if source == "ours" else _paper_label(of_source, table, paper)
+            first = of_source[of_source["quantity"] == quantities[0]].set_index("setting")["success"]
             shares = tuple(Cell(_percent(first.get(name))) for name in names)
             rows.append(Row("success rate", source, label, shares))
             for quantity in quantities:
-                part = mine[mine["quantity"] == quantity].set_index("setting")
+                part = of_source[of_source["quantity"] == quantity].set_index("setting")
                 rows.append(Row(quantity, source, label, _cells(part, names)))
         order = ["success rate", *quantities]
         rows.sort(key=lambda row: order.index(row.quantity))  # stable: ours before the paper's
@@ -152,8 +152,8 @@ def to_tex(table: Rendered) -> str:
     )
 
 
-def _paper_label(mine: pd.DataFrame, table: pd.DataFrame, paper: Paper) -> str:
-    theirs = paper.tables[mine["corpus"].iloc[0]]
+def _paper_label(of_paper: pd.DataFrame, table: pd.DataFrame, paper: Paper) -> str:
+    theirs = paper.tables[of_paper["corpus"].iloc[0]]
     other = (
         "" if theirs.corpus in set(table.loc[table["source"] == "ours", "corpus"]) else f" ({theirs.corpus})"
     )

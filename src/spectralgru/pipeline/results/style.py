@@ -54,9 +54,9 @@ def looks(settings: Sequence[Setting]) -> dict[Setting, Look]:
     """A look for each setting: colour ramp by method, dash and marker by its position within the method."""
     chosen: dict[Setting, Look] = {}
     for method, (name, dark, light) in RAMPS.items():
-        mine = [setting for setting in settings if setting[0] == method]
-        for i, setting in enumerate(mine):
-            shade = dark + (light - dark) * (i / max(1, len(mine) - 1))
+        of_method = [setting for setting in settings if setting[0] == method]
+        for i, setting in enumerate(of_method):
+            shade = dark + (light - dark) * (i / max(1, len(of_method) - 1))
             chosen[setting] = Look(_color(name, shade), DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
             if method == "none":
                 chosen[setting] = Look(_color(name, shade), (0, (1, 1)), "X")

@@ -37,8 +37,8 @@ def make_table(runs: Mapping[Setting, Sequence[Run]], corpus: str, paper: PaperT
     """
     rows: list[dict[str, Any]] = []
     first = next(iter(runs.values()))[0]
-    for setting, mine in ((setting.name, mine) for setting, mine in runs.items()):
-        good = [run for run in mine if run.status == "finished"]
+    for setting, of_setting in ((setting.name, of_setting) for setting, of_setting in runs.items()):
+        good = [run for run in of_setting if run.status == "finished"]
         for split, word in (("valid", "validation"), ("test", "test")):
             quantity = f"{word} {METRICS[first.metric]}"
             values = [run.best[split] for run in good]
@@ -51,8 +51,8 @@ def make_table(runs: Mapping[Setting, Sequence[Run]], corpus: str, paper: PaperT
                     "source": "ours",
                     "mean": statistics.fmean(values) if values else None,
                     "sd": statistics.stdev(values) if len(values) > 1 else None,
-                    "n": len(mine),
-                    "success": len(good) / len(mine) if mine else None,
+                    "n": len(of_setting),
+                    "success": len(good) / len(of_setting) if of_setting else None,
                     "provenance": "",
                 }
             )
@@ -130,12 +130,12 @@ def write_tables(campaign: Campaign) -> list[Path]:
     """
     paper, folder, written = load_paper(), campaign.root / "tables", []
     names = table_names(list(campaign.corpora))
-    for found in campaign.corpora.values():
-        _check([item for items in found.values() for item in items])
+    for corpus_runs in campaign.corpora.values():
+        _check([item for items in corpus_runs.values() for item in items])
     metrics: dict[str, float] = {}
-    for corpus, found in campaign.corpora.items():
+    for corpus, corpus_runs in campaign.corpora.items():
         runs, name = (
-            {setting: [item.run for item in items] for setting, items in found.items()},
+            {setting: [item.run for item in items] for setting, items in corpus_runs.items()},
             names[corpus],
         )
         table = make_table(runs, corpus, paper.table_for(corpus))
@@ -151,7 +151,7 @@ def layout(
     table: pd.DataFrame, runs: Mapping[Setting, Sequence[Run]], name: str, corpus: str, paper: Paper
 ) -> Rendered:
     """The table `name` of these runs, with its caption, ready to be written in any format."""
-    every = [run for mine in runs.values() for run in mine]
+    every = [run for of_setting in runs.values() for run in of_setting]
     return Rendered.of(table, list(runs), caption(name, every, corpus, paper), paper)
 
 
@@ -159,14 +159,14 @@ def _known(table: PaperTable) -> set[str]:
     return {s for s, share in table.success.items() if share == 0 or (s in table.valid and s in table.test)}
 
 
-def _check(found: Sequence[RunFiles]) -> None:
+def _check(every: Sequence[RunFiles]) -> None:
     """The runs of a table must share data, network and training, or its caption would not be true."""
-    expected = _shared(found[0])
-    for item in found:
+    expected = _shared(every[0])
+    for item in every:
         for key, value in _shared(item).items():
             if value != expected.get(key):
                 raise InputError(
-                    f"{item.directory}: trained with {key} = {value}, but {found[0].directory} with "
+                    f"{item.directory}: trained with {key} = {value}, but {every[0].directory} with "
                     f"{expected.get(key)}; delete the run that does not belong and train it again"
                 )
         if item.run.status == "finished" and not {"valid", "test"} <= item.run.best.keys():
@@ -191,10 +191,10 @@ def _metrics(table: pd.DataFrame) -> dict[str, float]:
     for row in table[table["source"] == "ours"].to_dict("records"):
         prefix = f"{row['corpus']}/{row['setting']}"
         split = "valid" if row["quantity"].startswith("validation") else "test"
-        found = {
+        metrics = {
             f"{prefix}/success": row["success"],
             f"{prefix}/{split}": row["mean"],
             f"{prefix}/{split}_sd": row["sd"],
         }
-        values |= {key: round(float(value), 6) for key, value in found.items() if pd.notna(value)}
+        values |= {key: round(float(value), 6) for key, value in metrics.items() if pd.notna(value)}
     return values

@@ -46,7 +46,7 @@ def write_samples(campaign: Campaign, data: Path) -> list[Path]:
     Runs that diverged are not sampled from.
     """
     root = campaign.root
-    made = Samples(root / "samples")
+    samples = Samples(root / "samples")
     keys: dict[str, str] = {}
     for corpus, every in campaign.corpora.items():
         runs = {setting: items for setting, items in every.items() if setting.method in METHODS}
@@ -59,20 +59,22 @@ def write_samples(campaign: Campaign, data: Path) -> list[Path]:
         chosen = {method: open_run(item.directory, data) for method, item in found.items() if item}
         if chosen:
             write = _write_words if isinstance(next(iter(chosen.values())).corpus, Words) else _write_music
-            write(made, corpus, chosen)
+            write(samples, corpus, chosen)
         missing = [method for method in METHODS if method not in chosen]
-        made.answer += [f"{corpus}: no run of {method} finished, so none is sampled." for method in missing]
-    made.answer.append("One sample shows what a model has learnt; it ranks no method, the tables do.")
+        samples.answer += [
+            f"{corpus}: no run of {method} finished, so none is sampled." for method in missing
+        ]
+    samples.answer.append("One sample shows what a model has learnt; it ranks no method, the tables do.")
     said = {
         "title": "Continuations",
-        "answer": made.answer,
+        "answer": samples.answer,
         "tables": [],
-        "figures": made.figures,
-        "links": made.links,
-        "texts": made.texts,
+        "figures": samples.figures,
+        "links": samples.links,
+        "texts": samples.texts,
     }
-    write_summary(made.folder, said, made.files, made_of(keys))
-    return [made.folder / name for name in (*made.files, SUMMARY)]
+    write_summary(samples.folder, said, samples.files, made_of(keys))
+    return [samples.folder / name for name in (*samples.files, SUMMARY)]
 
 
 def best(runs: Runs, method: str) -> RunFiles | None:
@@ -84,11 +86,11 @@ def best(runs: Runs, method: str) -> RunFiles | None:
     ]
     if not any(finished):
         return None
-    mine = min(filter(None, finished), key=lambda items: fmean(item.run.best["valid"] for item in items))
-    return min(mine, key=lambda item: item.run.best["valid"])
+    of_best = min(filter(None, finished), key=lambda items: fmean(item.run.best["valid"] for item in items))
+    return min(of_best, key=lambda item: item.run.best["valid"])
 
 
-def _write_music(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> None:
+def _write_music(samples: Samples, corpus: str, chosen: Mapping[str, Trained]) -> None:
     anyone = next(iter(chosen.values()))
     assert isinstance(anyone.corpus, Notes)
     known = anyone.corpus.lowest + np.flatnonzero(anyone.corpus.train.any(axis=0))
@@ -100,21 +102,21 @@ def _write_music(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> N
         methods[heading] = method
     for heading, tune in tunes.items():
         name = f"{corpus}-{methods.get(heading, 'original')}.mid"
-        with atomic_path(made.folder / name) as temporary:
+        with atomic_path(samples.folder / name) as temporary:
             temporary.write_bytes(tune.midi())
-        made.files.append(name)
-        made.links.append({"text": f"{corpus} test {TUNE}, {heading} (MIDI)", "href": name})
+        samples.files.append(name)
+        samples.links.append({"text": f"{corpus} test {TUNE}, {heading} (MIDI)", "href": name})
     with style.context(["default", RC]):
         figure = draw(tunes, methods)
         figure.suptitle(f"{corpus}, test tune {TUNE}", fontsize=9, color="0.35")
-        made.files += [path.name for path in save(figure, made.folder / f"{corpus}-piano_rolls")]
-    made.figures.append(f"{corpus}-piano_rolls.svg")
+        samples.files += [path.name for path in save(figure, samples.folder / f"{corpus}-piano_rolls")]
+    samples.figures.append(f"{corpus}-piano_rolls.svg")
     begins = tunes["original"].begins
-    made.answer.append(
+    samples.answer.append(
         f"{corpus}: the first {begins} steps of test tune {TUNE}, continued for {NOTE_STEPS} steps by the run of each "
         f"method that is best on validation, with the same random numbers at temperature {TEMPERATURE:g}."
     )
-    made.answer += [
+    samples.answer += [
         f"{corpus}, {name}: after the beginning, {_counted(tune, known)}." for name, tune in tunes.items()
     ]
 
@@ -133,25 +135,27 @@ def _counted(tune: Tune, known: npt.NDArray[np.int64]) -> str:
     )
 
 
-def _write_words(made: Samples, corpus: str, chosen: Mapping[str, Trained]) -> None:
+def _write_words(samples: Samples, corpus: str, chosen: Mapping[str, Trained]) -> None:
     prompts = _prompts(next(iter(chosen.values())))
     for seed, prompt in enumerate(prompts, SEED):
         for trained in chosen.values():
             text = sample_text(trained, prompt, TOKENS, TEMPERATURE, seed)
             about = {"title": f"{corpus}, {_heading(trained.run)}"}
-            made.texts.append(about | {"prompt": text.prompt, "continuation": text.continuation})
+            samples.texts.append(about | {"prompt": text.prompt, "continuation": text.continuation})
     rule = (
         f"{corpus}: the first {GIVEN} words of each of the first {len(prompts)} test sentences, continued for {TOKENS} "
         f"words by the run of each method that is best on validation, with the same random numbers at temperature "
         f"{TEMPERATURE:g}."
     )
-    mine = [text for text in made.texts if text["title"].startswith(f"{corpus}, ")]
-    parts = [f"{t['title']}\n{t['prompt']} | {t['continuation']}\n" for t in mine]
+    texts = [text for text in samples.texts if text["title"].startswith(f"{corpus}, ")]
+    parts = [f"{t['title']}\n{t['prompt']} | {t['continuation']}\n" for t in texts]
     name = f"{corpus}.txt"
-    write_text(made.folder / name, "\n".join([f"{rule} The continuation begins at the first |.\n", *parts]))
-    made.files.append(name)
-    made.links.append({"text": f"{corpus}, all continuations (text)", "href": name})
-    made.answer.append(rule)
+    write_text(
+        samples.folder / name, "\n".join([f"{rule} The continuation begins at the first |.\n", *parts])
+    )
+    samples.files.append(name)
+    samples.links.append({"text": f"{corpus}, all continuations (text)", "href": name})
+    samples.answer.append(rule)
 
 
 def _prompts(trained: Trained) -> list[str]:

@@ -53,10 +53,10 @@ class Experiment:
         self.id = find_experiment(client, uri, scale, corpus)
         self.known: dict[str, list[Any]] = {}
         own = project.owns(sqlite_path(uri))
-        wanted = "" if own else f"tags.`{PROJECT}` = '{project.id}'"
+        query = "" if own else f"tags.`{PROJECT}` = '{project.id}'"
         token = None
         while True:
-            page = client.search_runs([self.id], wanted, max_results=1000, page_token=token)
+            page = client.search_runs([self.id], query, max_results=1000, page_token=token)
             for run in page:
                 directory, maker = run.data.tags.get(DIRECTORY, ""), run.data.tags.get(PROJECT)
                 if maker in project.former:  # copied with the database
@@ -180,20 +180,20 @@ class Experiment:
 
     def _watched(self, directory: Path, lines: list[str]) -> tuple[Any, int] | None:
         """The run that showed this training in progress, and the number of epochs it shows."""
-        found = self.known.get(self.project.path(directory), [])
-        if len(found) != 1:
+        runs = self.known.get(self.project.path(directory), [])
+        if len(runs) != 1:
             return None
-        epochs = live.shown_epochs(found[0].data.tags.get(CONTENT, ""), lines)
-        return None if epochs is None else (found[0], epochs)
+        epochs = live.shown_epochs(runs[0].data.tags.get(CONTENT, ""), lines)
+        return None if epochs is None else (runs[0], epochs)
 
     def _current(self, directory: Path, content: str, files: Sequence[Path] = ()) -> Any:
         """The run that shows `directory` as it is, with its files; None if there is none, an outdated one, or
         several."""
-        found = self.known.get(self.project.path(directory), [])
-        if len(found) != 1 or found[0].data.tags.get(CONTENT) != content:
+        runs = self.known.get(self.project.path(directory), [])
+        if len(runs) != 1 or runs[0].data.tags.get(CONTENT) != content:
             return None
-        folder = local_folder(found[0].info.artifact_uri)
-        return found[0] if folder is None or all((folder / file.name).exists() for file in files) else None
+        folder = local_folder(runs[0].info.artifact_uri)
+        return runs[0] if folder is None or all((folder / file.name).exists() for file in files) else None
 
     def _move(self, child: Any, parent: Any) -> None:
         if child.data.tags.get(PARENT) != parent.info.run_id:

@@ -31,9 +31,9 @@ class Project:
 
     def adopted(self, directory: str) -> str:
         """The path here of a run that earlier versions identified by its absolute path; other projects' excluded."""
-        found = re.fullmatch(r"(.*)/(runs/[^/]+/[^/]+(?:/seed-\d+)?|figures/[^/]+)", directory)
-        here = found and (Path(found[1]) == self.root or not Path(found[1]).exists())
-        return found[2] if found and here else directory
+        match = re.fullmatch(r"(.*)/(runs/[^/]+/[^/]+(?:/seed-\d+)?|figures/[^/]+)", directory)
+        here = match and (Path(match[1]) == self.root or not Path(match[1]).exists())
+        return match[2] if match and here else directory
 
     def owns(self, database: Path | None) -> bool:
         """Whether the database is the project's own, `<project>/mlflow.db` for `<project>/results/<scale>`."""

@@ -65,8 +65,8 @@ def register_best(
 
 
 def _version(client: Any, name: str, identity: str) -> Any:
-    found = client.search_model_versions(f"name = '{name}'")
-    for version in found:
+    versions = client.search_model_versions(f"name = '{name}'")
+    for version in versions:
         if version.tags.get(IDENTITY) == identity:
             folder = local_folder(version.source)
             return version if folder is None or folder.exists() else None

@@ -62,8 +62,8 @@ def track(
                     benchmark = benchmarks / scale / corpus / f"{name}.tsv"
                     ids |= experiment.track_setting(setting.finished, setting.under_way, benchmark)
                 others = tuple(f"{other}-" for other in corpora if other != corpus)
-                mine = [path for path in map(Path, figures) if not path.name.startswith(others)]
-                experiment.track_figures(root.resolve() / "figures" / corpus, mine)
+                of_corpus = [path for path in map(Path, figures) if not path.name.startswith(others)]
+                experiment.track_figures(root.resolve() / "figures" / corpus, of_corpus)
                 # While runs are in progress, the best so far may be overtaken.
                 if not any(setting.under_way for setting in settings.values()):
                     finished = [item for setting in settings.values() for item in setting.finished]

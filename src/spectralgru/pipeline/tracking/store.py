@@ -121,8 +121,8 @@ def find_experiment(client: Any, uri: str, scale: str, corpus: str) -> str:
 
     name = f"{PREFIX}{scale}/{corpus}"
     about = f"Every setting trained on {corpus} at scale {scale}, and below each its seeds; `results` has the figures."
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         folder = artifact_root(uri)
         location = folder / name if folder else None
         try:
@@ -131,19 +131,19 @@ def find_experiment(client: Any, uri: str, scale: str, corpus: str) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)  # another process was faster
-    if found.lifecycle_stage == LifecycleStage.DELETED:
-        client.restore_experiment(found.experiment_id)
+            experiment = client.get_experiment_by_name(name)  # another process was faster
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        client.restore_experiment(experiment.experiment_id)
     for key, value in KIND.items():
-        if key not in found.tags:
-            client.set_experiment_tag(found.experiment_id, key, value)
-    place = local_folder(found.artifact_location.removesuffix(f"/{name}"))
+        if key not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
+    place = local_folder(experiment.artifact_location.removesuffix(f"/{name}"))
     if place and place.name == "mlartifacts" and not place.parent.is_dir():
         raise RunError(
             f"experiment {name}: its artifacts are kept in {place}, which is not on this machine or was moved; bring "
             "the folder back, or let a server keep them (docs/tracking.md)"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def local_folder(uri: str) -> Path | None:

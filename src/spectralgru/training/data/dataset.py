@@ -90,15 +90,15 @@ def load(corpus_npz: Path | str) -> Corpus:
         raise InputError(
             f"{path.with_suffix('.json')}: not a corpus record ({error}); delete it and {remedy}"
         ) from None
-    found = hashlib.sha256(content).hexdigest()
-    if not isinstance(record, dict) or record.get("sha256") != found:
+    digest = hashlib.sha256(content).hexdigest()
+    if not isinstance(record, dict) or record.get("sha256") != digest:
         raise InputError(
-            f"{path}: damaged, or not the file {name}.json was written with (SHA-256 found {found}); "
+            f"{path}: damaged, or not the file {name}.json was written with (SHA-256 found {digest}); "
             f"delete both and {remedy}"
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return _corpus(record, found, {key: arrays[key] for key in arrays.files})
+            return _corpus(record, digest, {key: arrays[key] for key in arrays.files})
     except (LookupError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: not a prepared corpus, or {name}.json not its record ({error!r}); delete both and {remedy}"

@@ -35,10 +35,10 @@ def sum_up(parts: Sequence[Part], networks: Mapping[str, CostOf], out: Path) -> 
     """Write `table3` and the figure `cost` below `out`."""
     measured = [read_record(part.record(out)) for part in parts]
     table, paper = tabulate(measured), load_paper().cost
-    shown = Rendered(_caption(measured, networks, paper), _columns(table, paper), _rows(table, paper))
-    made = write_table(out / "table3", table, shown)
+    rendered = Rendered(_caption(measured, networks, paper), _columns(table, paper), _rows(table, paper))
+    fragment = write_table(out / "table3", table, rendered)
     _draw(table, out / "cost")
-    return Answer(TITLE, sentences(table, paper), [made], ["cost.svg"])
+    return Answer(TITLE, sentences(table, paper), [fragment], ["cost.svg"])
 
 
 def tabulate(measured: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -126,8 +126,8 @@ def _columns(table: pd.DataFrame, paper: Cost) -> tuple[tuple[str, tuple[str, ..
 
 def _rows(table: pd.DataFrame, paper: Cost) -> tuple[Row, ...]:
     deltas, rows = sorted(table["delta"].unique()), []
-    for corpus, mine in table.groupby("corpus", sort=False):
-        cells = {(r["method"], r["delta"]): r for r in records(mine)}
+    for corpus, of_corpus in table.groupby("corpus", sort=False):
+        cells = {(r["method"], r["delta"]): r for r in records(of_corpus)}
         for what in ("ms a step", "share of the step"):
             for method in METHODS[what != "ms a step" :]:
                 texts = [_text(cells.get((method, delta)), what) for delta in deltas]
@@ -154,15 +154,15 @@ def _draw(table: pd.DataFrame, stem: Path) -> None:
         figure = new_figure(WIDTH, 2.8)
         axes = figure.subplots(1, len(corpora), sharey=True, squeeze=False)[0]
         for ax, corpus in zip(axes, corpora, strict=True):
-            mine = table[table["corpus"] == corpus]
+            of_corpus = table[table["corpus"] == corpus]
             for method, (color, marker) in LOOKS.items():
-                rows = mine[mine["method"] == method].sort_values("delta")
+                rows = of_corpus[of_corpus["method"] == method].sort_values("delta")
                 ax.plot(rows["delta"], 100 * rows["share"], color=color, marker=marker, label=method)
             ax.set_yscale("log")
             ax.yaxis.set_major_formatter("{x:g}")
             ax.set_title(corpus)
             ax.set_xlabel("δ")
-            ax.set_xticks(sorted(mine["delta"].unique()))
+            ax.set_xticks(sorted(of_corpus["delta"].unique()))
         axes[0].set_ylabel("share of a training step (%)")
         axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
         save(figure, stem)

@@ -44,7 +44,7 @@ def conclude(params: Params, out: Path) -> Answer:
     from spectralgru.pipeline.results.load import load_runs
 
     assert params.section.experiments.learning_rate is not None
-    seeds, found = params.section.experiments.learning_rate.seeds, []
+    seeds, sweeps = params.section.experiments.learning_rate.seeds, []
     for corpus, sweep in _sweeps(params).items():
         settings = in_order(sweep.methods)
         runs = {
@@ -55,8 +55,8 @@ def conclude(params: Params, out: Path) -> Answer:
             ]
             for rate in sweep.rates
         }
-        found.append(Sweep(corpus, settings, runs, sweep.tolerance))
-    return sum_up(found, out)
+        sweeps.append(Sweep(corpus, settings, runs, sweep.tolerance))
+    return sum_up(sweeps, out)
 
 
 def _name(rate: float) -> str:

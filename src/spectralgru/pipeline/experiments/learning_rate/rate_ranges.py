@@ -31,15 +31,15 @@ def tabulate(runs: Mapping[float, Sequence[Run]], settings: Sequence[Setting]) -
     """
     rows = []
     for setting in (setting.name for setting in settings):
-        for rate, found in runs.items():
-            mine = [run for run in found if run.setting == setting]
-            good = [run.best for run in mine if run.status == "finished"]
-            overflowed = sum("not finite" in (run.diverged or {}).get("reason", "") for run in mine)
+        for rate, of_rate in runs.items():
+            of_setting = [run for run in of_rate if run.setting == setting]
+            good = [run.best for run in of_setting if run.status == "finished"]
+            overflowed = sum("not finite" in (run.diverged or {}).get("reason", "") for run in of_setting)
             valid, test = (
                 statistics.fmean(best[split] for best in good) if good else None
                 for split in ("valid", "test")
             )
-            rows.append((setting, rate, len(mine), len(good), overflowed, valid, test))
+            rows.append((setting, rate, len(of_setting), len(good), overflowed, valid, test))
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"valid": float, "test": float})
 
 
@@ -60,23 +60,23 @@ def ranges(sweep: pd.DataFrame) -> pd.DataFrame:
 
 def _range(setting: str, rows: pd.DataFrame) -> dict[str, object]:
     rows = rows.reset_index(drop=True)
-    found: dict[str, object] = dict.fromkeys(RANGES) | {"setting": setting}
+    row: dict[str, object] = dict.fromkeys(RANGES) | {"setting": setting}
     sound = rows[rows["finished"] == rows["runs"]]
     if sound.empty:
-        return found
+        return row
     best = int(sound["valid"].to_numpy().argmin())
     best = list(rows["rate"]).index(sound["rate"].iloc[best])
-    found |= {"best_rate": rows["rate"][best], "valid": rows["valid"][best], "test": rows["test"][best]}
-    found["highest_finishing"] = sound["rate"].max()
+    row |= {"best_rate": rows["rate"][best], "valid": rows["valid"][best], "test": rows["test"][best]}
+    row["highest_finishing"] = sound["rate"].max()
     if not rows["works"][best]:
-        return found
+        return row
     low = high = best
     while low > 0 and rows["works"][low - 1]:
         low -= 1
     while high + 1 < len(rows) and rows["works"][high + 1]:
         high += 1
     lowest, highest = rows["rate"][low], rows["rate"][high]
-    return found | {
+    return row | {
         "lowest": lowest,
         "highest": highest,
         "factors_of_two": round(math.log2(highest / lowest), 2),

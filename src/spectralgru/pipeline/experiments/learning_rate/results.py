@@ -41,7 +41,7 @@ class Sweep:
 
     def about(self) -> str:
         """What was trained, in the words of captions."""
-        runs = [run for found in self.runs.values() for run in found]
+        runs = [run for of_rate in self.runs.values() for run in of_rate]
         seeds = len({run.seed for run in runs})
         return f"{self.corpus}, {runs[0].scale} scale: {describe(runs[0])}, {seeds} seed{'s'[: seeds > 1]}"
 
@@ -55,8 +55,8 @@ def sum_up(sweeps: Sequence[Sweep], out: Path) -> Answer:
         write_heat_map(rows, labels, sweep.metric, name, out / f"heat_map_{sweep.corpus}")
         figures.append(f"heat_map_{sweep.corpus}.svg")
         table = ranges(rows)
-        shown = Rendered(_caption(sweep), column_groups(sweep.settings), _lines(table, sweep.metric))
-        tables.append(write_table(out / f"best_rates_{sweep.corpus}", table, shown))
+        rendered = Rendered(_caption(sweep), column_groups(sweep.settings), _lines(table, sweep.metric))
+        tables.append(write_table(out / f"best_rates_{sweep.corpus}", table, rendered))
         csv = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_text(out / f"rates_{sweep.corpus}.csv", csv)
     return Answer(TITLE, sentences(sweeps), tables, figures)
@@ -67,12 +67,12 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
     repaired, widths, highest = [], [], []
     for sweep in sweeps:
         rows = sweep.rows()
-        found = {row["setting"]: row for row in records(ranges(rows))}
+        by_setting = {row["setting"]: row for row in records(ranges(rows))}
         names = {setting.name: title(setting) for setting in sweep.settings}
-        repaired.append(f"on {sweep.corpus}: {_repair(sweep, rows, found, names)}")
-        spans = [f"{_width(found[setting])} ({name})" for setting, name in names.items()]
+        repaired.append(f"on {sweep.corpus}: {_repair(sweep, rows, by_setting, names)}")
+        spans = [f"{_width(by_setting[setting])} ({name})" for setting, name in names.items()]
         widths.append(f"{', '.join(spans)} on {sweep.corpus}")
-        ends = [f"{_number(found[s]['highest_finishing'])} ({name})" for s, name in names.items()]
+        ends = [f"{_number(by_setting[s]['highest_finishing'])} ({name})" for s, name in names.items()]
         highest.append(f"{', '.join(ends)} on {sweep.corpus}")
     within = " and ".join(f"{100 * t:g} %" for t in dict.fromkeys(sweep.tolerance for sweep in sweeps))
     return [
@@ -83,21 +83,21 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
     ]
 
 
-def _repair(sweep: Sweep, rows: pd.DataFrame, found: dict[str, Range], names: dict[str, str]) -> str:
+def _repair(sweep: Sweep, rows: pd.DataFrame, by_setting: dict[str, Range], names: dict[str, str]) -> str:
     """About clipping at the largest threshold, compared with the constraint that is best on validation."""
     clipped = [setting for setting in sweep.settings if setting[0] == "clipping"]
     constrained = [setting.name for setting in sweep.settings if setting.method == "constraint"]
     if not clipped:
         return "clipping was not run"
     setting = max(clipped, key=lambda s: s.value or 0.0).name
-    mine = rows[rows["setting"] == setting]
-    at, name = found[setting], names[setting]
-    lost = mine.loc[mine["finished"] < mine["runs"], "rate"]
+    of_setting = rows[rows["setting"] == setting]
+    at, name = by_setting[setting], names[setting]
+    lost = of_setting.loc[of_setting["finished"] < of_setting["runs"], "rate"]
     if pd.isna(at["best_rate"]):
         return f"no, at no rate does every run of {name} finish"
     lost_above = lost[lost > at["best_rate"]]
     result = f"at {at['best_rate']:g} all finish, test {sweep.metric} {at['test']:.4g}"
-    rivals = [found[rival] for rival in constrained if not pd.isna(found[rival]["valid"])]
+    rivals = [by_setting[rival] for rival in constrained if not pd.isna(by_setting[rival]["valid"])]
     if rivals:
         rival = min(rivals, key=lambda row: float(row["valid"]))
         result += (

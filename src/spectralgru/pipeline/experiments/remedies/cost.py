@@ -46,4 +46,4 @@ def seconds_per_step(
     for index in range(FIRST + steps):
         for name, training in trainings.items():
             seconds[name].append(training.seconds(index))
-    return {name: found[FIRST:] for name, found in seconds.items()}
+    return {name: times[FIRST:] for name, times in seconds.items()}

@@ -39,8 +39,8 @@ def key(params: Params, part: Part, data_sha256: str) -> str:
         keys += [str(_settings(params).timed_steps), sha256(Path(__file__).with_name("cost.py"))]
     for baseline in baselines(on):
         if part.name in (COST, baseline.name):
-            made = job(params, part.corpus, baseline)
-            keys += [made.key(replica, data_sha256) for replica in _replicas(baseline, on, seeds)]
+            shared = job(params, part.corpus, baseline)
+            keys += [shared.key(replica, data_sha256) for replica in _replicas(baseline, on, seeds)]
     return hashlib.sha256("".join(keys).encode()).hexdigest()
 
 
@@ -58,15 +58,16 @@ def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
         jobs = {b.name: (job(params, part.corpus, b), _middle(b, on)) for b in baselines(on)}
         return {"seconds": seconds_per_step(jobs, corpus, settings.timed_steps)}
     (baseline,) = (b for b in baselines(on) if b.name == part.name)
-    made, first = job(params, part.corpus, baseline), _replicas(baseline, on, settings.seeds[:1])
+    shared, first = job(params, part.corpus, baseline), _replicas(baseline, on, settings.seeds[:1])
     runs = {
-        r.learning_rate: train(made, r, corpus, root_of(means.out, baseline, r.learning_rate)) for r in first
+        r.learning_rate: train(shared, r, corpus, root_of(means.out, baseline, r.learning_rate))
+        for r in first
     }
     rate = best_rate(runs)
     directories = [(r, root_of(Path(), baseline, r.learning_rate)) for r in first]
     for replica in _replicas(baseline, on, settings.seeds[1:]):
         if replica.learning_rate == rate:
-            train(made, replica, corpus, root_of(means.out, baseline, rate))
+            train(shared, replica, corpus, root_of(means.out, baseline, rate))
             directories.append((replica, root_of(Path(), baseline, rate)))
     files = [run_path(root, part.corpus, r.method, r.value, r.seed) / "run.json" for r, root in directories]
     return {"files": [file.as_posix() for file in files], "rate": rate}

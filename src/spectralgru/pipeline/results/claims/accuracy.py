@@ -113,7 +113,7 @@ def _trend(deltas: Any, values: Any, side: str) -> Any:
 
 
 def _neighbours(groups: dict[Setting, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
     for (small, a), (large, b) in pairwise(groups.items()):
         enough = min(len(a), len(b)) > 1
         claimed, against = (
@@ -121,7 +121,7 @@ def _neighbours(groups: dict[Setting, Any]) -> list[dict[str, Any]]:
             for side in ("less", "greater")
         )
         difference = a.mean() - b.mean()
-        found.append(
+        pairs.append(
             {
                 "deltas": f"{number(small[1] or 0)} against {number(large[1] or 0)}",
                 "difference": difference,
@@ -130,10 +130,10 @@ def _neighbours(groups: dict[Setting, Any]) -> list[dict[str, Any]]:
             }
         )
     for name in ("claimed", "reversed"):
-        corrected = _holm([step[f"p_{name}"] for step in found])
-        for step, p in zip(found, corrected, strict=True):
+        corrected = _holm([step[f"p_{name}"] for step in pairs])
+        for step, p in zip(pairs, corrected, strict=True):
             step[f"p_{name}_holm"] = p
-    return found
+    return pairs
 
 
 def _holm(values: list[float | None]) -> list[float | None]:

@@ -45,7 +45,7 @@ def origin_stays_stable(corpus: str, runs: Runs, paper: PaperTable | None) -> Cl
 def _every_record(
     corpus: str, runs: Runs, *, id: str, statement: str, column: str, unstable: bool, note: str
 ) -> Claim:
-    mine = of_method(runs, "constraint")
+    constrained = of_method(runs, "constraint")
     deltas = {}
     n = broken = lost = 0
     for setting, items in runs.items():
@@ -71,11 +71,11 @@ def _every_record(
         provenance="S",
         corpus=corpus,
         verdict="undecided" if not n else "fails" if broken else "holds",
-        summary=f"{broken:,} of {n:,} records of {len(mine)} constrained runs show {what}.{apart}",
+        summary=f"{broken:,} of {n:,} records of {len(constrained)} constrained runs show {what}.{apart}",
         test="comparison of every finite record",
         statistic=broken,
         n=n,
         numbers={"deltas": deltas},
         notes=(note, NOT_FINITE),
-        runs=paths(mine),
+        runs=paths(constrained),
     )

@@ -17,7 +17,7 @@ DISTURBED = 0.15
 
 def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
     """Seconds an epoch, one number for each setting, compared as a ratio."""
-    mine = of_method(runs, "constraint", "clipping")
+    timed = of_method(runs, "constraint", "clipping")
     seconds = {setting: _seconds(items) for setting, items in runs.items() if setting[0] != "none"}
     ours, theirs = (
         np.array([s for setting, s in seconds.items() if setting[0] == method and s])
@@ -38,9 +38,9 @@ def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
             "are trained together. The machine was shared with other programs and with other settings' trainings; "
             "a benchmark by itself (`make bench`) tells finer.",
         ),
-        "runs": paths(mine),
+        "runs": paths(timed),
     }
-    if reason := _not_comparable(mine, ours, theirs):
+    if reason := _not_comparable(timed, ours, theirs):
         return Claim(**claim, verdict="undecided", summary=reason)
     a, b = np.log(ours), np.log(theirs)
     variances = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
@@ -60,15 +60,15 @@ def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
     )
 
 
-def _not_comparable(mine: list[RunFiles], ours: Any, theirs: Any) -> str:
+def _not_comparable(timed: list[RunFiles], ours: Any, theirs: Any) -> str:
     """Why the timings cannot be compared, if so."""
     if min(len(ours), len(theirs)) < 2:
         return "Two timed settings of each method are the least that can be compared."
-    places = {(i.run.host, i.run.device, i.run.threads) for i in mine}
+    places = {(i.run.host, i.run.device, i.run.threads) for i in timed}
     if len(places) > 1:
         return f"The runs were timed in {len(places)} different places (host, device, threads)."
-    seeds = len({item.run.seed for item in mine})
-    if any(item.run.replicas > seeds for item in mine):
+    seeds = len({item.run.seed for item in timed})
+    if any(item.run.replicas > seeds for item in timed):
         return "Runs of several settings were trained together and share their time."
     spread = theirs.max() / theirs.min() - 1
     if spread > DISTURBED:

@@ -19,12 +19,12 @@ def statement(claim: Record) -> str:
 
 def test_line(claim: Record) -> str:
     """Test, statistic, p-value and n in a line."""
-    found = claim["evidence"]
-    statistic, p = found["statistic"], found["p_value"]
-    parts = [found["test"]]
+    evidence = claim["evidence"]
+    statistic, p = evidence["statistic"], evidence["p_value"]
+    parts = [evidence["test"]]
     parts += [] if statistic is None else [f"statistic = {statistic:.3g}"]
     parts += [] if p is None else ["p < 0.001" if p < 1e-3 else f"p = {p:.2g}"]
-    return ", ".join([*parts, f"n = {found['n']:,}"])
+    return ", ".join([*parts, f"n = {evidence['n']:,}"])
 
 
 def footnote(claims: Sequence[Record]) -> str:
@@ -46,9 +46,9 @@ def by_corpus(claims: Sequence[Record]) -> Iterator[tuple[str, str, list[Record]
 def to_markdown(claims: Sequence[Record], scale: str) -> str:
     """GitHub-flavoured Markdown, one table for each corpus."""
     lines = [f"# Claims, {scale} scale", "", footnote(claims)]
-    for _, heading, mine in by_corpus(claims):
+    for _, heading, of_corpus in by_corpus(claims):
         lines += ["", f"## {heading}", "", f"| {' | '.join(HEADS)} |", "| --- | --- | --- | --- |"]
-        for c in mine:
+        for c in of_corpus:
             cells = (f"**{c['verdict']}**", statement(c), c["evidence"]["summary"], test_line(c))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -60,7 +60,7 @@ def to_html(claims: Sequence[Record], scale: str) -> str:
         "claims.html",
         scale=scale,
         rules=footnote(claims),
-        corpora=[(heading, mine) for _, heading, mine in by_corpus(claims)],
+        corpora=[(heading, of_corpus) for _, heading, of_corpus in by_corpus(claims)],
         heads=HEADS,
         signs=SIGNS,
         statement=statement,

@@ -12,8 +12,8 @@ SURE = 0.8  # a success rate above it must be certain before "never diverges" is
 
 def never_diverges(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
     """No constrained run diverges; one that does is enough to refute it."""
-    mine = of_method(runs, "constraint")
-    n, lost = len(mine), _diverged(mine)
+    constrained = of_method(runs, "constraint")
+    n, lost = len(constrained), _diverged(constrained)
     rate = binomtest(n - lost, n, SURE, alternative="greater") if n else None
     bound = _sure_rate(n - lost, n)
     return Claim(
@@ -46,30 +46,30 @@ def never_diverges(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
             f"above {percent(SURE)} is certain. The bound (Clopper-Pearson, one-sided) is of all deltas together; "
             "that of each delta alone rests on its own runs only.",
         ),
-        runs=paths(mine),
+        runs=paths(constrained),
     )
 
 
 def prevents_explosion(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
     """Fewer constrained than unconstrained runs diverge."""
-    mine, others = of_method(runs, "constraint"), of_method(runs, "none")
+    constrained, others = of_method(runs, "constraint"), of_method(runs, "none")
     counts = [[_diverged(others), len(others) - _diverged(others)]]
-    counts.append([_diverged(mine), len(mine) - _diverged(mine)])
+    counts.append([_diverged(constrained), len(constrained) - _diverged(constrained)])
     more, fewer = (fisher_exact(counts, alternative=side) for side in ("greater", "less"))
     return Claim(
         id="constraint-prevents-explosion",
         statement="The constraint prevents the exploding gradients that training without it meets.",
         provenance="S",
         corpus=corpus,
-        verdict=decide(more.pvalue, fewer.pvalue) if mine and others else "undecided",
-        summary=f"{counts[0][0]} of {len(others)} unconstrained and {counts[1][0]} of {len(mine)} constrained runs "
-        "diverged.",
+        verdict=decide(more.pvalue, fewer.pvalue) if constrained and others else "undecided",
+        summary=f"{counts[0][0]} of {len(others)} unconstrained and {counts[1][0]} of {len(constrained)} constrained "
+        "runs diverged.",
         test="Fisher's exact test of divergence, unconstrained against constrained",
         statistic=more.statistic,
         p_value=more.pvalue,
-        n=len(mine) + len(others),
+        n=len(constrained) + len(others),
         numbers={"unconstrained": counts[0], "constrained": counts[1], "columns": ["diverged", "finished"]},
-        runs=paths(mine + others),
+        runs=paths(constrained + others),
     )
 
 
@@ -84,8 +84,8 @@ def clipping_fails(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim |
     if not failing:
         return None
     large = {s: items for s, items in runs.items() if s[0] == "clipping" and (s[1] or 0) >= min(failing)}
-    mine = of_method(large, "clipping")
-    n, lost = len(mine), _diverged(mine)
+    clipped = of_method(large, "clipping")
+    n, lost = len(clipped), _diverged(clipped)
     most, least = (
         binomtest(lost, n, 0.5, alternative=side).pvalue if n else 1.0 for side in ("greater", "less")
     )
@@ -111,7 +111,7 @@ def clipping_fails(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim |
             }
         },
         notes=("Large are the thresholds at which most of the paper's own trainings failed.",),
-        runs=paths(mine),
+        runs=paths(clipped),
     )
 
 
