@@ -68,7 +68,7 @@ def held(path: Path) -> Iterator[str | None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock `path`, waiting for whoever has it for a moment."""
+    """Hold the lock `path`, after waiting for a brief holder."""
     while True:
         with held(path) as holder:
             if holder is None:

@@ -21,7 +21,7 @@ FILES = ("run.json", "history.csv", "steps.csv", "model.safetensors")
 # Tags: which directory of which project a run shows, and which version of it.
 PROJECT, DIRECTORY, CONTENT = "spectralgru.project", "spectralgru.directory", "spectralgru.content"
 PARENT = "mlflow.parentRunId"
-LAYOUT = "4"  # changes when the import itself changes, so that everything is imported anew
+LAYOUT = "4"  # changes when the import itself changes, so that everything is imported again
 # A diverged training did not succeed: MLflow's red mark shows that at a glance, the tag `status` says what happened.
 STATUS = {
     "finished": "FINISHED",
