@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 from limits import limited, one_clear_line
+from ruamel.yaml import YAML
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.experiments.base import available
 from spectralgru.pipeline.params import load_params, parse_params, with_changes
+from spectralgru.pipeline.strict_yaml import parse_yaml, read_yaml
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -243,6 +245,22 @@ def test_the_line_names_file_place_and_fault(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(InputError, match=rf"params\.yaml: .*{message}"):
         load_params(file)
+
+
+NUMBERS = "0 5 +5 -5 1_000 010 00 09 0x1f 0b11 0o17 12:30 190:20:30 1:2.5 0.5 .5 5. -.5 1e3 1e-05 1.e+5 1e20 00.5 1_0.5"
+
+
+@pytest.mark.parametrize("text", NUMBERS.split())
+def test_a_number_is_what_it_is_to_dvc_or_none(text):
+    value = parse_yaml(text, "x")
+    assert isinstance(value, str) or value == YAML().load(f"a: {text}")["a"]
+    assert not (text[0] == "0" and text[1:].isdigit()) or isinstance(value, str)
+
+
+def test_what_dvc_writes_is_read(tmp_path):
+    with (tmp_path / "params.yaml").open("w") as file:
+        YAML().dump({"values": [1e-5, 1e-4, 0.1, 1e20, 3, -2]}, file)
+    assert read_yaml(tmp_path / "params.yaml") == {"values": [1e-5, 1e-4, 0.1, 1e20, 3, -2]}
 
 
 def test_an_endless_file_is_refused():

@@ -4,6 +4,7 @@ A short file can expand to gigabytes through aliases of aliases, or nest deeper 
 while the file is parsed, before anything is built from it.
 """
 
+import re
 import textwrap
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,7 +51,7 @@ def _line(problem: object) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with limits. Text that looks like a date stays text: no key here takes one."""
+    """PyYAML's safe loader with limits. Dates stay text, and numbers are those that DVC reads and writes, too."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -110,7 +111,16 @@ class _Loader(yaml.SafeLoader):
         raise ConstructorError(None, None, problem, mark)
 
 
+# PyYAML's own take 010 for 8, 12:30 for 750 and 1e-05, which DVC writes, for text.
+_NUMBERS = {
+    "int": r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)",
+    "float": r"[-+]?(([0-9][0-9_]*\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9]*|\.[0-9]+|\.inf)|\.nan",
+}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    first: [rule for rule in resolvers if rule[0].rpartition(":")[2] not in ("int", "float", "timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+for _kind, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(f"({_pattern})$"), list("-+.0123456789")
+    )

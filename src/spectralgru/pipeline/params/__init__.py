@@ -38,10 +38,13 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+Corpora = Annotated[list[CorpusName], Field(min_length=1), AfterValidator(distinct)]
+
+
 class Section(Strict):
     """One scale."""
 
-    run: Annotated[list[CorpusName], Field(min_length=1), AfterValidator(distinct)]
+    run: Corpora
     seeds: Seeds
     settings: dict[CorpusName, Experiment]
     experiments: Experiments = Field(Experiments(), description="settings of each experiment")
@@ -51,7 +54,7 @@ class Params(Strict):
     """params.yaml."""
 
     scale: Scale = "quick"
-    corpora: Annotated[list[CorpusName] | None, BeforeValidator(_listed)] = Field(
+    corpora: Annotated[Corpora | None, BeforeValidator(_listed)] = Field(
         None, description="one name or several, instead of the scale's own list"
     )
     experiments: Annotated[list[ExperimentName], BeforeValidator(_listed), AfterValidator(distinct)] = Field(

@@ -66,7 +66,7 @@ def explain(error: ValidationError) -> str:
     if isinstance(given, dict):
         return f"{key}: {allowed}"
     if isinstance(given, str) and first["type"] == "float_type" and _is_number(given):
-        return f"{key} is {given!r}, text to YAML; write the number without quotes and with a point: 1.0e-4"
+        return f"{key} is {given!r}, text to YAML; write the number without quotes: 0.5 or 1e-4"
     return f"{key} is {shown(given)}: {allowed.replace('Input should', 'must')}"
 
 
