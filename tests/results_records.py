@@ -222,7 +222,8 @@ def make_experiment(folder: Path, title: str = "Does a lower rate repair clippin
     for suffix in ("svg", "pdf"):
         shutil.copy(root / f"figures/ptb-trajectory.{suffix}", folder / f"heat_map.{suffix}")
     answer = ["Clipping works at 3 of 7 rates.", "The constraint works at 5 of 7 <rates> & more."]
-    cell = "<table><tbody><tr><td>rates & more</td></tr></tbody></table>".replace("&", "&amp;")
-    table = {"name": "rates", "caption": "Rates <tried>", "html": cell}
+    page = (root / "tables/table1.html").read_text()
+    body = page[page.index("<table") : page.index("</table>") + len("</table>")]
+    table = {"name": "rates", "caption": "Rates <tried>", "html": body}
     summary = {"title": title, "answer": answer, "tables": [table], "figures": ["heat_map.svg"]}
     write_json(folder / "summary.json", summary | more)

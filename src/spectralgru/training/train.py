@@ -76,6 +76,8 @@ def _train(
     """Train the unfinished runs of `group`; those that have reached the same step train together."""
     job, device, used = writer.job, writer.device, part(writer.corpus, writer.job.data)
     stores = {r: CheckpointStore(checkpoints, writer.keys[r], device.type) for r in group}
+    if fresh := sum(not (writer.directory(r) / "run.json").exists() for r in group):
+        check_memory(job, fresh, width(used), device)  # before anything is written
     left, told = list(range(len(group))), set[str]()
     while left:
         with ExitStack() as locks:
