@@ -122,6 +122,15 @@ def test_imported_it_makes_everything_in_the_users_own_places(tmp_path, ptb, dat
     assert "Nothing to be done" in output
 
 
+def test_places_that_cannot_be_are_one_line(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for place in ("results=/dev/null", "data=params.yaml", "logs={x}", "results="):
+        code, output = snakemake(tmp_path, "-n", "--snakefile", ROOT / "Snakefile", "--config", place)
+        assert code == 2
+        assert f"spectralgru: --config {place.partition('=')[0]}=" in output
+        assert "Traceback" not in output
+
+
 def test_bad_parameters_of_an_importing_workflow_are_one_line(tmp_path):
     folder = importing(tmp_path, colour="blue")
     code, output = snakemake(folder, "-n")

@@ -1,6 +1,7 @@
 """What the rules share: validated parameters, names and messages."""
 
 import sys
+from os.path import exists, isdir
 from pathlib import Path
 from shlex import quote
 
@@ -33,8 +34,21 @@ def placed(folder):
 
 put_on_path()
 
+
+def check_places():
+    """Refuse places that no rule could write to; Snakemake would end in a traceback."""
+    for key in PLACES:
+        value = config.get(key, PLACES[key])
+        if value in (None, "") or set("{}") & set(str(value)):
+            raise InputError(f"--config {key}={value}: must be a path, without braces")
+        path = placed(value)
+        if key != "params" and exists(path) and not isdir(path):
+            raise InputError(f"--config {key}={value}: not a folder; name another")
+
+
 # No `configfile:`, for Snakemake would run Python that stands in it.
 try:
+    check_places()
     PARAMS, FILE = asked(PARAMETERS, Path(GIVEN), placed(RESULTS) / "params.yaml")
 except InputError as error:
     print(f"spectralgru: {error}", file=sys.stderr)
