@@ -3,9 +3,9 @@
     python -m benchmarks.chaos --disturbances 30 --out chaos.json
 
 Trainers, the shells around them and Snakemake itself get SIGKILL; files of finished runs are deleted, halved or one bit
-of them is flipped; jobs by hand train some of the same runs at the same time, on one process or on two. Whatever was
-killed is started again, as a person or a cluster would. In the end the tables must be the same, byte by byte, and no
-run may be lost.
+of them is flipped; jobs by hand train some of the same runs at the same time, on one process or on two; files are
+dated ahead, as by a clock that is set back. Whatever fell is started again, as a person or a cluster would. In the end
+the tables must be the same, byte by byte, and no run may be lost.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -133,7 +134,17 @@ def overlap(folder: Path, draw: random.Random) -> str:
     return f"job of {len(seeds)} seeds, {processes} processes"
 
 
-DISTURBANCES = (kill, damage, overlap)
+def set_clock_back(folder: Path, draw: random.Random) -> str:
+    """Date every file up to two hours ahead of now, as a clock that is set back leaves them."""
+    ahead = time.time() + draw.uniform(60, 7200)
+    for part in ("data", "results", "logs", ".snakemake", ".checkpoints"):
+        for path in (folder / part).rglob("*"):
+            with suppress(FileNotFoundError):  # of a process at work
+                os.utime(path, (ahead, ahead), follow_symlinks=False)
+    return "clock set back"
+
+
+DISTURBANCES = (kill, damage, overlap, set_clock_back)
 
 
 def disturb(folder: Path, count: int, draw: random.Random) -> tuple[Counter[str], int, float]:
