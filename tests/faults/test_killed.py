@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,11 @@ def start(job: Job, folder: Path) -> subprocess.Popen[str]:
 
 
 def newest(folder: Path) -> float:
-    return max((p.stat().st_mtime for p in (folder / "checkpoints").glob("[0-9a-f]*.pt")), default=0.0)
+    dates = [0.0]
+    for path in (folder / "checkpoints").glob("[0-9a-f]*.pt"):
+        with suppress(FileNotFoundError):  # the next one takes its place
+            dates.append(path.stat().st_mtime)
+    return max(dates)
 
 
 @pytest.mark.parametrize("corpus", ["ptb", "chorales"])
