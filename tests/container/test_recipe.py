@@ -35,7 +35,9 @@ def test_the_gpu_image_pins_what_the_lock_leaves_to_torch():
 
 
 def test_the_workflow_runs_in_the_image_that_make_builds():
-    image = re.search(r'^container: "(\S+)"', (ROOT / "Snakefile").read_text(), re.MULTILINE)
+    image = re.search(
+        r'^container: "(\S+)"', (ROOT / "workflow/rules/workflow.smk").read_text(), re.MULTILINE
+    )
     assert f"$(SIF_OPTIONS) {image[1]} " in (ROOT / "Makefile").read_text()
-    before, _, _ = (ROOT / "Snakefile").read_text().partition("include:")
+    before, _, _ = (ROOT / "workflow/rules/workflow.smk").read_text().partition("include:")
     assert image[0] in before  # a container holds for the rules after it

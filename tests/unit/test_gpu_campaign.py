@@ -79,14 +79,24 @@ def contents(out: Path) -> dict[str, bytes]:
     return found
 
 
+def names(archive: Path) -> list[str]:
+    """What is in an archive, nothing if there is none yet."""
+    if not archive.exists():
+        return []
+    with tarfile.open(archive) as file:
+        return file.getnames()
+
+
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A campaign whose first command is killed, as at a limit, and whose second waits for its trainer."""
-    folder = tree(tmp_path_factory.mktemp("machine"), epochs=60)
+    folder = tree(tmp_path_factory.mktemp("machine"), epochs=400)
     first = campaign(folder, "killed")
     history = folder / "results/paper/runs/ptb/clipping-5/seed-1/history.csv"
     wait_for(lambda: history.exists() and history.read_text().count("\n") > 2, first)
     wait_for(lambda: (folder / "killed/tests.log").exists(), first)
+    home = {f"{run}/history.csv" for run in runs_of((0, 1))}
+    wait_for(lambda: home <= set(names(folder / "killed/runs.tar.gz")), first)
     first.kill()
     first.communicate()
     second = campaign(folder, "home")
@@ -120,7 +130,7 @@ def test_the_second_command_waits_and_brings_all_records_home(rehearsal: tuple[P
         assert (record["status"], record["git_commit"], record["replicas"]) == ("finished", COMMIT, 4)
         model = sha256(folder / "results/paper" / run / "model.safetensors")
         assert record["files"]["model.safetensors"] == model
-        assert files[f"{run}/history.csv"].count(b"\n") == 61
+        assert files[f"{run}/history.csv"].count(b"\n") == 401
     assert not list(folder.glob("results/paper/runs/*/*/seed-2"))
 
 
