@@ -1,6 +1,5 @@
 """The command for questions beyond the tables."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,7 +51,7 @@ def experiment(
     parts = {f"{p.corpus}/{p.name}": p for p in base.chosen_parts(chosen, known[name])}
     if part is not None and part not in parts:
         raise InputError(f"--part {part}: no such part of {name}; it must be one of {', '.join(parts)}")
-    folder = (out or Path("results") / chosen.scale) / "experiments" / name
+    folder = options.results(out, chosen.scale) / "experiments" / name
     means = base.Means(data, folder, checkpoints, processes, gpus, device, threads)
     for each in [] if conclude else parts.values() if part is None else [parts[part]]:
         base.make_part(chosen, known[name], each, means)

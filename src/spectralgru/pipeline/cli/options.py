@@ -69,3 +69,8 @@ def load(path: Path, scale: str | None, changes: dict[str, Any] | None = None) -
 
     overrides: dict[str, Any] = dict(changes or {})
     return load_params(path, overrides if scale is None else overrides | {"scale": scale})
+
+
+def results(out: Path | None, scale: str) -> Path:
+    """The folder of results: `--out`, or where the workflow has those of the scale."""
+    return out or Path("results") / scale

@@ -22,7 +22,7 @@ def status(
     from spectralgru.pipeline.status import describe
 
     chosen = options.load(params, scale)
-    typer.echo(describe(chosen, out or Path("results") / chosen.scale))
+    typer.echo(describe(chosen, options.results(out, chosen.scale)))
 
 
 def schema() -> None:

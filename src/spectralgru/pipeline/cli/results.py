@@ -91,7 +91,7 @@ def provenance(
     from spectralgru.pipeline.provenance.record import write_provenance
 
     chosen = options.load(params, scale)
-    root, seeds = out or Path("results") / chosen.scale, chosen.section.seeds
+    root, seeds = options.results(out, chosen.scale), chosen.section.seeds
     settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
     if artifact is None:
         for path in write_provenance(root, settings, seeds, data, params):
@@ -106,7 +106,7 @@ def report(params: ParamsOption = PARAMS, scale: ScaleOption = None, out: OutOpt
     """Write report.html: one page of answer, tables, figures, claims and provenance, as they are there."""
     from spectralgru.pipeline.report import write_report
 
-    typer.echo(write_report(out or Path("results") / options.load(params, scale).scale))
+    typer.echo(write_report(options.results(out, options.load(params, scale).scale)))
 
 
 def _write(
@@ -121,6 +121,6 @@ def _write(
 
     chosen = options.load(params, scale)
     settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
-    root = out or Path("results") / chosen.scale
+    root = options.results(out, chosen.scale)
     for path in write(Campaign.load(root, settings, chosen.section.seeds, chosen.scale)):
         typer.echo(path)

@@ -37,7 +37,7 @@ def track(
     from spectralgru.records import read_run
 
     chosen = options.load(params, scale)
-    root = out or Path("results") / chosen.scale
+    root = options.results(out, chosen.scale)
     names = corpora or chosen.chosen_corpora()
     runs = [root / path for corpus in names for path in chosen.run_directories(corpus)]
     figures = [path for corpus in names for path in sorted((root / "figures").glob(f"{corpus}-*.svg"))]

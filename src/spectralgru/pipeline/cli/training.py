@@ -59,7 +59,7 @@ def train(
 
     chosen = with_changes(options.load(params, scale), corpus, changes or [])
     job = chosen.job(corpus, [parse_setting(method, value)], seeds)
-    root = out or Path("results") / chosen.scale
+    root = options.results(out, chosen.scale)
     runs = train_in(
         *(job, data, root, checkpoints),
         processes=processes,
