@@ -40,6 +40,8 @@ def test_paper_numbers_are_those_of_the_published_tables():
     assert "clipping-45" not in music.test
     assert all(share == 1 for share in music.success.values())
     assert {table.mark.name for table in (ptb, music)} == {"U"}
+    assert [mark.name for mark in ptb.setup_marks] == [mark.name for mark in music.setup_marks] == ["Q", "U"]
+    assert ptb.setup.endswith("75 epochs§; 10 trials†")
     assert paper.cost.seconds["truncated SVD"] == 4.55e4
     assert paper.table_for("chorales") is music
     assert paper.table_for("musedata") is None

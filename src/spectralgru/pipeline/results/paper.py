@@ -15,7 +15,7 @@ NAME = "paper.yaml"
 class Mark:
     """How surely a number is known."""
 
-    name: str  # S, R or U
+    name: str  # S, R, Q or U
     symbol: str  # what follows the number in a table
     meaning: str
 
@@ -28,7 +28,8 @@ class PaperTable:
     metric: Literal["perplexity", "nll"]
     mark: Mark
     trials: int | None
-    setup: str
+    setup: str  # with the symbols of its marks
+    setup_marks: tuple[Mark, ...]
     success: dict[str, float]  # share of successful trials, 0 to 1
     valid: dict[str, tuple[float, float]]  # mean and standard deviation
     test: dict[str, tuple[float, float]]
@@ -82,7 +83,8 @@ def _paper(data: dict[str, Any]) -> Paper:
             metric=t["metric"],
             mark=marks[t["provenance"]],
             trials=t["trials"],
-            setup=t["setup"],
+            setup=_with_symbols(t["setup"], marks),
+            setup_marks=tuple(mark for name, mark in marks.items() if f"[{name}]" in t["setup"]),
             success={s: float(share) for s, share in t["success"].items()},
             valid={s: (float(mean), float(sd)) for s, (mean, sd) in t["valid"].items()},
             test={s: (float(mean), float(sd)) for s, (mean, sd) in t["test"].items()},
@@ -102,3 +104,9 @@ def _paper(data: dict[str, Any]) -> Paper:
             {method: float(s) for method, s in cost["seconds"].items()},
         ),
     )
+
+
+def _with_symbols(text: str, marks: dict[str, Mark]) -> str:
+    for name, mark in marks.items():
+        text = text.replace(f" [{name}]", mark.symbol)
+    return text

@@ -210,6 +210,7 @@ LATEX = {
     "δ": r"$\delta$",
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
+    "§": r"\S{}",
 }
 
 

@@ -26,7 +26,7 @@ COLUMNS = (
     "sd",  # sample standard deviation (n - 1); empty below two successful runs
     "n",  # runs, successful or not
     "success",  # share of runs that finished
-    "provenance",  # mark of a paper number: S, R or U
+    "provenance",  # mark of a paper number: S, R, Q or U
 )
 
 
@@ -91,7 +91,9 @@ def caption(name: str, runs: Sequence[Run], corpus: str, paper: Paper) -> str:
     theirs = paper.table_for(corpus)
     if theirs is None:
         return f"{text} The paper has no numbers for this corpus."
-    text += f" {theirs.mark.symbol} {paper.citation} ({theirs.setup}): {theirs.mark.meaning}"
+    marks = dict.fromkeys((theirs.mark, *theirs.setup_marks))
+    told = "; ".join(f"{mark.symbol} {mark.meaning}" for mark in marks)
+    text += f" Paper: {paper.citation} ({theirs.setup}); {told}"
     text += "; ?: not recalled." if set(theirs.success) - _known(theirs) else "."
     if theirs.corpus != corpus:
         text += (

@@ -25,7 +25,7 @@ class Claim:
 
     id: str
     statement: str
-    provenance: str  # mark of the sentence: S quoted, U recalled
+    provenance: str  # mark of the sentence, as in paper.yaml
     corpus: str
     verdict: Verdict
     summary: str  # the finding, in a sentence with numbers
