@@ -19,7 +19,7 @@ from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.records import read_run, run_path
 from spectralgru.training.batches import training_stream
 from spectralgru.training.data.dataset import load
-from spectralgru.training.data.loading import part
+from spectralgru.training.data.loading import subset
 from spectralgru.training.launch import train_in
 from spectralgru.training.settings import (
     DataSettings,
@@ -77,7 +77,7 @@ def run(device: str, data: Path = Path("data")) -> None:
     cores = os.cpu_count() or 1
     rows = []
     for name, (size, model, rate, threshold, epochs) in TASKS.items():
-        corpus = part(load(data / f"prepared/{name}.npz"), size)
+        corpus = subset(load(data / f"prepared/{name}.npz"), size)
         count = float(training_stream(corpus, [0], 1, LANES, STEPS, torch.device("cpu")).counts.sum())
         training = TrainingSettings(epochs, rate, Schedule("decay", epochs, 1.1), trace_every=50)
         samples: dict[str, list[float]] = {"plain": []} | {variant: [] for variant, *_ in VARIANTS[name]}

@@ -27,7 +27,7 @@ from spectralgru.records import read_run, run_path, write_record
 from spectralgru.training.batches import training_stream
 from spectralgru.training.checkpoint import CheckpointStore, of_run, save
 from spectralgru.training.data.dataset import load
-from spectralgru.training.data.loading import part
+from spectralgru.training.data.loading import subset
 from spectralgru.training.distributed import ALONE
 from spectralgru.training.launch import train_in
 from spectralgru.training.run_writer import Writer
@@ -88,7 +88,7 @@ def checkpoint(folder: Path, data: Path, replicas: int) -> dict[str, float]:
     job = load_params(ROOT / "params.yaml", {"scale": "paper"}).job(
         "ptb", [("constraint", 0.2)], SEEDS[:replicas]
     )
-    corpus = part(load(data / "prepared/ptb.npz"), job.data)
+    corpus = subset(load(data / "prepared/ptb.npz"), job.data)
     device = torch.device("cpu")
     writer = Writer(job, folder / "results", {}, corpus, device)
     session = Session(job, job.replicas, corpus, writer, device, print, ALONE, None)

@@ -22,7 +22,7 @@ from spectralgru.files import write_json
 from spectralgru.spectral import SpectralProjection
 from spectralgru.training.batches import training_stream
 from spectralgru.training.data.dataset import Corpus, load
-from spectralgru.training.data.loading import part, width
+from spectralgru.training.data.loading import subset, width
 from spectralgru.training.engine import Engine
 from spectralgru.training.environment import device_name
 from spectralgru.training.graph import WARM_UP
@@ -169,7 +169,7 @@ def plan(jobs: Sequence[Job], data: Path, device: torch.device, seconds: float, 
     begin = time.monotonic()
     report: dict[str, Any] = {"machine": machine(device), "steps": [], "plan": []}
     for job in jobs:
-        corpus, trial = part(load(data / "prepared" / f"{job.corpus}.npz"), job.data), None
+        corpus, trial = subset(load(data / "prepared" / f"{job.corpus}.npz"), job.data), None
         if job is jobs[0]:
             right = passed("projection", check_projection, job.model.hidden_size, device)
             trial = passed("captured step", check_step, job, corpus, device)

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from spectralgru.attachment import Handle, Watch, find_optimizers, missing
 from spectralgru.errors import InputError, RunError
 from spectralgru.projection.blocks import MODULES, Block, find_blocks, named_modules
-from spectralgru.projection.clip import Method
+from spectralgru.projection.clip import Solver
 from spectralgru.projection.tracked import ProjectionReport
 
 
@@ -39,7 +39,7 @@ class SpectralConstraint:
     What else could silently break the constraint: docs/library.md.
     """
 
-    def __init__(self, module: nn.Module, delta: float = 0.2, method: Method = "auto") -> None:
+    def __init__(self, module: nn.Module, delta: float = 0.2, method: Solver = "auto") -> None:
         """Find the recurrent modules in `module` and project them once.
 
         Args:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from spectralgru.errors import InputError
-from spectralgru.projection.clip import METHODS, Method, clip
+from spectralgru.projection.clip import SOLVERS, Solver, clip
 from spectralgru.projection.tracked import ProjectionReport, SpectralProjection
 
 __all__ = [
-    "METHODS",
-    "Method",
+    "SOLVERS",
     "ProjectionReport",
+    "Solver",
     "SpectralProjection",
     "clip_singular_values",
     "is_stable",
@@ -47,7 +47,7 @@ def is_stable(weight: Tensor) -> Tensor:
     return spectral_radius(jacobian_at_origin(weight)) < 1
 
 
-def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Method = "auto") -> Tensor:
+def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Solver = "auto") -> Tensor:
     """Frobenius-nearest matrix whose singular values are all at most `max_sv`.
 
     Computed in float64 and rounded to the type of `weight`; in float16 and bfloat16 this may carry a value past the
@@ -63,8 +63,8 @@ def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Method 
         InputError: not a floating-point matrix, a bound that is not positive, an entry that is not finite, an unknown
             method.
     """
-    if method not in METHODS:
-        raise InputError(f"method={method!r}: unknown; use one of {', '.join(METHODS)}")
+    if method not in SOLVERS:
+        raise InputError(f"method={method!r}: unknown; use one of {', '.join(SOLVERS)}")
     dense = weight.layout == torch.strided and not weight.is_meta
     if not dense or not weight.is_floating_point() or weight.dim() < 2 or not weight.numel():
         raise InputError(

@@ -47,7 +47,7 @@ def test_eager_and_captured_equal_the_svd(n, start):
         captured += change
         before, before_captured = weight.clone(), captured.clone()
         projection.start(weight)
-        projection.settle(weight, projection.unproven())
+        projection.clip_rest(weight, projection.unproven())
         check(before, weight, BOUNDS, projection.sigma_max)
         if step == 2:
             graph = torch.cuda.CUDAGraph()
@@ -57,7 +57,7 @@ def test_eager_and_captured_equal_the_svd(n, start):
             other.start(captured)
         else:
             graph.replay()
-        other.settle(captured, other.unproven())
+        other.clip_rest(captured, other.unproven())
         check(before_captured, captured, BOUNDS, other.sigma_max)
 
 

@@ -18,7 +18,7 @@ from spectralgru.pipeline.tracking import open_store, track
 from spectralgru.pipeline.tracking.predictor import text_of
 from spectralgru.records import read_run
 from spectralgru.training.data.dataset import load
-from spectralgru.training.data.loading import part
+from spectralgru.training.data.loading import subset
 from spectralgru.training.settings import DataSettings
 from spectralgru.training.train import train
 
@@ -139,7 +139,7 @@ def test_notes_out_of_range_are_named(trained, registered, store):
 def test_next_word_is_the_most_probable_of_all(trained, registered, store):
     """Against the likelihood the model itself gives to every continuation."""
     model = mlflow.pyfunc.load_model("models:/spectralgru-quick-ptb@best")
-    words = part(load(trained[0] / "prepared" / "ptb.npz"), DataSettings()).vocabulary  # what training saw
+    words = subset(load(trained[0] / "prepared" / "ptb.npz"), DataSettings()).vocabulary  # what training saw
     begin = "w3 w7 <eos> w1"
     guess = model.predict(pd.DataFrame({"text": [begin]})).iloc[0]
     rows = model.predict(pd.DataFrame({"text": [f"{begin} {word}" for word in words]}))

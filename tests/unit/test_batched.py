@@ -21,7 +21,7 @@ def project(projection: BatchedProjection, weight: torch.Tensor) -> int:
     """One call; how many matrices had to be clipped as a whole."""
     projection.start(weight)
     left = projection.unproven()
-    projection.settle(weight, left)
+    projection.clip_rest(weight, left)
     return len(left)
 
 

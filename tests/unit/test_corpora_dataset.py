@@ -17,7 +17,7 @@ from spectralgru.pipeline.corpora import matlab, ptb
 from spectralgru.pipeline.corpora.prepare import prepare
 from spectralgru.training.data.baselines import independent_note_loss, unigram_loss
 from spectralgru.training.data.dataset import Notes, Words, load
-from spectralgru.training.data.subset import subset, subset_tunes
+from spectralgru.training.data.subset import subset_tunes, subset_words
 
 
 def treebank(folder, train, valid="the cat\n", test="the <unk>\n"):
@@ -136,7 +136,7 @@ def test_loading_needs_numpy_only():
 
 def test_subset_ends_at_a_line_and_keeps_the_most_frequent_words():
     whole = words("b a a . c b . d d d d .", "a c d .", "d b . a a")
-    part = subset(whole, train_tokens=9, valid_tokens=4, test_tokens=4, vocabulary_size=4)
+    part = subset_words(whole, train_tokens=9, valid_tokens=4, test_tokens=4, vocabulary_size=4)
     assert text(part, "train") == "b a a <eos> <unk> b <eos>"
     assert part.vocabulary == ["b", "a", "<eos>", "<unk>"]  # c comes once; d only after the cut
     assert text(part, "valid") == "a <unk> <unk> <eos>"
@@ -146,13 +146,13 @@ def test_subset_ends_at_a_line_and_keeps_the_most_frequent_words():
 
 
 def test_ties_go_to_the_first_and_unk_is_there_even_if_nothing_needs_it_in_train():
-    assert subset(words("b a ."), vocabulary_size=3).vocabulary == ["b", "<unk>", "<eos>"]
-    assert subset(words("b a ."), vocabulary_size=9).vocabulary == ["b", "a", "<eos>", "<unk>"]
+    assert subset_words(words("b a ."), vocabulary_size=3).vocabulary == ["b", "<unk>", "<eos>"]
+    assert subset_words(words("b a ."), vocabulary_size=9).vocabulary == ["b", "a", "<eos>", "<unk>"]
 
 
 def test_whole_corpus_is_its_own_subset():
     whole = words("b <unk> a . c b .", "a c .", "b .")
-    same = subset(whole)
+    same = subset_words(whole)
     assert same.vocabulary == whole.vocabulary
     for split in ("train", "valid", "test"):
         assert np.array_equal(same.split(split), whole.split(split))
@@ -165,7 +165,7 @@ def test_whole_corpus_is_its_own_subset():
 )
 def test_subset_properties(lines, tokens, size):
     whole = words(" ".join([*line, "."][i] for line in lines for i in range(len(line) + 1)))
-    part = subset(whole, train_tokens=tokens, vocabulary_size=size)
+    part = subset_words(whole, train_tokens=tokens, vocabulary_size=size)
     old, new = text(whole, "train").split()[:tokens], text(part, "train").split()
     assert new[-1] == "<eos>"
     assert "<eos>" not in old[len(new) :]
@@ -189,7 +189,7 @@ def test_subset_properties(lines, tokens, size):
 def test_impossible_subsets_are_refused(wrong):
     key, value = next(iter(wrong.items()))
     with pytest.raises(InputError, match=f"{key}={value}: "):
-        subset(words("a b c .", "a .", "b ."), **wrong)
+        subset_words(words("a b c .", "a .", "b ."), **wrong)
 
 
 def notes(train, valid, lengths):

@@ -12,7 +12,7 @@ import torch
 import tiny
 from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
 from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, step
-from spectralgru.pipeline.experiments.plain_loop.rules import METHODS, OPTIMIZERS
+from spectralgru.pipeline.experiments.plain_loop.rules import OPTIMIZERS, RULES
 from spectralgru.pipeline.experiments.plain_loop.training import train
 from spectralgru.pipeline.results.load import load_runs
 from spectralgru.records import Method, Run, Setting
@@ -38,7 +38,7 @@ def stepped(
     settings, training = tiny.job(corpus.name).model, tiny.job(corpus.name).training
     torch.manual_seed(0)
     model = PlainModel(corpus, settings, 0, cell)
-    rule = METHODS[method](model, value)
+    rule = RULES[method](model, value)
     chosen = OPTIMIZERS[optimizer](model.parameters(), lr=rate)
     stream = training_stream(corpus, [0], 1, training.batch_size, training.bptt_steps, CPU)
     state, seen = model.initial_state(training.batch_size), []

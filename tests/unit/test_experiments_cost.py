@@ -8,7 +8,7 @@ import tiny
 from spectralgru.errors import InputError
 from spectralgru.pipeline.experiments import base
 from spectralgru.pipeline.experiments.cost.metered import MeteredProjector, metered_steps
-from spectralgru.pipeline.experiments.cost.results import METHODS, sentences, tabulate
+from spectralgru.pipeline.experiments.cost.results import ALTERNATIVES, sentences, tabulate
 from spectralgru.pipeline.experiments.cost.truncated import TruncatedProjection
 from spectralgru.pipeline.params import load_params
 from spectralgru.pipeline.results.paper import load_paper
@@ -69,8 +69,8 @@ def test_metering_leaves_the_training_as_it_is(corpus):
 def test_every_step_tells_what_every_method_took(corpus, warm_up):
     steps = metered_steps(corpus, MODEL, Replica("constraint", 1.4, 0, 0.5), 4, 10, warm_up)
     found = [next(steps) for _ in range(30)]
-    assert all(step.keys() == {*METHODS, "above"} for step in found)
-    assert all(step[name] > 0 for step in found for name in METHODS)
+    assert all(step.keys() == {*ALTERNATIVES, "above"} for step in found)
+    assert all(step[name] > 0 for step in found for name in ALTERNATIVES)
     assert any(step["above"] > 0 for step in found)
 
 

@@ -210,9 +210,9 @@ def test_what_saved_tensor_hooks_changed_does_not_reach_the_library(change):
 @pytest.mark.parametrize("before", [True, False])
 def test_the_registered_operators_check_every_tensor(before):
     tensors = given()
-    trace = native.begin(*(tensors[k] for k in TENSORS[:3]))
+    saved = native.begin(*(tensors[k] for k in TENSORS[:3]))
     keep = torch.ones(STEPS, BATCH, 1, dtype=torch.bool)
-    forward = [tensors["weight_hh"], keep, trace.gates, trace.candidates, trace.states, trace.recurrent]
+    forward = [tensors["weight_hh"], keep, saved.gates, saved.candidates, saved.states, saved.recurrent]
     state = torch.zeros(STEPS, BATCH, HIDDEN)
     backward = [tensors["weight_hh"], keep, state, state.clone(), torch.zeros(STEPS, BATCH, 2 * HIDDEN)]
     backward += [state.clone(), state.clone(), torch.zeros(STEPS, BATCH, 2 * HIDDEN), state.clone()]

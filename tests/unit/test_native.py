@@ -34,10 +34,10 @@ def tensors(steps, batch, width, hidden, restarts, seed=0):
 
 
 def sweep(module, given, grad, before):
-    trace = module.forward(**given, before=before)
+    activations = module.forward(**given, before=before)
     inputs = {name: tensor for name, tensor in given.items() if name != "h0"}
-    gradients = module.backward(grad, **inputs, trace=trace, before=before, needs_x=True)
-    return [*trace, *gradients]
+    gradients = module.backward(grad, **inputs, activations=activations, before=before, needs_x=True)
+    return [*activations, *gradients]
 
 
 def in_float64(given):

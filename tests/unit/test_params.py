@@ -44,7 +44,7 @@ def test_the_file_of_the_repository_is_valid_and_holds_both_scales():
 
 def test_the_paper_scale_has_the_papers_settings():
     paper = load_params(ROOT / "params.yaml", {"scale": "paper"})
-    ptb, music = paper.experiment("ptb"), paper.experiment("nottingham")
+    ptb, music = paper.of_corpus("ptb"), paper.of_corpus("nottingham")
     assert (ptb.model.hidden_size, ptb.model.num_layers, ptb.training.epochs) == (650, 1, 75)
     assert (music.model.hidden_size, music.model.num_layers) == (200, 1)  # recalled are two: docs/method.md
     assert ptb.methods.constraint == music.methods.constraint == [0.2, 0.5, 0.8, 1.1, 1.4]

@@ -7,7 +7,7 @@ import torch
 
 from spectralgru.errors import InputError
 from spectralgru.spectral import (
-    METHODS,
+    SOLVERS,
     SpectralProjection,
     clip_singular_values,
     is_stable,
@@ -54,7 +54,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SOLVERS)
 @pytest.mark.parametrize("name", CASES)
 def test_clip_is_the_svd_s(name, method):
     weight = CASES[name]()
@@ -96,7 +96,7 @@ def test_wrong_use_names_the_thing_and_the_value(call, message):
         call()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SOLVERS)
 @pytest.mark.parametrize("name", [n for n in CASES if n not in ("wide", "tall")])
 def test_project_holds_the_bound_in_place_on_a_view(name, method):
     if method == "eigh" and name in ("huge", "wide range"):
@@ -241,7 +241,7 @@ def test_rounding_of_half_precision_stays_inside_the_bound(dtype):
         weight += (0.01 * torch.randn(1, 64, 64)).to(dtype)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SOLVERS)
 def test_the_type_of_the_matrices_may_change(method):
     weight = 0.95 * torch.randn(1, 64, 64) / 8
     projection = SpectralProjection(torch.tensor([1.8]), method)
@@ -253,7 +253,7 @@ def test_the_type_of_the_matrices_may_change(method):
             check(before[0], weight[0], 1.8)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SOLVERS)
 @pytest.mark.parametrize(("scale", "bound"), [(1e160, 1e160), (1e-200, 1e-200), (1e-310, 1e-310)])
 def test_clip_at_the_ends_of_float64(method, scale, bound):
     weight = torch.randn(12, 12, dtype=torch.float64)

@@ -126,7 +126,7 @@ def test_padding_enters_neither_gradient_nor_other_lanes(corpora, name):
 
 @pytest.mark.parametrize(("lanes", "world"), [(20, 1), (20, 2), (20, 3), (7, 7), (5, 3)])
 def test_ranks_share_the_lanes_evenly(lanes, world):
-    parts = [Ranks(rank, world).part(lanes) for rank in range(world)]
+    parts = [Ranks(rank, world).share(lanes) for rank in range(world)]
     assert [lane for part in parts for lane in range(part.start, part.stop)] == list(range(lanes))
     sizes = {part.stop - part.start for part in parts}
     assert max(sizes) - min(sizes) <= 1
@@ -134,4 +134,4 @@ def test_ranks_share_the_lanes_evenly(lanes, world):
 
 def test_more_ranks_than_lanes_are_refused():
     with pytest.raises(InputError, match="3 processes cannot share a batch of 2"):
-        Ranks(0, 3).part(2)
+        Ranks(0, 3).share(2)

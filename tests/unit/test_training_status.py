@@ -47,7 +47,7 @@ def test_nothing_has_begun(params: Params, tmp_path: Path) -> None:
 
 
 def test_states_and_time_left(params: Params, tmp_path: Path) -> None:
-    settings, epochs = params.settings("ptb"), params.experiment("ptb").training.epochs
+    settings, epochs = params.settings("ptb"), params.of_corpus("ptb").training.epochs
     seeds = params.section.seeds
     for seed in seeds:
         ended(tmp_path, settings[0], seed, epochs, "diverged" if seed == seeds[0] else "finished")

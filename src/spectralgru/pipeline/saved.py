@@ -9,7 +9,7 @@ from spectralgru.errors import InputError
 from spectralgru.records import MODEL, Run, check_files, read_run
 from spectralgru.training.batches import evaluation_stream
 from spectralgru.training.data.dataset import Corpus, Split, load
-from spectralgru.training.data.loading import part, width
+from spectralgru.training.data.loading import subset, width
 from spectralgru.training.evaluate import evaluate, metric
 from spectralgru.training.models import Kind, ReplicatedModel
 from spectralgru.training.settings import DataSettings
@@ -63,7 +63,7 @@ def load_corpus(run: Run, directory: Path, data: Path) -> Corpus:
             f"{directory}: trained on data {run.data_sha256[:12]}, but {data} holds {corpus.sha256[:12]}; "
             "prepare the corpus again or name the right --data"
         )
-    return part(corpus, DataSettings(**run.settings["data"]))
+    return subset(corpus, DataSettings(**run.settings["data"]))
 
 
 def evaluate_run(directory: Path, data: Path, split: Split) -> dict[str, float]:

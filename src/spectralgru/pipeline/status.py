@@ -78,7 +78,7 @@ def campaign_status(params: Params, root: Path) -> Iterator[RunStatus]:
     """Every run that params.yaml asks for at its scale, in the order of the tables."""
     now = time.time()
     for corpus in params.chosen_corpora():
-        epochs = params.experiment(corpus).training.epochs
+        epochs = params.of_corpus(corpus).training.epochs
         for setting in params.settings(corpus):
             for seed in params.section.seeds:
                 directory = run_path(root, corpus, *setting, seed)

@@ -12,7 +12,7 @@ values of G above s^2, s a little below c, and E = A V - V G,
     D = (I - V Pi_s V^T) A (I - V Pi_s V^T),    |D| <= |D^32|_F^(1/32) < c^2,
 
 no eigenvalue of the clipped matrix's A is above c^2 + |E Pi_s|^2 / (c^2 - |D|). The host then reads, once for all
-matrices, which lack that proof, and lets `settle` clip those as a whole, with V = I.
+matrices, which lack that proof, and lets `clip_rest` clip those as a whole, with V = I.
 """
 
 from typing import Any
@@ -52,7 +52,7 @@ RANGES = (4.0, 64.0)
 
 
 class BatchedProjection:
-    """Keeps matrices [N, n, n] below their bounds, step after step: `start`, which a CUDA graph can hold, then `settle`
+    """Keeps matrices [N, n, n] below their bounds at every step: `start`, which a CUDA graph can hold, then `clip_rest`
     for those that are `unproven`.
 
     The guarantees are `SpectralProjection`'s. Matrices that are not finite are left alone.
@@ -133,7 +133,7 @@ class BatchedProjection:
         return (~self._proven).nonzero()[:, 0]
 
     @torch.no_grad()
-    def settle(self, weight: Tensor, left: Tensor) -> None:
+    def clip_rest(self, weight: Tensor, left: Tensor) -> None:
         """Clip the matrices `left` of `weight` as a whole."""
         w, limit = weight[left].double(), self._limit[left]
         gram = w.mT @ (w / each(limit))

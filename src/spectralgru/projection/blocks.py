@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from spectralgru.errors import InputError, RunError
-from spectralgru.projection.clip import Method
+from spectralgru.projection.clip import Solver
 from spectralgru.projection.tracked import ProjectionReport, SpectralProjection
 from spectralgru.recurrent.gru import GRU
 
@@ -111,7 +111,7 @@ def named_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
         yield path, names[path], module
 
 
-def find_blocks(path: str, where: str, module: nn.Module, method: Method) -> Iterator[Block]:
+def find_blocks(path: str, where: str, module: nn.Module, method: Solver) -> Iterator[Block]:
     """One for each layer and direction of a recurrent module."""
     if proj_size := getattr(module, "proj_size", 0):
         raise InputError(f"{where}: LSTM with proj_size={proj_size} is not supported; use 0")

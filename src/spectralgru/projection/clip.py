@@ -7,8 +7,8 @@ from torch import Tensor
 
 from spectralgru.recurrent.products import matmul
 
-Method = Literal["auto", "svd", "eigh"]
-METHODS: tuple[Method, ...] = ("auto", "svd", "eigh")
+Solver = Literal["auto", "svd", "eigh"]
+SOLVERS: tuple[Solver, ...] = ("auto", "svd", "eigh")
 # Squaring loses digits; up to these ratios of the largest singular value to the bound the result does not show it.
 FLOAT32_RANGE, FLOAT64_RANGE = 4.0, 1e3
 
@@ -21,7 +21,7 @@ class Clipped(NamedTuple):
     vectors: Tensor
 
 
-def clip(weight: Tensor, bound: Tensor, method: Method) -> Clipped:
+def clip(weight: Tensor, bound: Tensor, method: Solver) -> Clipped:
     """Clip the singular values of [N, n, m] at `bound` [N], in the precision of `weight`."""
     if method == "svd":
         return _svd(weight, bound)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spectralgru.errors import InputError
 from spectralgru.projection.batched import BatchedProjection
-from spectralgru.projection.clip import FLOAT32_RANGE, FLOAT64_RANGE, METHODS, Clipped, Method, clip
+from spectralgru.projection.clip import FLOAT32_RANGE, FLOAT64_RANGE, SOLVERS, Clipped, Solver, clip
 from spectralgru.projection.subspace import AGAIN, Above, clip_few, track
 
 # The clip aims this far (relative) inside the bound, or as far as the type of the matrix can tell; no singular value
@@ -69,15 +69,15 @@ class SpectralProjection:
     float16 and bfloat16 matrices are clipped lower by their resolution, and are exact within it.
     """
 
-    def __init__(self, max_sv: Tensor, method: Method = "auto") -> None:
+    def __init__(self, max_sv: Tensor, method: Solver = "auto") -> None:
         """Start with no knowledge of the matrices.
 
         Args:
             max_sv: bounds [R], positive; infinity for a replica without constraint, which is only tracked.
             method: "auto", the cheapest form that is exact; "svd" or "eigh", always that decomposition.
         """
-        if method not in METHODS:
-            raise InputError(f"method={method!r}: unknown; use one of {', '.join(METHODS)}")
+        if method not in SOLVERS:
+            raise InputError(f"method={method!r}: unknown; use one of {', '.join(SOLVERS)}")
         if max_sv.dim() != 1 or not (max_sv > 0).all():
             raise InputError(f"max_sv={max_sv.tolist()}: must be a vector of positive bounds, one a replica")
         self.method = method
@@ -137,7 +137,7 @@ class SpectralProjection:
         self._batched.start(weight)
         left = self._batched.unproven()
         if len(left):
-            self._batched.settle(weight, left)
+            self._batched.clip_rest(weight, left)
         saturated = self._batched.saturated.clone()
         return ProjectionReport(self._batched.sigma_max.clone(), saturated, saturated > 0)
 

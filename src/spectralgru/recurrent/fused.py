@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectralgru.recurrent.sweeps import Gradients, Trace, begin
+from spectralgru.recurrent.sweeps import Activations, Gradients, begin
 
 AVAILABLE = find_spec("triton") is not None
 # Units of the hidden layer that one program handles.
@@ -38,12 +38,12 @@ def _factors(keep: Tensor | None, like: Tensor) -> Tensor | None:
 
 def forward(
     x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
-) -> Trace:
+) -> Activations:
     """See `sweeps.forward`."""
     if x.dim() == 3:
         single = None if keep is None else keep[None]
         one = forward(x[None], h0[None], weight_ih[None], weight_hh[None], single, before)
-        return Trace(*(t[0] for t in one))
+        return Activations(*(t[0] for t in one))
     from spectralgru.recurrent import pointwise
 
     states, gates, candidates, recurrent = begin(x, h0, weight_ih)
@@ -73,7 +73,7 @@ def forward(
                 *(batch, hidden),
                 **options | {"BEFORE": before, "KEEP": masked},
             )
-    return Trace(states, gates, candidates, recurrent)
+    return Activations(states, gates, candidates, recurrent)
 
 
 def backward(
@@ -82,19 +82,22 @@ def backward(
     weight_ih: Tensor,
     weight_hh: Tensor,
     keep: Tensor | None,
-    trace: Trace,
+    activations: Activations,
     before: bool,
     needs_x: bool,
 ) -> Gradients:
     """See `sweeps.backward`."""
     if x.dim() == 3:
-        masked, trace = None if keep is None else keep[None], Trace(*(t[None] for t in trace))
+        masked, activations = (
+            None if keep is None else keep[None],
+            Activations(*(t[None] for t in activations)),
+        )
         weights = weight_ih[None], weight_hh[None]
-        dx, *others = backward(grad[None], x[None], *weights, masked, trace, before, needs_x)
+        dx, *others = backward(grad[None], x[None], *weights, masked, activations, before, needs_x)
         return Gradients(None if dx is None else dx[0], *(t[0] for t in others))
     from spectralgru.recurrent import pointwise
 
-    states, gates, candidates, recurrent = trace
+    states, gates, candidates, recurrent = activations
     replicas, steps, batch, hidden = candidates.shape
     grad = grad.resolve_neg().contiguous()  # kernels read the storage as it is
     factors = _factors(keep, x)

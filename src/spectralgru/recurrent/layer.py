@@ -184,17 +184,17 @@ class _Layer(torch.autograd.Function):
         keep: Tensor | None,
         before: bool,
     ) -> Tensor:
-        trace: sweeps.Trace = _sweeps(x).forward(x, h0, weight_ih, weight_hh, keep, before)
-        ctx.save_for_backward(x, weight_ih, weight_hh, keep, *trace)
+        activations: sweeps.Activations = _sweeps(x).forward(x, h0, weight_ih, weight_hh, keep, before)
+        ctx.save_for_backward(x, weight_ih, weight_hh, keep, *activations)
         ctx.before = before
-        return trace.states.narrow(-3, 1, x.shape[-3])
+        return activations.states.narrow(-3, 1, x.shape[-3])
 
     @staticmethod
     @_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight_ih, weight_hh, keep, *trace = ctx.saved_tensors
+        x, weight_ih, weight_hh, keep, *activations = ctx.saved_tensors
         needs_x = ctx.needs_input_grad[0]
         gradients = _sweeps(x).backward(
-            grad, x, weight_ih, weight_hh, keep, sweeps.Trace(*trace), ctx.before, needs_x
+            grad, x, weight_ih, weight_hh, keep, sweeps.Activations(*activations), ctx.before, needs_x
         )
         return *gradients, None, None

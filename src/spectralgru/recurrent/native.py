@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spectralgru.errors import InputError
 from spectralgru.recurrent.compiled import library
-from spectralgru.recurrent.sweeps import Gradients, Trace, begin, weight_gradients
+from spectralgru.recurrent.sweeps import Activations, Gradients, begin, weight_gradients
 
 # With less to do in a step, a second thread loses to PyTorch's own threads, which spin while they wait.
 MULTIPLICATIONS_A_THREAD = 4_000_000
@@ -31,13 +31,13 @@ def usable(x: Tensor) -> bool:
 
 def forward(
     x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
-) -> Trace:
+) -> Activations:
     """As `sweeps.forward`, for tensors [T, B, H]."""
-    trace = begin(x, h0, weight_ih)
+    saved = begin(x, h0, weight_ih)
     torch.ops.spectralgru.sweep_forward(
-        weight_hh, keep, trace.gates, trace.candidates, trace.states, trace.recurrent, before=before
+        weight_hh, keep, saved.gates, saved.candidates, saved.states, saved.recurrent, before=before
     )
-    return trace
+    return saved
 
 
 def backward(
@@ -46,12 +46,12 @@ def backward(
     weight_ih: Tensor,
     weight_hh: Tensor,
     keep: Tensor | None,
-    trace: Trace,
+    activations: Activations,
     before: bool,
     needs_x: bool,
 ) -> Gradients:
     """As `sweeps.backward`, for tensors [T, B, H]."""
-    states, gates, candidates, recurrent = trace
+    states, gates, candidates, recurrent = activations
     previous = states[:-1] if keep is None else states[:-1] * keep
     d_gates, d_n, d_q = (torch.empty_like(t) for t in (gates, candidates, candidates))
     dh = torch.empty_like(states[0])

@@ -15,7 +15,7 @@ _sigmoid_backward: Any = torch.ops.aten.sigmoid_backward.grad_input  # grad * s 
 _tanh_backward: Any = torch.ops.aten.tanh_backward.grad_input  # grad * (1 - t * t)
 
 
-class Trace(NamedTuple):
+class Activations(NamedTuple):
     """What the forward sweep leaves for the backward one."""
 
     states: Tensor  # [*, T + 1, B, H], h before and after every step
@@ -33,7 +33,7 @@ class Gradients(NamedTuple):
     weight_hh: Tensor
 
 
-def begin(x: Tensor, h0: Tensor, weight_ih: Tensor) -> Trace:
+def begin(x: Tensor, h0: Tensor, weight_ih: Tensor) -> Activations:
     """The first state, and the input products, which a sweep turns into the activations r, z and n in place."""
     *lead, steps, batch, _ = x.shape
     hidden = h0.shape[-1]
@@ -42,12 +42,12 @@ def begin(x: Tensor, h0: Tensor, weight_ih: Tensor) -> Trace:
     candidates = matmul(flat, weight_ih[..., 2 * hidden :, :].mT).view(*lead, steps, batch, hidden)
     states = gates.new_empty(*lead, steps + 1, batch, hidden)
     states.select(-3, 0).copy_(h0)
-    return Trace(states, gates, candidates, torch.empty_like(candidates))
+    return Activations(states, gates, candidates, torch.empty_like(candidates))
 
 
 def forward(
     x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
-) -> Trace:
+) -> Activations:
     """Run all steps; x [*, T, B, I], `keep` [*, T, B, 1] false where a sequence starts, `before` the reset variant."""
     states, gates, candidates, recurrent = begin(x, h0, weight_ih)
     *_, steps, batch, hidden = candidates.shape
@@ -68,7 +68,7 @@ def forward(
             q.copy_(multiply(h))
             n.addcmul_(r, q).tanh_()
         torch.lerp(n, h, z, out=new)
-    return Trace(states, gates, candidates, recurrent)
+    return Activations(states, gates, candidates, recurrent)
 
 
 def backward(
@@ -77,12 +77,12 @@ def backward(
     weight_ih: Tensor,
     weight_hh: Tensor,
     keep: Tensor | None,
-    trace: Trace,
+    activations: Activations,
     before: bool,
     needs_x: bool,
 ) -> Gradients:
     """Gradients of a loss whose gradient with respect to the states after each step is `grad` [*, T, B, H]."""
-    states, gates, n, recurrent = trace
+    states, gates, n, recurrent = activations
     *_, steps, batch, hidden = n.shape
     previous = states[..., :-1, :, :]
     if keep is not None:

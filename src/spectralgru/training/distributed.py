@@ -46,7 +46,7 @@ class Ranks:
         """Whether this is the rank that writes files and messages."""
         return self.rank == 0
 
-    def part(self, lanes: int) -> slice:
+    def share(self, lanes: int) -> slice:
         """This rank's lanes of the batch; the numbers of lanes differ by at most one."""
         if lanes < self.world:
             raise InputError(
@@ -83,7 +83,7 @@ class Ranks:
         if self.world == 1:
             return state
         whole = state.new_zeros(*state.shape[:2], lanes, state.shape[3])
-        whole[:, :, self.part(lanes)] = state
+        whole[:, :, self.share(lanes)] = state
         return self.total(whole)
 
     def agreed(self, compute: Callable[[], Value]) -> Value:

@@ -38,7 +38,7 @@ class Engine:
     ) -> None:
         """`lanes`: those of the whole batch; a rank keeps the state of its own lanes."""
         self.replicas = list(replicas)
-        self.lanes, self.ranks, self.part = lanes, ranks, ranks.part(lanes)
+        self.lanes, self.ranks, self.share = lanes, ranks, ranks.share(lanes)
         self.dropout = model.dropout
         self.device = device
         shape = (width(corpus), model.hidden_size, model.num_layers)
@@ -61,7 +61,7 @@ class Engine:
             r.value if r.method == "clipping" and r.value else INFINITY for r in self.replicas
         )
         self.rate = self._column(r.learning_rate for r in self.replicas)
-        self.state = self.model.initial_state(self.part.stop - self.part.start)
+        self.state = self.model.initial_state(self.share.stop - self.share.start)
         form = BatchedProjector if device.type == "cuda" else MatrixProjector
         self.projector: Projector = form(max_sv, model.num_layers)
         with torch.no_grad():
@@ -98,7 +98,7 @@ class Engine:
         """A step up to the end of the projection, never waiting for the device; the loss is this rank's."""
         masks = self._dropout_masks(*chunk.weights.shape[1:])
         if self.ranks.world > 1:
-            chunk = chunk.of_lanes(self.part)
+            chunk = chunk.of_lanes(self.share)
         logits, state = self.network(chunk.inputs, self.state, chunk.starts, masks)
         loss = self.model.loss(logits, chunk.targets, chunk.weights)
         torch.autograd.backward(loss.sum() / self.lanes)
@@ -135,13 +135,13 @@ class Engine:
         if self.fused:
             shape = (layers, steps, lanes, self.model.hidden_size)
             masks = fused.dropout_masks(self.seeds, self.drawn, shape, keep)
-            return list(masks[:, :, :, self.part].unbind(1))
+            return list(masks[:, :, :, self.share].unbind(1))
         masks = self.state.new_empty(len(self.replicas), layers, steps, lanes, self.model.hidden_size)
         for mask, generator in zip(masks, self.generators, strict=True):
             # Five times as fast as `bernoulli_`.
             torch.lt(mask.uniform_(generator=generator), keep, out=mask)
         masks /= keep
-        return list(masks[:, :, :, self.part].unbind(1))
+        return list(masks[:, :, :, self.share].unbind(1))
 
     def spectral_radius(self) -> Tensor:
         """|lambda_1(J)| at the fixed point h* = 0, the largest over layers: [R]; NaN where W_hh is not finite."""
@@ -200,5 +200,5 @@ class Engine:
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
         self.rate, self.drawn = state["rate"].to(self.device), state["drawn"][0].to(self.device)
-        self.state = state["state"].to(self.device)[:, :, self.part]
+        self.state = state["state"].to(self.device)[:, :, self.share]
         self._restart()

@@ -13,11 +13,11 @@ from spectralgru.training.models import Kind, ReplicatedModel
 @torch.no_grad()
 def evaluate(model: ReplicatedModel, stream: WordStream | NoteStream, ranks: Ranks = ALONE) -> Tensor:
     """Mean loss [R], in nats per token (words) or per time step (notes); ranks share the lanes."""
-    part = ranks.part(stream.lanes)
-    state = model.initial_state(part.stop - part.start)
+    share = ranks.share(stream.lanes)
+    state = model.initial_state(share.stop - share.start)
     total, count = state.new_zeros(model.replicas), 0.0
     for index in range(len(stream)):
-        chunk = stream.chunk(index).of_lanes(part)
+        chunk = stream.chunk(index).of_lanes(share)
         starts = None if chunk.starts is None else chunk.starts.expand(model.replicas, -1, -1)
         logits, state = model(chunk.inputs, state, starts)
         total += model.loss(logits, chunk.targets, chunk.weights)

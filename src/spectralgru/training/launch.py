@@ -107,7 +107,7 @@ def launch(
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[number : number + 1] if alone else gpus)
             command = [sys.executable, "-m", "spectralgru.training", str(file), *chain(*given)]
             children.append(_start(command, environment))
-        codes = _wait(children, stop, together=not alone)
+        codes = _wait(children, stop, ranks=not alone)
     if any(codes) and (stop or set(codes) <= {0, EXIT_STOPPED}):
         raise Preempted("stopped; the same command goes on from the last checkpoint")
     if any(codes):
@@ -121,15 +121,15 @@ def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess
     return subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, start_new_session=True)
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]], stop: list[int], together: bool) -> list[int]:
-    """Exit codes of all; a stop is passed on once. `together`: when one fails, the others have GRACE_SECONDS left."""
+def _wait(children: Sequence[subprocess.Popen[bytes]], stop: list[int], ranks: bool) -> list[int]:
+    """Exit codes of all; a stop is passed on once. `ranks`: when one fails, the others have GRACE_SECONDS left."""
     told, end = False, math.inf
     while any(child.poll() is None for child in children):
         if stop and not told:
             told = True
             for child in children:
                 child.terminate()
-        if together and end == math.inf and any(child.returncode for child in children):
+        if ranks and end == math.inf and any(child.returncode for child in children):
             end = time.monotonic() + GRACE_SECONDS
         if time.monotonic() > end:
             for child in children:

@@ -10,7 +10,7 @@ from torch import Tensor
 from spectralgru.training.schedule import LearningRate
 from spectralgru.training.settings import Replica, Schedule
 
-STATE = ("history", "best_epoch", "best_weights", "initial_spectrum", "seconds", "started", "together")
+STATE = ("history", "best_epoch", "best_weights", "initial_spectrum", "seconds", "started", "replicas")
 
 
 def now() -> str:
@@ -31,7 +31,7 @@ class Progress:
     best_epoch: int = 0
     seconds: float = 0.0  # seconds of training before it was resumed
     started: str = field(default_factory=now)
-    together: int = 1  # number of runs that began together
+    replicas: int = 1  # number of runs that began together
 
     def best(self) -> dict[str, float]:
         """Number and validation figures of the best epoch; empty before the first."""

@@ -122,7 +122,7 @@ class BatchedProjector(Projector):
         left = self.batch.unproven()
         if len(left):
             stacked = _stacked(weights)
-            self.batch.settle(stacked, left)
+            self.batch.clip_rest(stacked, left)
             _spread(stacked, weights)
         shape = (self.layers, len(self.max_sv))
         saturated = self.batch.saturated.view(shape)

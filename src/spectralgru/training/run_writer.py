@@ -10,7 +10,7 @@ import torch
 from spectralgru.records import Run, run_path, write_history, write_run
 from spectralgru.training import environment
 from spectralgru.training.data.dataset import Corpus
-from spectralgru.training.data.loading import baseline_loss, part, why_nothing_learnt
+from spectralgru.training.data.loading import baseline_loss, subset, why_nothing_learnt
 from spectralgru.training.epoch import Divergence
 from spectralgru.training.evaluate import metric
 from spectralgru.training.progress import Progress
@@ -41,7 +41,7 @@ class Writer:
     @cached_property
     def baseline(self) -> float:
         """Validation loss of the corpus' frequencies."""
-        return baseline_loss(part(self.corpus, self.job.data), "valid")
+        return baseline_loss(subset(self.corpus, self.job.data), "valid")
 
     def directory(self, replica: Replica) -> Path:
         """The run directory of a replica."""
@@ -85,7 +85,7 @@ class Writer:
             threads=torch.get_num_threads(),
             started=progress.started,
             wall_seconds=round(end.seconds, 3),
-            replicas=progress.together,
+            replicas=progress.replicas,
         )
         weights = {name: weight.cpu().numpy() for name, weight in progress.best_weights.items()}
         write_run(self.directory(replica), run, progress.history, end.rows, weights)

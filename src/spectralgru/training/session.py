@@ -45,7 +45,7 @@ class Session:
         self.job, self.corpus, self.writer, self.device = job, corpus, writer, device
         self.say, self.ranks = say, ranks
         self.clock = self.show_at = time.monotonic()
-        self.together = len(replicas)
+        self.total = len(replicas)
         self.epoch, self.steps = 1, 0
         self.engine = Engine(corpus, job.model, replicas, job.training.batch_size, device, ranks)
         training = job.training
@@ -68,7 +68,7 @@ class Session:
         return [
             Progress(
                 *(r, LearningRate(schedule, r.learning_rate), self.engine.model.weights_of(i), spectra[i]),
-                together=len(replicas),
+                replicas=len(replicas),
             )
             for i, r in enumerate(replicas)
         ]
@@ -192,7 +192,7 @@ class Session:
         best = min((p.best()["valid"] for p in self.progress if p.best_epoch), default=float("nan"))
         left = (self.job.training.epochs - self.epoch) * self._elapsed(self.progress[0]) / self.epoch
         self.say(
-            f"{self.job.corpus} epoch {self.epoch}/{self.job.training.epochs}, {len(going_on)} of {self.together} runs "
+            f"{self.job.corpus} epoch {self.epoch}/{self.job.training.epochs}, {len(going_on)} of {self.total} runs "
             f"going on, best validation {best:.4g}, at most {left:.0f} s left"
         )
 

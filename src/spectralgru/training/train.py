@@ -15,7 +15,7 @@ from spectralgru.files import json_text, write_text
 from spectralgru.records import Run, is_finished, read_run, run_path, summed_up
 from spectralgru.training.checkpoint import CheckpointStore, of_runs
 from spectralgru.training.data.dataset import load
-from spectralgru.training.data.loading import part, width
+from spectralgru.training.data.loading import subset, width
 from spectralgru.training.distributed import ALONE, Ranks, device_seen
 from spectralgru.training.locks import POLL_SECONDS, held, locked, run_lock
 from spectralgru.training.memory import check_memory
@@ -74,7 +74,7 @@ def _train(
     ranks: Ranks,
 ) -> None:
     """Train the unfinished runs of `group`; those that have reached the same step train together."""
-    job, device, used = writer.job, writer.device, part(writer.corpus, writer.job.data)
+    job, device, used = writer.job, writer.device, subset(writer.corpus, writer.job.data)
     stores = {r: CheckpointStore(checkpoints, writer.keys[r], device.type) for r in group}
     if fresh := sum(not (writer.directory(r) / "run.json").exists() for r in group):
         check_memory(job, fresh, width(used), device)  # before anything is written

@@ -19,7 +19,7 @@ from spectralgru.files import write_text
 from spectralgru.pipeline.params.experiments import ExperimentName, Experiments
 from spectralgru.pipeline.params.fields import (
     CorpusName,
-    Experiment,
+    CorpusSettings,
     Methods,
     Seeds,
     Strict,
@@ -46,7 +46,7 @@ class Section(Strict):
 
     run: Corpora
     seeds: Seeds
-    settings: dict[CorpusName, Experiment]
+    settings: dict[CorpusName, CorpusSettings]
     experiments: Experiments = Field(Experiments(), description="settings of each experiment")
 
 
@@ -99,11 +99,11 @@ class Params(Strict):
         """Corpora to run, in order."""
         return self.section.run if self.corpora is None else self.corpora
 
-    def experiment(self, corpus: str) -> Experiment:
+    def of_corpus(self, corpus: str) -> CorpusSettings:
         """The settings of a corpus at the chosen scale."""
-        for name, experiment in self.section.settings.items():
+        for name, chosen in self.section.settings.items():
             if name == corpus:
-                return experiment
+                return chosen
         known = ", ".join(self.section.settings)
         raise InputError(
             f"corpus {corpus!r} has no settings at scale {self.scale}; it must be one of {known}"
@@ -111,7 +111,7 @@ class Params(Strict):
 
     def settings(self, corpus: str) -> list[Setting]:
         """Every method and value to run on a corpus, in the order of the paper's tables."""
-        return in_order(self.experiment(corpus).methods)
+        return in_order(self.of_corpus(corpus).methods)
 
     def run_directories(self, corpus: str) -> list[Path]:
         """Every run of a corpus, relative to results/<scale>."""
@@ -123,9 +123,9 @@ class Params(Strict):
 
     def job(self, corpus: str, settings: Sequence[Setting], seeds: Sequence[int] | None = None) -> Job:
         """The runs of these settings, with every seed (those of the scale, or the given ones), as one job."""
-        experiment = self.experiment(corpus)
+        shared = self.of_corpus(corpus)
         seeds = self.section.seeds if seeds is None else parse_seeds(seeds)
-        return make_job(corpus, self.scale, experiment, settings, seeds)
+        return make_job(corpus, self.scale, shared, settings, seeds)
 
 
 def in_order(methods: Methods) -> list[Setting]:
@@ -136,12 +136,12 @@ def in_order(methods: Methods) -> list[Setting]:
 
 
 def make_job(
-    corpus: str, scale: Scale, experiment: Experiment, settings: Sequence[Setting], seeds: Sequence[int]
+    corpus: str, scale: Scale, shared: CorpusSettings, settings: Sequence[Setting], seeds: Sequence[int]
 ) -> Job:
     """Runs that share everything except method, value and seed, as the trainer's job."""
-    rate = experiment.training.learning_rate
+    rate = shared.training.learning_rate
     replicas = tuple(Replica(*setting, seed, rate) for setting in settings for seed in seeds)
-    return Job(corpus, scale, experiment.data, experiment.model, experiment.training, replicas)
+    return Job(corpus, scale, shared.data, shared.model, shared.training, replicas)
 
 
 def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
@@ -220,7 +220,7 @@ def parse_seeds(seeds: Sequence[int]) -> list[int]:
 def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
     """Apply `key=value` changes (`training.epochs=2`) to the settings of one corpus and validate again."""
     values = params.model_dump(mode="json")
-    params.experiment(corpus)
+    params.of_corpus(corpus)
     for change in changes:
         key, equals, text = change.partition("=")
         change = shown(change)[1:-1]

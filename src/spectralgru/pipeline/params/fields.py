@@ -44,7 +44,7 @@ class Methods(Strict):
     none: bool = Field(True, description="train without constraint or clipping too")
 
 
-class Experiment(Strict):
+class CorpusSettings(Strict):
     """All runs on one corpus."""
 
     data: DataSettings = DataSettings()

@@ -12,7 +12,7 @@ from matplotlib import style
 from spectralgru.files import atomic_path, write_text
 from spectralgru.pipeline.results.load import Campaign, RunFiles, Runs
 from spectralgru.pipeline.results.style import RC, save, title
-from spectralgru.pipeline.sampling.dates import METHODS, made_of
+from spectralgru.pipeline.sampling.dates import SAMPLED, made_of
 from spectralgru.pipeline.sampling.music import sounding
 from spectralgru.pipeline.sampling.roll_figure import draw
 from spectralgru.pipeline.sampling.sample import NOTE_STEPS, TOKENS, Tune, original, sample_text, sample_tune
@@ -49,18 +49,18 @@ def write_samples(campaign: Campaign, data: Path) -> list[Path]:
     samples = Samples(root / "samples")
     keys: dict[str, str] = {}
     for corpus, every in campaign.corpora.items():
-        runs = {setting: items for setting, items in every.items() if setting.method in METHODS}
+        runs = {setting: items for setting, items in every.items() if setting.method in SAMPLED}
         keys |= {
             item.directory.relative_to(root).as_posix(): item.run.key
             for items in runs.values()
             for item in items
         }
-        found = {method: best(runs, method) for method in METHODS}
+        found = {method: best(runs, method) for method in SAMPLED}
         chosen = {method: open_run(item.directory, data) for method, item in found.items() if item}
         if chosen:
             write = _write_words if isinstance(next(iter(chosen.values())).corpus, Words) else _write_music
             write(samples, corpus, chosen)
-        missing = [method for method in METHODS if method not in chosen]
+        missing = [method for method in SAMPLED if method not in chosen]
         samples.answer += [
             f"{corpus}: no run of {method} finished, so none is sampled." for method in missing
         ]

@@ -7,7 +7,7 @@ from spectralgru.files import sha256_of_all
 from spectralgru.pipeline.summary import is_current
 from spectralgru.resources import PACKAGE
 
-METHODS = ("constraint", "clipping")  # the methods whose best runs are sampled
+SAMPLED = ("constraint", "clipping")  # the methods whose best runs are sampled
 
 CODE = (
     "pipeline/sampling/*.py",
@@ -20,7 +20,7 @@ CODE = (
 
 def made_of(keys: Mapping[str, str]) -> dict[str, str]:
     """What samples depend on, given the key of every run (by its directory, relative to `results/<scale>`)."""
-    chosen = {path: key for path, key in keys.items() if Path(path).parent.name.startswith(METHODS)}
+    chosen = {path: key for path, key in keys.items() if Path(path).parent.name.startswith(SAMPLED)}
     return chosen | {"code": sha256_of_all(PACKAGE, CODE)}
 
 

@@ -43,7 +43,7 @@ class Tracked:
     not_registered: list[str] = field(default_factory=list)  # and why
 
 
-class Experiment:
+class MlflowExperiment:
     """Brings a project's runs of an experiment up to date; those of other projects are ignored."""
 
     def __init__(

@@ -15,7 +15,7 @@ from spectralgru.files import sha256, write_json
 from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.saved import load_corpus
 from spectralgru.pipeline.tracking import convert, predictor
-from spectralgru.pipeline.tracking.experiment import PROJECT, Experiment
+from spectralgru.pipeline.tracking.experiment import PROJECT, MlflowExperiment
 from spectralgru.pipeline.tracking.store import local_folder
 from spectralgru.records import Run
 from spectralgru.training.data.dataset import Corpus
@@ -32,7 +32,7 @@ def model_name(run: Run) -> str:
 
 
 def register_best(
-    client: Any, experiment: Experiment, items: Sequence[RunFiles], ids: Mapping[Path, str], data: Path
+    client: Any, experiment: MlflowExperiment, items: Sequence[RunFiles], ids: Mapping[Path, str], data: Path
 ) -> None:
     """Point the alias `best` at the finished run with the lowest validation metric, as a new version if it has none.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from spectralgru.errors import InputError, RunError
 from spectralgru.pipeline.redaction import without_secrets
 from spectralgru.pipeline.results.load import RunFiles
-from spectralgru.pipeline.tracking.experiment import Experiment, Tracked
+from spectralgru.pipeline.tracking.experiment import MlflowExperiment, Tracked
 from spectralgru.pipeline.tracking.live import LiveRun, read_live
 from spectralgru.pipeline.tracking.project import project_at
 from spectralgru.pipeline.tracking.registry import register_best
@@ -56,7 +56,7 @@ def track(
         with exclusive(uri, root):
             project = project_at(root)
             for (scale, corpus), settings in experiments.items():
-                experiment = Experiment(client, uri, scale, corpus, project, done)
+                experiment = MlflowExperiment(client, uri, scale, corpus, project, done)
                 ids: dict[Path, str] = {}
                 for name, setting in settings.items():
                     benchmark = benchmarks / scale / corpus / f"{name}.tsv"

@@ -3,14 +3,14 @@
 from spectralgru.errors import InputError
 from spectralgru.training.data.baselines import independent_note_loss, unigram_loss
 from spectralgru.training.data.dataset import Corpus, Split, Words
-from spectralgru.training.data.subset import subset, subset_tunes
+from spectralgru.training.data.subset import subset_tunes, subset_words
 from spectralgru.training.settings import DataSettings
 
 
-def part(corpus: Corpus, data: DataSettings) -> Corpus:
+def subset(corpus: Corpus, data: DataSettings) -> Corpus:
     """The part of the corpus that the settings ask for."""
     if isinstance(corpus, Words):
-        return subset(corpus, data.train, data.valid, data.test, data.vocabulary)
+        return subset_words(corpus, data.train, data.valid, data.test, data.vocabulary)
     if data.vocabulary is not None:
         raise InputError(
             f"data.vocabulary is {data.vocabulary}: {corpus.name} has notes, not words; remove the key"

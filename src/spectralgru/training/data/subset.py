@@ -10,7 +10,7 @@ from spectralgru.errors import InputError
 from spectralgru.training.data.dataset import EOS, UNK, Notes, Words
 
 
-def subset(
+def subset_words(
     words: Words,
     train_tokens: int | None = None,
     valid_tokens: int | None = None,

@@ -33,7 +33,7 @@ def parts(params: Params) -> list[Part]:
 def key(params: Params, part: Part, data_sha256: str) -> str:
     """Hash of settings, data, the trainer's code and this code; not of the machine, which the record names."""
     network = _networks(params)[part.corpus].model_dump(exclude={"deltas"})
-    training = asdict(params.experiment(part.corpus).training)
+    training = asdict(params.of_corpus(part.corpus).training)
     code = [code_sha256(), sha256_of_all(Path(__file__).parent, CODE)]
     determined = [part.corpus, part.name, network, training, data_sha256, code]
     return hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()
@@ -51,14 +51,14 @@ def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
     from spectralgru.pipeline.experiments.cost.metered import metered_steps
     from spectralgru.training import environment
     from spectralgru.training.data.dataset import load
-    from spectralgru.training.data.loading import part as part_of
+    from spectralgru.training.data.loading import subset
 
     torch.set_num_threads(1)
-    network, training = _networks(params)[part.corpus], params.experiment(part.corpus).training
+    network, training = _networks(params)[part.corpus], params.of_corpus(part.corpus).training
     delta = next(delta for delta in network.deltas if _name(delta) == part.name)
     corpus = load(means.data / "prepared" / f"{part.corpus}.npz")
     steps = metered_steps(
-        part_of(corpus, network.data),
+        subset(corpus, network.data),
         network.model,
         Replica("constraint", delta, SEED, training.learning_rate),
         training.batch_size,

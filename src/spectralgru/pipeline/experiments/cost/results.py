@@ -19,7 +19,7 @@ from spectralgru.records import Setting
 
 TITLE = "What does the constraint cost?"
 LAPS = 5
-METHODS = ("none", "clipping", "naive SVD", "truncated SVD", "ours")
+ALTERNATIVES = ("none", "clipping", "naive SVD", "truncated SVD", "ours")
 LOOKS = {"clipping": ("#b8860b", "^"), "naive SVD": ("0.35", "s"), "truncated SVD": ("#8c2d04", "D"),
          "ours": ("#08519c", "o")}  # fmt: skip
 ORDER = (
@@ -50,7 +50,7 @@ def tabulate(measured: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for record in measured:
         laps = _laps(record["steps"])
-        for method in METHODS:
+        for method in ALTERNATIVES:
             none = [lap["none"] for lap in laps]
             extra = [0.0 if method == "none" else lap[method] for lap in laps]
             whole = [a + b for a, b in zip(none, extra, strict=True)]
@@ -73,7 +73,7 @@ def _laps(steps: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     count = min(LAPS, len(steps))
     cuts = [round(i * len(steps) / count) for i in range(count + 1)]
     return [
-        {name: statistics.fmean(step[name] for step in steps[a:b]) for name in METHODS}
+        {name: statistics.fmean(step[name] for step in steps[a:b]) for name in ALTERNATIVES}
         for a, b in pairwise(cuts)
     ]
 
@@ -83,7 +83,7 @@ def sentences(table: pd.DataFrame, paper: Cost) -> list[str]:
     said = []
     for corpus, rows in table.groupby("corpus", sort=False):
         step = rows.loc[rows["method"] == "none", "seconds"].median()
-        shares = ", ".join(f"{m} {_span(rows, m)}" for m in METHODS[1:])
+        shares = ", ".join(f"{m} {_span(rows, m)}" for m in ALTERNATIVES[1:])
         said.append(
             f"{corpus}: a step takes {1e3 * step:.3g} ms without constraint or clipping; share of the step, smallest "
             f"to largest over delta: {shares}; in the steps timed {rows['above'].min():.3g} to "
@@ -129,7 +129,7 @@ def _rows(table: pd.DataFrame, paper: Cost) -> tuple[Row, ...]:
     for corpus, of_corpus in table.groupby("corpus", sort=False):
         cells = {(r["method"], r["delta"]): r for r in records(of_corpus)}
         for what in ("ms a step", "share of the step"):
-            for method in METHODS[what != "ms a step" :]:
+            for method in ALTERNATIVES[what != "ms a step" :]:
                 texts = [_text(cells.get((method, delta)), what) for delta in deltas]
                 theirs = what == "ms a step" and corpus == paper.corpus and PAPER.get(method)
                 texts.append(f"{paper.seconds[theirs]:,.0f}" if theirs else "")

@@ -69,10 +69,10 @@ def _sweeps(params: Params) -> dict[str, RateSweep]:
 
 
 def _job(params: Params, part: Part) -> Job:
-    settings, experiment = params.section.experiments.learning_rate, params.experiment(part.corpus)
+    settings, shared = params.section.experiments.learning_rate, params.of_corpus(part.corpus)
     assert settings is not None
     sweep = _sweeps(params)[part.corpus]
     rate = next(rate for rate in sweep.rates if _name(rate) == part.name)
-    training = replace(experiment.training, epochs=sweep.epochs, learning_rate=rate)
-    experiment = experiment.model_copy(update={"training": training})
-    return make_job(part.corpus, params.scale, experiment, in_order(sweep.methods), settings.seeds)
+    training = replace(shared.training, epochs=sweep.epochs, learning_rate=rate)
+    shared = shared.model_copy(update={"training": training})
+    return make_job(part.corpus, params.scale, shared, in_order(sweep.methods), settings.seeds)

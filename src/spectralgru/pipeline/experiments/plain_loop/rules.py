@@ -86,7 +86,7 @@ def weight_decay(model: PlainModel, strength: float) -> Rule:
     return Rule(before_step=decay)
 
 
-METHODS: dict[str, Callable[[PlainModel, float], Rule]] = {
+RULES: dict[str, Callable[[PlainModel, float], Rule]] = {
     "constraint": constraint,
     "clipping": clipping,
     "none": none,
@@ -98,7 +98,7 @@ METHODS: dict[str, Callable[[PlainModel, float], Rule]] = {
 
 def rule(model: PlainModel, method: str, value: float | None, clip: float | None = None) -> Rule:
     """The method of this name, with clipping at `clip` added. Call it before making the optimiser."""
-    chosen = METHODS[method](model, value or 0.0)
+    chosen = RULES[method](model, value or 0.0)
     return chosen if clip is None else replace(chosen, threshold=min(clip, chosen.threshold))
 
 

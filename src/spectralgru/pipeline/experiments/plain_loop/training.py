@@ -17,7 +17,7 @@ from spectralgru.records import Run, is_finished, read_run
 from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
 from spectralgru.training.data.dataset import Corpus
-from spectralgru.training.data.loading import part
+from spectralgru.training.data.loading import subset
 from spectralgru.training.engine import LONGEST_UPDATE
 from spectralgru.training.epoch import NOT_FINITE, NOT_VALID, Divergence, EpochCounters
 from spectralgru.training.progress import Progress
@@ -37,7 +37,7 @@ def train(job: PlainJob, replica: Replica, corpus: Corpus, root: Path) -> Run:
     writer = Writer(job, root, {replica: job.key(replica, corpus.sha256)}, corpus, torch.device("cpu"))
     directory = writer.directory(replica)
     if not is_finished(directory, writer.keys[replica]):
-        _PlainRun(job, replica, part(corpus, job.data), writer).run()
+        _PlainRun(job, replica, subset(corpus, job.data), writer).run()
     return read_run(directory)
 
 

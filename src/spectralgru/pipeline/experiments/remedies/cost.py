@@ -10,7 +10,7 @@ from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, State, 
 from spectralgru.pipeline.experiments.plain_loop.rules import OPTIMIZERS, rule
 from spectralgru.training.batches import training_stream
 from spectralgru.training.data.dataset import Corpus
-from spectralgru.training.data.loading import part
+from spectralgru.training.data.loading import subset
 from spectralgru.training.settings import Replica
 
 FIRST = 5  # steps that are not counted
@@ -40,7 +40,7 @@ def seconds_per_step(
 ) -> dict[str, list[float]]:
     """CPU seconds (of one thread, if torch has one) of `steps` steps of each training, by its name."""
     trainings = {
-        name: _Training(job, replica, part(corpus, job.data)) for name, (job, replica) in jobs.items()
+        name: _Training(job, replica, subset(corpus, job.data)) for name, (job, replica) in jobs.items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for index in range(FIRST + steps):

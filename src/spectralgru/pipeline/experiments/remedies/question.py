@@ -110,7 +110,7 @@ def job(params: Params, corpus: str, baseline: Baseline) -> PlainJob:
         scale=params.scale,
         data=on.data,
         model=on.model if baseline.layers is None else replace(on.model, num_layers=baseline.layers),
-        training=replace(params.experiment(corpus).training, epochs=on.epochs, schedule=on.schedule),
+        training=replace(params.of_corpus(corpus).training, epochs=on.epochs, schedule=on.schedule),
         replicas=(),
         cell=baseline.cell,
         optimizer=baseline.optimizer,
