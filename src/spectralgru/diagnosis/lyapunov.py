@@ -1,0 +1,91 @@
+"""Growth along data: finite-time Lyapunov exponents of a recurrent layer that is driven by inputs.
+
+Directions are carried back through the steps as a gradient is, by the transposed Jacobians, and made orthonormal by QR
+after each step; the logarithms of R's diagonal are what they grew by (Benettin et al., 1980; for recurrent networks
+Engelken et al., 2023). The exponents of a stack are those of its layers, each driven by the one below: its Jacobian is
+block triangular.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spectralgru.diagnosis.cells import Cell
+from spectralgru.errors import InputError
+
+
+class Exponents(NamedTuple):
+    """Growth of the `count` fastest directions, in descending order as far as the window lets them align."""
+
+    exponents: Tensor  # [*, B, count], mean logarithm of the growth in one step
+    steps: Tensor  # [T, *, B, count], that logarithm for each step counted
+    state: Tensor  # [*, B, S], after the last step
+
+
+@torch.no_grad()
+def lyapunov_exponents(
+    cell: Cell,
+    x: Tensor,
+    state: Tensor | None = None,
+    *,
+    count: int = 1,
+    transient: int = 0,
+    starts: Tensor | None = None,
+) -> Exponents:
+    """Finite-time Lyapunov exponents of one layer, for every lane.
+
+    Above 0 a gradient grows on its way back, and nearby states move apart; at the origin, without inputs, the largest
+    is the logarithm of the spectral radius of the Jacobian.
+
+    Args:
+        cell: the layer; with weights [R, ...] for R replicas, x and state have that axis, too.
+        x: inputs [T, B, I] or [R, T, B, I].
+        state: before the first step, [B, S] or [R, B, S]; None: zero.
+        count: how many directions, at most S. They start at random, the same in every lane and call.
+        transient: so many last steps only turn the directions, and are not counted.
+        starts: bool [T, B] or [R, T, B]; where true, the state is set to zero before that step, and the directions go
+            on as they are.
+
+    Raises:
+        InputError: count or transient out of range.
+    """
+    steps = x.shape[-3]
+    if not 1 <= count <= cell.state_size:
+        raise InputError(f"count={count}: must be from 1 to {cell.state_size}, the size of the state")
+    if not 0 <= transient < steps:
+        raise InputError(f"transient={transient}: must be at least 0 and below the {steps} steps of x")
+    arguments = cell.project(x).unbind(-3)
+    if state is None:
+        state = x.new_zeros(*x.shape[:-3], x.shape[-2], cell.state_size)
+    before = []
+    for t, a in enumerate(arguments):
+        if starts is not None:
+            state = state.masked_fill(starts.select(-2, t).unsqueeze(-1), 0)
+        before.append(state)
+        state = cell.step(a, state)
+    start = torch.randn(count, cell.state_size, generator=torch.Generator().manual_seed(0))
+    directions = torch.linalg.qr(start.mT.double())[0].to(state).expand(*state.shape, count)
+    logs = []
+    for a, entering in zip(reversed(arguments), reversed(before), strict=True):
+        directions, growth = _orthonormal(_pulled_back(cell, a, entering, directions))
+        logs.append(growth.log())
+    counted = torch.stack(logs[transient:][::-1])
+    return Exponents(counted.mean(0), counted, state)
+
+
+def _pulled_back(cell: Cell, a: Tensor, state: Tensor, directions: Tensor) -> Tensor:
+    """The directions [..., S, count] times the transposed Jacobian of the step that begins at `state`."""
+    with torch.enable_grad():
+        entering = state.expand(directions.shape[-1], *state.shape).detach().requires_grad_()
+        (pulled,) = torch.autograd.grad(cell.step(a, entering), entering, directions.movedim(-1, 0))
+    return pulled.movedim(0, -1)
+
+
+def _orthonormal(directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Q, and the absolute diagonal of R [..., count]."""
+    if directions.shape[-1] == 1:  # as QR, and many times as fast
+        norm = torch.linalg.vector_norm(directions, dim=-2, keepdim=True)
+        return directions / norm.where(norm > 0, 1), norm.squeeze(-2)
+    q, r = torch.linalg.qr(directions)
+    return q, r.diagonal(dim1=-2, dim2=-1).abs()
