@@ -13,7 +13,7 @@ from spectralgru.errors import InputError
 from spectralgru.recurrent.gru import gru_layer
 
 KINDS = {"GRU, reset before": 3, "GRU, reset after": 3, "LSTM": 4, "RNN, tanh": 1, "RNN, relu": 1}
-H, I, T, B = 5, 3, 7, 4
+H, WIDTH, T, B = 5, 3, 7, 4
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +25,14 @@ def cell_of(kind, gain=1.0, hidden=H, lead=()):
     rows = KINDS[kind] * hidden
     return Cell(
         kind,
-        torch.randn(*lead, rows, I, dtype=torch.float64),
+        torch.randn(*lead, rows, WIDTH, dtype=torch.float64),
         gain * torch.randn(*lead, rows, hidden, dtype=torch.float64) / math.sqrt(hidden),
     )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_directions_together_grow_by_the_determinant_of_the_product(kind):
-    cell, x = cell_of(kind, 2.0), torch.randn(T, B, I, dtype=torch.float64)
+    cell, x = cell_of(kind, 2.0), torch.randn(T, B, WIDTH, dtype=torch.float64)
     if kind == "RNN, relu":  # where it is 0, it loses directions
         x, cell = x.abs(), Cell(kind, cell.weight_ih.abs(), cell.weight_hh.abs())
     size = cell.state_size
@@ -51,7 +51,7 @@ def test_all_directions_together_grow_by_the_determinant_of_the_product(kind):
 
 
 def test_the_largest_is_that_of_the_product_when_the_window_is_long():
-    cell, x = cell_of("GRU, reset before", 4.0), torch.randn(120, 1, I, dtype=torch.float64)
+    cell, x = cell_of("GRU, reset before", 4.0), torch.randn(120, 1, WIDTH, dtype=torch.float64)
     got = lyapunov_exponents(cell, x, count=2)
     product, logs, state = torch.eye(H, dtype=torch.float64), 0.0, torch.zeros(H, dtype=torch.float64)
     for a in cell.project(x)[:, 0]:
@@ -69,7 +69,7 @@ def test_the_largest_is_that_of_the_product_when_the_window_is_long():
 @pytest.mark.parametrize("gain", [1.0, 8.0])
 def test_at_the_origin_it_is_the_spectral_radius(gain):
     cell = cell_of("GRU, reset before", gain)
-    got = lyapunov_exponents(cell, torch.zeros(400, 1, I, dtype=torch.float64), transient=200)
+    got = lyapunov_exponents(cell, torch.zeros(400, 1, WIDTH, dtype=torch.float64), transient=200)
     radius = spectral_radius(jacobian_at_origin(cell.blocks()["candidate"]))
     if gain == 1.0:  # else the state leaves the unstable origin
         assert got.exponents.item() == pytest.approx(radius.log().item(), abs=0.01)
@@ -78,7 +78,7 @@ def test_at_the_origin_it_is_the_spectral_radius(gain):
 
 def test_replicas_lanes_and_starts_are_those_of_the_layer():
     cell = cell_of("GRU, reset before", 3.0, lead=(2,))
-    x, starts = torch.randn(2, T, B, I, dtype=torch.float64), torch.zeros(2, T, B, dtype=torch.bool)
+    x, starts = torch.randn(2, T, B, WIDTH, dtype=torch.float64), torch.zeros(2, T, B, dtype=torch.bool)
     starts[0, 3, 1] = starts[1, 5, 2] = True
     got = lyapunov_exponents(cell, x, count=2, starts=starts)
     _, last = gru_layer(x, None, cell.weight_ih, cell.weight_hh, starts)
@@ -93,14 +93,16 @@ def test_replicas_lanes_and_starts_are_those_of_the_layer():
 @pytest.mark.parametrize("asked", [{"count": 0}, {"count": H + 1}, {"transient": T}, {"transient": -1}])
 def test_what_cannot_be_is_refused(asked):
     with pytest.raises(InputError, match=f"{next(iter(asked))}={next(iter(asked.values()))}: must be"):
-        lyapunov_exponents(cell_of("GRU, reset after"), torch.zeros(T, B, I, dtype=torch.float64), **asked)
+        lyapunov_exponents(
+            cell_of("GRU, reset after"), torch.zeros(T, B, WIDTH, dtype=torch.float64), **asked
+        )
 
 
 MODULES = {
-    "GRU, reset after": nn.GRUCell(I, H),
-    "LSTM": nn.LSTMCell(I, H),
-    "RNN, tanh": nn.RNNCell(I, H),
-    "RNN, relu": nn.RNNCell(I, H, nonlinearity="relu"),
+    "GRU, reset after": nn.GRUCell(WIDTH, H),
+    "LSTM": nn.LSTMCell(WIDTH, H),
+    "RNN, tanh": nn.RNNCell(WIDTH, H),
+    "RNN, relu": nn.RNNCell(WIDTH, H, nonlinearity="relu"),
 }
 
 
@@ -108,7 +110,7 @@ MODULES = {
 def test_a_step_is_that_of_pytorch(kind):
     module = MODULES[kind].double()
     cell = Cell(kind, module.weight_ih, module.weight_hh, module.bias_ih, module.bias_hh)
-    x, state = torch.randn(B, I).double(), torch.randn(B, cell.state_size).double()
+    x, state = torch.randn(B, WIDTH).double(), torch.randn(B, cell.state_size).double()
     theirs = module(x, state.chunk(2, -1) if kind == "LSTM" else state)
     theirs = torch.cat(theirs, -1) if kind == "LSTM" else theirs
     assert torch.allclose(cell.step(cell.project(x), state), theirs)
@@ -117,7 +119,7 @@ def test_a_step_is_that_of_pytorch(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cut_path_keeps_the_values_and_loses_its_gradient(kind):
     cell = cell_of(kind)
-    a, state = cell.project(torch.randn(B, I).double()).detach(), torch.randn(B, cell.state_size).double()
+    a, state = cell.project(torch.randn(B, WIDTH).double()).detach(), torch.randn(B, cell.state_size).double()
 
     def jacobian(cut):
         return torch.autograd.functional.jacobian(lambda h: cell.step(a, h, cut), state)
