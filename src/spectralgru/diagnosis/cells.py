@@ -48,7 +48,7 @@ class Cell:
 
     def blocks(self) -> dict[str, Tensor]:
         """The square blocks [..., H, H] of `weight_hh`, views, by path."""
-        rows = self.weight_hh.unflatten(-2, (-1, self.hidden_size)).unbind(-3)
+        rows = self.weight_hh.chunk(self.weight_hh.shape[-2] // self.hidden_size, -2)
         return dict(zip(self.paths, rows, strict=False))
 
     def project(self, x: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Cell:
         recurrent = self.recurrent(h_of)
         return {
             path: part + recurrent[path]
-            for path, part in zip(recurrent, a.unflatten(-1, (-1, self.hidden_size)).unbind(-2), strict=True)
+            for path, part in zip(recurrent, a.chunk(len(recurrent), -1), strict=True)
         }
 
     def recurrent(self, h_of: Callable[[str], Tensor]) -> dict[str, Tensor]:
@@ -78,7 +78,7 @@ class Cell:
         blocks = self.blocks()
         if self.bias_hh is None:
             return {path: h_of(path) @ block.mT for path, block in blocks.items()}
-        biases = self.bias_hh.unflatten(-1, (-1, self.hidden_size)).unbind(-2)
+        biases = self.bias_hh.chunk(len(blocks), -1)
         return {p: h_of(p) @ block.mT + b for (p, block), b in zip(blocks.items(), biases, strict=True)}
 
 
