@@ -47,7 +47,7 @@ class Trial:
     def __init__(self, job: Job, corpus: Corpus, replicas: Sequence[Replica], device: torch.device) -> None:
         lanes, steps = job.training.batch_size, job.training.bptt_steps
         self.device, self.at = device, 0
-        self.engine = Engine(corpus, job.model, replicas, lanes, device)
+        self.engine = Engine(corpus, job.model, replicas, lanes, device, precision=job.training.precision)
         self.stream = training_stream(corpus, [r.seed for r in replicas], 1, lanes, steps, device)
 
     def step(self) -> dict[str, torch.Tensor]:

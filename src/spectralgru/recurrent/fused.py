@@ -17,9 +17,11 @@ AVAILABLE = find_spec("triton") is not None
 BLOCK = 256
 
 
-def usable(x: Tensor) -> bool:
-    """Whether these sweeps can run on such tensors."""
-    return AVAILABLE and x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+def usable(weight_hh: Tensor) -> bool:
+    """Whether these sweeps can run with such a matrix."""
+    return (
+        AVAILABLE and weight_hh.is_cuda and weight_hh.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    )
 
 
 def _device(x: Tensor) -> AbstractContextManager[object]:
@@ -48,7 +50,7 @@ def forward(
 
     states, gates, candidates, recurrent = begin(x, h0, weight_ih)
     replicas, steps, batch, hidden = candidates.shape
-    factors = _factors(keep, x)
+    factors = _factors(keep, h0)
     held = None if factors is None else h0 * factors[:, 0, :, None]
     by_gates, by_candidate = weight_hh[:, : 2 * hidden].mT, weight_hh[:, 2 * hidden :].mT
     grid, options = _grid(replicas, batch, hidden)

@@ -24,7 +24,9 @@ def gru_layer(
     """One layer over a whole sequence; once differentiable in x, h0 and both weights.
 
     Args:
-        x: inputs [T, B, I], or [R, T, B, I] for R replicas; the weights then have the leading axis too.
+        x: inputs [T, B, I], or [R, T, B, I] for R replicas; the weights then have the leading axis too. Where x and
+            weight_ih are bfloat16 or float16, h0 and weight_hh may be float32: the input products are then computed
+            in the lower type, the recurrence and the states in float32.
         h0: state before the first step [B, H] or [R, B, H]; None means zero.
         weight_ih: [3H, I], rows r, z, n as in `torch.nn.GRU`.
         weight_hh: [3H, H], rows r, z, n.
@@ -75,15 +77,17 @@ def _checked(
     hidden, width = weight_hh.shape[-1], weight_ih.shape[-1]
     state = (*replicas, batch, hidden)
     if h0 is None:
-        h0 = x.new_zeros(state)
+        h0 = weight_hh.new_zeros(state)
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         x, h0, weight_ih, weight_hh = (t.to(dtype) for t in (x, h0, weight_ih, weight_hh))
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    state_dtype = torch.float32 if half and weight_hh.dtype == torch.float32 else x.dtype
     expect("x", x, (*replicas, steps, batch, width))
     expect("weight_ih", weight_ih, (*replicas, 3 * hidden, width), x)
-    expect("weight_hh", weight_hh, (*replicas, 3 * hidden, hidden), x)
-    expect("h0", h0, state, x)
+    expect("weight_hh", weight_hh, (*replicas, 3 * hidden, hidden), x, state_dtype)
+    expect("h0", h0, state, x, state_dtype)
     keep = None
     if starts is not None:
         expect("starts", starts, (*replicas, steps, batch), x, starts.dtype)
@@ -101,9 +105,9 @@ def _layer(*arguments: Any) -> Tensor:
     return output
 
 
-def _sweeps(x: Tensor) -> Any:
+def _sweeps(weight_hh: Tensor) -> Any:
     """The module whose `forward` and `backward` suit the tensors of a layer best."""
-    return next((module for module in (fused, native) if module.usable(x)), sweeps)
+    return next((module for module in (fused, native) if module.usable(weight_hh)), sweeps)
 
 
 def check_reset(reset: str) -> None:
@@ -184,7 +188,9 @@ class _Layer(torch.autograd.Function):
         keep: Tensor | None,
         before: bool,
     ) -> Tensor:
-        activations: sweeps.Activations = _sweeps(x).forward(x, h0, weight_ih, weight_hh, keep, before)
+        activations: sweeps.Activations = _sweeps(weight_hh).forward(
+            x, h0, weight_ih, weight_hh, keep, before
+        )
         ctx.save_for_backward(x, weight_ih, weight_hh, keep, *activations)
         ctx.before = before
         return activations.states.narrow(-3, 1, x.shape[-3])
@@ -194,7 +200,7 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_ih, weight_hh, keep, *activations = ctx.saved_tensors
         needs_x = ctx.needs_input_grad[0]
-        gradients = _sweeps(x).backward(
+        gradients = _sweeps(weight_hh).backward(
             grad, x, weight_ih, weight_hh, keep, sweeps.Activations(*activations), ctx.before, needs_x
         )
         return *gradients, None, None

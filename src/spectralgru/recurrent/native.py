@@ -20,12 +20,12 @@ from spectralgru.recurrent.sweeps import Activations, Gradients, begin, weight_g
 MULTIPLICATIONS_A_THREAD = 4_000_000
 
 
-def usable(x: Tensor) -> bool:
-    """Whether `forward` and `backward` take x: float32 on a CPU, without an axis of replicas.
+def usable(weight_hh: Tensor) -> bool:
+    """Whether `forward` and `backward` take such a matrix: float32 on a CPU, without an axis of replicas.
 
     Not under `torch.compile`, which generates its own code from operations that it knows.
     """
-    suitable = x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3
+    suitable = weight_hh.device.type == "cpu" and weight_hh.dtype == torch.float32 and weight_hh.dim() == 2
     return suitable and not torch.compiler.is_compiling() and library() is not None
 
 

@@ -34,7 +34,8 @@ def _onednn(a: Tensor, b: Tensor) -> bool:
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """a [..., M, K] @ b [..., K, N] with equal leading axes, at most one; not differentiable."""
-    if a.dim() == 3 and len(a) and _onednn(a[0], b[0]):
+    lower = a.device.type == "cpu" and a.dtype in (torch.bfloat16, torch.float16)
+    if a.dim() == 3 and len(a) and (lower or _onednn(a[0], b[0])):  # the bits of each on their own
         return torch.stack([matmul(x, y) for x, y in zip(a, b, strict=True)])
     if _onednn(a, b):
         if not (b.is_contiguous() or b.mT.is_contiguous()):

@@ -34,12 +34,17 @@ class Gradients(NamedTuple):
 
 
 def begin(x: Tensor, h0: Tensor, weight_ih: Tensor) -> Activations:
-    """The first state, and the input products, which a sweep turns into the activations r, z and n in place."""
+    """The first state, and the input products, which a sweep turns into the activations r, z and n in place.
+
+    They are computed in the type of x and weight_ih, everything after them in h0's, which may be a higher one.
+    """
     *lead, steps, batch, _ = x.shape
     hidden = h0.shape[-1]
     flat = x.flatten(-3, -2)
-    gates = matmul(flat, weight_ih[..., : 2 * hidden, :].mT).view(*lead, steps, batch, 2 * hidden)
-    candidates = matmul(flat, weight_ih[..., 2 * hidden :, :].mT).view(*lead, steps, batch, hidden)
+    gates, candidates = (
+        matmul(flat, rows.mT).to(h0.dtype).view(*lead, steps, batch, rows.shape[-2])
+        for rows in (weight_ih[..., : 2 * hidden, :], weight_ih[..., 2 * hidden :, :])
+    )
     states = gates.new_empty(*lead, steps + 1, batch, hidden)
     states.select(-3, 0).copy_(h0)
     return Activations(states, gates, candidates, torch.empty_like(candidates))
@@ -144,8 +149,8 @@ def weight_gradients(
     flat_x, flat_gates, flat_n = x.flatten(-3, -2), d_gates.flatten(-3, -2), d_n.flatten(-3, -2)
     grad_x = None
     if needs_x:
-        grad_x = matmul(flat_gates, weight_ih[..., : 2 * hidden, :])
-        grad_x = grad_x.add_(matmul(flat_n, weight_ih[..., 2 * hidden :, :])).view_as(x)
+        grad_x = matmul(flat_gates.to(x.dtype), weight_ih[..., : 2 * hidden, :])
+        grad_x = grad_x.add_(matmul(flat_n.to(x.dtype), weight_ih[..., 2 * hidden :, :])).view_as(x)
     transposed = torch.cat([flat_gates.mT, flat_n.mT], -2)
     gates_hh = matmul(transposed[..., : 2 * hidden, :], previous.flatten(-3, -2))
     candidate_hh = (
@@ -153,4 +158,6 @@ def weight_gradients(
         if before
         else matmul(d_q.flatten(-3, -2).mT, previous.flatten(-3, -2))
     )
-    return Gradients(grad_x, dh, matmul(transposed, flat_x), torch.cat([gates_hh, candidate_hh], -2))
+    return Gradients(
+        grad_x, dh, matmul(transposed.to(x.dtype), flat_x), torch.cat([gates_hh, candidate_hh], -2)
+    )

@@ -16,8 +16,9 @@ from spectralgru.training.data.loading import width
 from spectralgru.training.distributed import ALONE, Ranks
 from spectralgru.training.graph import CapturedStep
 from spectralgru.training.models import ReplicatedModel, initial_weights
+from spectralgru.training.precision import product_dtype, tf32
 from spectralgru.training.projector import BatchedProjector, MatrixProjector, Projector
-from spectralgru.training.settings import ModelSettings, Replica
+from spectralgru.training.settings import ModelSettings, Precision, Replica
 
 INFINITY = float("inf")
 # A longer update leaves nothing to train, and squares of weights would overflow float32: the run is lost.
@@ -35,12 +36,13 @@ class Engine:
         lanes: int,
         device: torch.device,
         ranks: Ranks = ALONE,
+        precision: Precision = "float32",
     ) -> None:
         """`lanes`: those of the whole batch; a rank keeps the state of its own lanes."""
         self.replicas = list(replicas)
         self.lanes, self.ranks, self.share = lanes, ranks, ranks.share(lanes)
         self.dropout = model.dropout
-        self.device = device
+        self.device, self.precision = device, precision
         shape = (width(corpus), model.hidden_size, model.num_layers)
         self.model = ReplicatedModel(corpus.kind, *shape, model.input_scale, len(self.replicas))
         for seed in {replica.seed for replica in self.replicas}:
@@ -99,9 +101,11 @@ class Engine:
         masks = self._dropout_masks(*chunk.weights.shape[1:])
         if self.ranks.world > 1:
             chunk = chunk.of_lanes(self.share)
-        logits, state = self.network(chunk.inputs, self.state, chunk.starts, masks)
-        loss = self.model.loss(logits, chunk.targets, chunk.weights)
-        torch.autograd.backward(loss.sum() / self.lanes)
+        with tf32(self.precision):
+            products = product_dtype(self.precision)
+            logits, state = self.network(chunk.inputs, self.state, chunk.starts, masks, products)
+            loss = self.model.loss(logits, chunk.targets, chunk.weights)
+            torch.autograd.backward(loss.sum() / self.lanes)
         self.state = state.detach()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = gradient_norm(gradients)

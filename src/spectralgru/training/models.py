@@ -67,31 +67,39 @@ class ReplicatedModel(nn.Module):
         return torch.zeros(shape, device=self.device)
 
     def forward(
-        self, inputs: Tensor, h0: Tensor, starts: Tensor | None = None, masks: Sequence[Tensor] | None = None
+        self,
+        inputs: Tensor,
+        h0: Tensor,
+        starts: Tensor | None = None,
+        masks: Sequence[Tensor] | None = None,
+        products: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
         """Logits [R, T, B, V] and the last state [R, L, B, H].
 
         `inputs`: ids [T, B] (words, the same for all replicas) or notes [R, T, B, V] (R may be 1, then shared).
         `starts` [R, T, B]: where True the state is zero before that step. `masks`: dropout factors [R, T, B, H]
-        for the input of every GRU layer and of the output layer.
+        for the input of every GRU layer and of the output layer. `products`: type of the factors of every product
+        outside the recurrence; weights, states and logits are float32.
         """
         steps, lanes = inputs.shape[-2:] if self.kind == "words" else inputs.shape[-3:-1]
         if self.kind == "words":
             x = self.input["weight"].index_select(1, inputs.reshape(-1))
         else:
             flat = inputs.reshape(inputs.shape[0], steps * lanes, -1).expand(self.replicas, -1, -1)
-            x = linear(flat, self.input["weight"].mT)
+            x = linear(flat.to(products), self.input["weight"].to(products).mT).float()
         x = x.view(self.replicas, steps, lanes, -1) * self.input_scale
         last = []
         for layer in range(self.num_layers):
             if masks is not None:
                 x = x * masks[layer]
             weight_ih, weight_hh = (getattr(self.gru, f"weight_{kind}_l{layer}") for kind in ("ih", "hh"))
-            x, h = gru_layer(x, h0[:, layer], weight_ih, weight_hh, starts, self.gru.reset)
+            x, h = gru_layer(
+                x.to(products), h0[:, layer], weight_ih.to(products), weight_hh, starts, self.gru.reset
+            )
             last.append(h)
         if masks is not None:
             x = x * masks[-1]
-        logits = linear(x, self.output["weight"])
+        logits = linear(x.to(products), self.output["weight"].to(products)).float()
         logits += self.output["bias"][:, None, None]
         return logits, torch.stack(last, 1)
 

@@ -47,8 +47,10 @@ class Session:
         self.clock = self.show_at = time.monotonic()
         self.total = len(replicas)
         self.epoch, self.steps = 1, 0
-        self.engine = Engine(corpus, job.model, replicas, job.training.batch_size, device, ranks)
         training = job.training
+        self.engine = Engine(
+            corpus, job.model, replicas, training.batch_size, device, ranks, training.precision
+        )
         self.valid, self.test = (
             evaluation_stream(corpus, split, training.batch_size, training.bptt_steps, device)
             for split in ("valid", "test")

@@ -27,6 +27,7 @@ def _number(about: str, **bounds: float) -> dict[str, Any]:
 COUNT = {"ge": 1, "lt": 2**31}
 SEED = {"ge": 0, "lt": 2**31}
 NAME = {"pattern": r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"}  # no path
+Precision = Literal["float32", "tf32", "bfloat16"]
 VALUES: dict[str, dict[str, float]] = {"constraint": {"gt": 0, "lt": 2}, "clipping": {"gt": 0}}  # of methods
 
 
@@ -91,6 +92,13 @@ class TrainingSettings(_Settings):
     )
     trace_every: int = field(
         default=10, metadata=_number("steps between two measurements of the spectral radius", **COUNT)
+    )
+    precision: Precision = field(
+        default="float32",
+        metadata={
+            "description": "of the factors of matrix products in training: tf32 on GPUs, all products; bfloat16, all"
+            " products outside the recurrence"
+        },
     )
 
 

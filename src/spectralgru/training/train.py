@@ -19,6 +19,7 @@ from spectralgru.training.data.loading import subset, width
 from spectralgru.training.distributed import ALONE, Ranks, device_seen
 from spectralgru.training.locks import POLL_SECONDS, held, locked, run_lock
 from spectralgru.training.memory import check_memory
+from spectralgru.training.precision import check_precision
 from spectralgru.training.run_writer import Writer
 from spectralgru.training.session import Session
 from spectralgru.training.settings import Job, Replica
@@ -42,10 +43,11 @@ def train(
     `prepared`: the corpus' .npz. `root`: run directories go below it. `together`: how many runs at a time (None: all).
     A run whose record has the same key (settings, data, code) is left as it is; a killed job resumes from its
     checkpoint and ends with the same bits (on a CPU). Raises Preempted after SIGTERM, RunError when something cannot be
-    written, InputError for an invalid device or when the runs need more memory than is free; finished runs stay as
-    they are.
+    written, InputError for an invalid device, one without the job's precision, or when the runs need more memory than
+    is free; finished runs stay as they are.
     """
     device = device_seen(device)
+    check_precision(job.training.precision, device)
     try:
         corpus = load(prepared)
         keys = {replica: job.key(replica, corpus.sha256) for replica in job.replicas}
