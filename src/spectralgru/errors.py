@@ -3,6 +3,7 @@
 import errno
 import reprlib
 
+INTERRUPTED = 130  # exit code of a command that SIGINT ended
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlist = _SHORT.maxtuple = 10
@@ -35,6 +36,17 @@ class RunError(ExpectedError):
     exit_code = 1
 
 
+def say(line: str) -> None:
+    """Print a line at once. Raises RunError if standard output takes no more."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        raise RunError(
+            f"standard output: {error.strerror}; finished runs and the last checkpoint stay. Give the same command "
+            "again, with somewhere to write to: it goes on from there"
+        ) from None
+
+
 def shown(value: object) -> str:
     """The value as quoted in messages: on one line, however large it is."""
     return _SHORT.repr(value)
@@ -45,7 +57,7 @@ def explained(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ExpectedError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted"
+        return INTERRUPTED, "interrupted"
     said = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in said for sign in _NO_MEMORY):
         return 1, (

@@ -1,5 +1,7 @@
 """Forms of the projection timed along one training, and the table made of the times."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,14 @@ def test_the_truncated_projection_skips_what_cannot_have_crossed_the_bound():
     truncated.project(weight, float("inf"))
     moved = weight + 0.01 * torch.eye(30)
     assert truncated.project(moved, 0.3) is moved
+
+
+def test_a_training_that_diverges_is_not_timed(corpus):
+    steps = metered_steps(corpus, MODEL, Replica("constraint", 0.2, 0, 1e12), 4, 10, warm_up=1)
+    with pytest.raises(
+        InputError, match=r"chorales, delta 0.2: the training has diverged by step .*learning_rate"
+    ):
+        list(islice(steps, 20))
 
 
 def test_metering_leaves_the_training_as_it_is(corpus):

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -158,13 +159,16 @@ def test_other_settings_replace_a_finished_run_when_they_are_finished_themselves
     key, longer = read_run(directory).key, of(job, epochs=5)
     assert trained(longer, tmp_path, "epoch 4/5")[-1] == "killed"
 
-    def state(age: float) -> tuple[str, int]:
+    def state(age: float, asked: Job) -> tuple[str, int]:
         now = directory.stat().st_mtime + age
-        status = run_status(directory, "ptb", "constraint-0.2", 0, 5, now)
+        status = run_status(
+            directory, "ptb", "constraint-0.2", 0, 5, now, partial(asked.key, asked.replicas[0])
+        )
         return status.state, status.epoch
 
-    assert state(1)[0] == "running"
-    assert state(3600) == ("finished", 3)
+    assert state(1, longer)[0] == "running"
+    assert state(3600, job) == ("finished", 3)
+    assert state(3600, longer)[0] == "interrupted"
     assert is_finished(directory, key)
     assert {name: (directory / name).read_bytes() for name in old} == old
     assert trained(job, tmp_path) == []  # the old one is as good as it was

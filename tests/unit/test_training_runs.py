@@ -4,18 +4,23 @@ import csv
 import json
 import math
 import os
+import signal
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 import tiny
 from spectralgru.errors import InputError
 from spectralgru.pipeline import cli
+from spectralgru.records import run_path
 from spectralgru.training.__main__ import main
 from spectralgru.training.data.baselines import unigram_loss
 from spectralgru.training.data.dataset import load
+from spectralgru.training.locks import held, run_lock
 from spectralgru.training.settings import Job
 from spectralgru.training.train import train
 
@@ -263,6 +268,35 @@ def test_numbers_out_of_bounds_are_one_clear_line(
 ) -> None:
     assert main(["job.json", "--out", str(tmp_path / "results"), *option.split()]) == 2
     assert capsys.readouterr().err.startswith(f"spectralgru: {option}: give ")
+
+
+def test_output_that_nobody_takes_is_blamed_on_no_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = tiny.command(JOBS["ptb"], tmp_path, "--data", str(data))[3:]
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", full)
+        assert main(command) == 1
+        patch.undo()
+        with suppress(OSError):
+            full.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("spectralgru: standard output: No space left on device; ")
+
+
+def test_an_interrupted_command_says_so(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = Path(__file__).parents[2] / "params.yaml"
+    options = f"train --corpus ptb --method none --seeds 0 --params {params} --out {tmp_path} --data {data}"
+    options += f" --checkpoints {tmp_path}/c"
+    monkeypatch.setattr("sys.argv", ["spectralgru", *options.split()])
+    interruption = Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    interruption.start()
+    with held(run_lock(run_path(tmp_path, "ptb", "none", None, 0))), pytest.raises(SystemExit) as left:
+        cli.main()  # waits for the run that is trained elsewhere
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "spectralgru: interrupted\n"
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,16 @@
 import csv
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.params import Params
-from spectralgru.records import TRACES, UNDER_WAY, check_files, read_run, run_path
+from spectralgru.records import TRACES, UNDER_WAY, Run, check_files, read_run, run_path
 
 State = Literal["finished", "diverged", "running", "interrupted", "queued"]
 STATES: tuple[State, ...] = ("finished", "diverged", "running", "interrupted", "queued")
@@ -33,9 +34,20 @@ class RunStatus:
     seconds: float  # of training so far; runs trained together share them
 
 
-def run_status(directory: Path, corpus: str, setting: str, seed: int, epochs: int, now: float) -> RunStatus:
-    """State of one run directory at the time `now` (seconds since 1970, as file dates are)."""
-    ended = _ended(directory)
+def run_status(
+    directory: Path,
+    corpus: str,
+    setting: str,
+    seed: int,
+    epochs: int,
+    now: float,
+    key: Callable[[str], str] | None = None,
+) -> RunStatus:
+    """State of one run directory at the time `now` (seconds since 1970, as file dates are).
+
+    `key`: of the run asked for, from the corpus' SHA-256; without it, a record is believed to be of that run.
+    """
+    run = _recorded(directory)
     for name in (UNDER_WAY, TRACES[0]):
         try:
             rows = _epochs(directory / name)
@@ -44,24 +56,24 @@ def run_status(directory: Path, corpus: str, setting: str, seed: int, epochs: in
             continue
         seconds = [row[0] for row in rows]
         running = silent < max(SILENCE_SECONDS, 3 * sum(seconds) / max(len(seconds), 1))
-        if ended and name == UNDER_WAY and not running:
-            continue  # abandoned: the run that it was to replace stays
+        if run and name == UNDER_WAY and not running and (key is None or run.key == key(run.data_sha256)):
+            continue  # abandoned: the run that it was to replace is the one asked for
         state: State = "running" if running else "interrupted"
-        if ended and name != UNDER_WAY:
-            state = ended
+        if run and name != UNDER_WAY:
+            state = run.status
         best = min((row[1] for row in rows), default=None)
         return RunStatus(corpus, setting, seed, state, len(rows), epochs, best, sum(seconds))
     return RunStatus(corpus, setting, seed, "queued", 0, epochs, None, 0.0)
 
 
-def _ended(directory: Path) -> State | None:
-    """How the run recorded there ended; None without a record whose files are as they were written."""
+def _recorded(directory: Path) -> Run | None:
+    """The run recorded there; None without a record whose files are as they were written."""
     try:
         run = read_run(directory)
         check_files(directory, run, TRACES)
     except InputError:
         return None
-    return "diverged" if run.status == "diverged" else "finished"
+    return run
 
 
 def _epochs(history: Path) -> list[tuple[float, float]]:
@@ -78,11 +90,11 @@ def campaign_status(params: Params, root: Path) -> Iterator[RunStatus]:
     """Every run that params.yaml asks for at its scale, in the order of the tables."""
     now = time.time()
     for corpus in params.chosen_corpora():
-        epochs = params.of_corpus(corpus).training.epochs
-        for setting in params.settings(corpus):
-            for seed in params.section.seeds:
-                directory = run_path(root, corpus, *setting, seed)
-                yield run_status(directory, corpus, setting.name, seed, epochs, now)
+        job = params.job(corpus, params.settings(corpus))
+        for r in job.replicas:
+            directory = run_path(root, corpus, r.method, r.value, r.seed)
+            key = partial(job.key, r)
+            yield run_status(directory, corpus, r.setting, r.seed, job.training.epochs, now, key)
 
 
 def seconds_left(runs: list[RunStatus]) -> float | None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spectralgru.errors import InputError, explained
+from spectralgru.errors import InputError, explained, say
 from spectralgru.training.distributed import joined
 from spectralgru.training.environment import set_threads
 from spectralgru.training.job_file import read_job
@@ -55,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with joined(options.device) as (ranks, device):
             prepared = options.data / "prepared" / f"{job.corpus}.npz"
             places = (prepared, options.out, options.checkpoints)
-            runs = train(job, *places, device, _say, options.checkpoint_seconds, ranks, options.together)
+            runs = train(job, *places, device, say, options.checkpoint_seconds, ranks, options.together)
         if ranks.first:
             for run in runs:
                 outcome = json.dumps(run.diverged or run.best)
-                _say(f"{run.corpus} {run.setting} seed {run.seed}: {run.status} {outcome}")
+                say(f"{run.corpus} {run.setting} seed {run.seed}: {run.status} {outcome}")
     except (Exception, KeyboardInterrupt) as error:
         if options.debug:
             raise
@@ -67,10 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"spectralgru: {line}", file=sys.stderr)
         return code
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from spectralgru.errors import InputError, RunError
+from spectralgru.errors import InputError, RunError, say
 from spectralgru.records import Run
 from spectralgru.training.distributed import device_seen, die_with_parent, rank_environment
 from spectralgru.training.environment import set_threads
@@ -54,10 +54,10 @@ def train_in(
     threads = threads if threads is None else max(1, threads // count)
     set_threads(threads)
     prepared = data / "prepared" / f"{job.corpus}.npz"
-    with gpu_slots(gpus, _say) as ids:
+    with gpu_slots(gpus, say) as ids:
         if ids:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
-            _say(f"GPU {', '.join(ids)}")
+            say(f"GPU {', '.join(ids)}")
         device_seen(device)
         if count > 1:
             options = {
@@ -70,11 +70,7 @@ def train_in(
             options |= {"checkpoint_seconds": checkpoint_seconds, "together": together}
             launch(job, options, count, split, ids)
         # After a launch all runs are finished: this reads them and sums them up.
-        return train(job, prepared, root, checkpoints, device, _say, checkpoint_seconds, together=together)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+        return train(job, prepared, root, checkpoints, device, say, checkpoint_seconds, together=together)
 
 
 def launch(

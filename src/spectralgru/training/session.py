@@ -84,8 +84,8 @@ class Session:
     def run(self, stores: Mapping[Replica, CheckpointStore], checkpoint_seconds: float) -> None:
         """Epochs until every run has ended, with a checkpoint every `checkpoint_seconds` (0: after every step).
 
-        They are written less often where they would take more than WRITING_SHARE of the time. After SIGTERM to any rank
-        it writes a checkpoint and raises Preempted.
+        They are written less often where they would take more than WRITING_SHARE of the time. After SIGTERM or
+        SIGINT to any rank it writes a checkpoint and raises Preempted.
         """
         saved, pause = time.monotonic(), checkpoint_seconds
         with stop_on_signal() as stop:

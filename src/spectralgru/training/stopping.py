@@ -17,10 +17,18 @@ class Preempted(ExpectedError):
 
 @contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
-    """A list that becomes true when the process gets SIGTERM."""
+    """A list that becomes true when the process gets SIGTERM or, by Ctrl-C, SIGINT; a second SIGINT interrupts."""
     received: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+
+    def note(number: int, _frame: object) -> None:
+        if signal.SIGINT in received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    stops = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, note) for number in stops}
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -42,9 +42,9 @@ def train(
 
     `prepared`: the corpus' .npz. `root`: run directories go below it. `together`: how many runs at a time (None: all).
     A run whose record has the same key (settings, data, code) is left as it is; a killed job resumes from its
-    checkpoint and ends with the same bits (on a CPU). Raises Preempted after SIGTERM, RunError when something cannot be
-    written, InputError for an invalid device, one without the job's precision, or when the runs need more memory than
-    is free; finished runs stay as they are.
+    checkpoint and ends with the same bits (on a CPU). Raises Preempted after SIGTERM or SIGINT, RunError when something
+    cannot be written, InputError for an invalid device, one without the job's precision, or when the runs need more
+    memory than is free; finished runs stay as they are.
     """
     device = device_seen(device)
     check_precision(job.training.precision, device)

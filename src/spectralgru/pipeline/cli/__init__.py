@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from spectralgru.errors import explained
+from spectralgru.errors import INTERRUPTED, explained
 from spectralgru.pipeline.cli import data, experiments, project, results, sampling, tracking, training
 from spectralgru.pipeline.redaction import without_secrets
 
@@ -54,7 +54,11 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except (Exception, KeyboardInterrupt) as error:
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer says nothing
+            typer.echo("spectralgru: interrupted", err=True)
+        raise
+    except Exception as error:
         uri = os.environ.get("MLFLOW_TRACKING_URI", "")
         if "--debug" in sys.argv:
             typer.echo(without_secrets(traceback.format_exc(), uri), err=True)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from spectralgru.errors import InputError
 from spectralgru.pipeline.experiments.cost.truncated import TruncatedProjection
 from spectralgru.projection.clip import clip
+from spectralgru.records import number
 from spectralgru.training.batches import training_stream
 from spectralgru.training.clipping import clip_factor, gradient_norm
 from spectralgru.training.data.dataset import Corpus
@@ -61,7 +63,7 @@ def metered_steps(
     """Train endlessly; for every step after `warm_up`, CPU seconds of each method and what was clipped.
 
     `none` is the plain step; `clipping` and the projections are what each adds to it. `above`: number of singular
-    values above the bound, all layers.
+    values above the bound, all layers. Raises InputError when the training diverges.
     """
     engine, epoch, step = Engine(corpus, model, [replica], lanes, torch.device("cpu")), 0, 0
     while True:
@@ -73,7 +75,13 @@ def metered_steps(
             if step == max(0, warm_up - 1):  # the first metered step has no bounds to begin with
                 engine.projector = metered = MeteredProjector(engine)
             begin = time.process_time()
-            engine.step(chunk)
+            try:
+                engine.step(chunk)
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+                raise InputError(
+                    f"{corpus.name}, delta {number(replica.value or 0)}: the training has diverged by step {step + 1}, "
+                    "no step after that can be timed; lower its learning_rate, or time fewer steps"
+                ) from None
             whole = time.process_time() - begin
             step += 1
             if step <= warm_up:
