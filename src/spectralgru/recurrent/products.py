@@ -32,17 +32,25 @@ def _onednn(a: Tensor, b: Tensor) -> bool:
     )
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a [..., M, K] @ b [..., K, N] with equal leading axes, at most one; not differentiable."""
+def matmul(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a [..., M, K] @ b [..., K, N] (+ bias [..., N]) with equal leading axes, at most one; not differentiable.
+
+    A bias of a higher type is added in that type.
+    """
     lower = a.device.type == "cpu" and a.dtype in (torch.bfloat16, torch.float16)
     if a.dim() == 3 and len(a) and (lower or _onednn(a[0], b[0])):  # the bits of each on their own
-        return torch.stack([matmul(x, y) for x, y in zip(a, b, strict=True)])
-    if _onednn(a, b):
+        biases = [None] * len(a) if bias is None else bias
+        return torch.stack([matmul(*tensors) for tensors in zip(a, b, biases, strict=True)])
+    if _onednn(a, b) and (bias is None or bias.dtype == b.dtype):
         if not (b.is_contiguous() or b.mT.is_contiguous()):
             b = b.contiguous()  # oneDNN accepts other strides, too, but is 500 times slower
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(a.contiguous(), b.mT, None, "none", [], "")
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(a.contiguous(), b.mT, bias, "none", [], "")
         return result
-    return torch.matmul(a, b)
+    product = torch.matmul(a, b)
+    if bias is None:
+        return product
+    bias = bias.unsqueeze(-2)
+    return product.add_(bias) if product.dtype == bias.dtype else product + bias
 
 
 def adder(b: Tensor, rows: int, times: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -73,26 +81,29 @@ def multiplier(b: Tensor, rows: int, times: int) -> Callable[[Tensor], Tensor]:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return matmul(x, weight.mT)
+        return matmul(x, weight.mT, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
+        grad_bias = grad.sum(-2) if ctx.needs_input_grad[2] else None
+        grad = grad.to(x.dtype)
         grad_x = matmul(grad, weight) if ctx.needs_input_grad[0] else None
-        return grad_x, matmul(grad.mT, x) if ctx.needs_input_grad[1] else None
+        return grad_x, matmul(grad.mT, x) if ctx.needs_input_grad[1] else None, grad_bias
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x [..., K] @ weight [N, K] transposed, as `torch.nn.functional.linear`; once differentiable.
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [..., K] @ weight [N, K] transposed + bias [N], as `torch.nn.functional.linear`; once differentiable.
 
-    With replicas, x is [R, ..., K] and weight [R, N, K].
+    With replicas, x is [R, ..., K], weight [R, N, K] and bias [R, N]. A bias of a higher type is added in that type.
     """
     device = x.device.type
     if torch.is_autocast_enabled(device):
-        x, weight = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight))
+        dtype = torch.get_autocast_dtype(device)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     flat = x.flatten(weight.dim() - 2, -2)
-    result: Tensor = _Linear.apply(flat, weight)  # type: ignore[no-untyped-call]
+    result: Tensor = _Linear.apply(flat, weight, bias)  # type: ignore[no-untyped-call]
     return result.view(*x.shape[:-1], weight.shape[-2])

@@ -99,8 +99,7 @@ class ReplicatedModel(nn.Module):
             last.append(h)
         if masks is not None:
             x = x * masks[-1]
-        logits = linear(x.to(products), self.output["weight"].to(products)).float()
-        logits += self.output["bias"][:, None, None]
+        logits = linear(x.to(products), self.output["weight"].to(products), self.output["bias"])
         return logits, torch.stack(last, 1)
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

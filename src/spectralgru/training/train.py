@@ -18,7 +18,7 @@ from spectralgru.training.data.dataset import load
 from spectralgru.training.data.loading import subset, width
 from spectralgru.training.distributed import ALONE, Ranks, device_seen
 from spectralgru.training.locks import POLL_SECONDS, held, locked, run_lock
-from spectralgru.training.memory import check_memory
+from spectralgru.training.memory import check_memory, reuse_freed_memory
 from spectralgru.training.precision import check_precision
 from spectralgru.training.run_writer import Writer
 from spectralgru.training.session import Session
@@ -48,6 +48,7 @@ def train(
     """
     device = device_seen(device)
     check_precision(job.training.precision, device)
+    reuse_freed_memory()
     try:
         corpus = load(prepared)
         keys = {replica: job.key(replica, corpus.sha256) for replica in job.replicas}
