@@ -62,6 +62,9 @@ ROOT = f"{RESULTS}/{SCALE}"
 IN = f"--data {quote(str(placed(DATA)))}"
 OUT = f"--params {quote(str(FILE))} --scale {SCALE} --out {quote(str(placed(ROOT)))}"
 OF_ALL = " ".join(f"--corpus {corpus}" for corpus in CORPORA)
+EXPERIMENTS = list(PARAMS.experiments)
+if any(PARAMS.of_corpus(corpus).readings for corpus in CORPORA):
+    EXPERIMENTS.append("readings")
 SETTINGS = {
     corpus: [setting.name for setting in PARAMS.settings(corpus)] for corpus in CORPORA
 }
@@ -107,7 +110,7 @@ the same command goes on from there.
 wildcard_constraints:
     corpus="|".join(CORPORA),
     experiment="[a-z_]+",
-    part="[a-z0-9.-]+",
+    part="[a-z0-9._-]+",
     setting=r"constraint-[0-9.e-]+|clipping-[0-9.e+-]+|none",
 
 

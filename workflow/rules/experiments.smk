@@ -16,6 +16,11 @@ rule beyond:
         f"{ROOT}/experiments/beyond/summary.json",
 
 
+rule readings:
+    input:
+        f"{ROOT}/experiments/readings/summary.json",
+
+
 rule make_part:
     # What a part trains lies beside its record and is not declared: a part made anew trains only what is missing.
     input:

@@ -133,7 +133,7 @@ use rule write_tables as write_report with:
         rules.write_samples.output,
         expand(
             f"{ROOT}/experiments/{{experiment}}/summary.json",
-            experiment=PARAMS.experiments,
+            experiment=EXPERIMENTS,
         ),
     output:
         f"{ROOT}/{REPORT}",

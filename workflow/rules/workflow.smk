@@ -30,6 +30,7 @@ localrules:
     learning_rate,
     beyond,
     cost,
+    readings,
 
 
 rule report:
@@ -55,7 +56,7 @@ EVERYTHING = [
     rules.write_report.output,
     expand(
         f"{ROOT}/experiments/{{experiment}}/summary.json",
-        experiment=PARAMS.experiments,
+        experiment=EXPERIMENTS,
     ),
     expand(f"{ROOT}/tracking/{{corpus}}.json", corpus=CORPORA),
 ]

@@ -24,7 +24,7 @@ from spectralgru.pipeline.cli.options import (
 
 
 def experiment(
-    name: Annotated[str, typer.Argument(help="learning_rate, cost or beyond")],
+    name: Annotated[str, typer.Argument(help="learning_rate, cost, beyond or readings")],
     part: Annotated[
         str | None, typer.Option(help="make this part alone, CORPUS/NAME; default: all, and the conclusion")
     ] = None,
@@ -42,9 +42,8 @@ def experiment(
 ) -> None:
     """Answer a question beyond the paper's tables (docs/experiments.md); run again, it goes on or does nothing."""
     from spectralgru.pipeline.experiments import base
-    from spectralgru.pipeline.params.experiments import NAMES
 
-    known = {known: known for known in NAMES}
+    known = {known: known for known in base.EVERY}
     if name not in known:
         raise InputError(f"experiment {name!r}: unknown; it must be one of {', '.join(known)}")
     chosen = options.load(params, scale, {"corpora": corpora} if corpora else None)

@@ -5,26 +5,30 @@ figures and, last, `summary.json`: the question, the answer in sentences made fr
 files.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
 
 from spectralgru.errors import InputError
 from spectralgru.files import sha256_of_all
 from spectralgru.pipeline.params import Params
-from spectralgru.pipeline.params.experiments import NAMES, ExperimentName
+from spectralgru.pipeline.params.experiments import NAMES, ExperimentName, Readings
 from spectralgru.pipeline.provenance.record import results_sha256
 from spectralgru.pipeline.results.render import FORMS, Fragment
 from spectralgru.pipeline.sealed import read_as, write_sealed_json
 from spectralgru.pipeline.summary import is_current, write_summary
-from spectralgru.records import is_finished
+from spectralgru.records import is_finished, run_path
 from spectralgru.training.data.dataset import load
+from spectralgru.training.settings import Job
 
+Name = ExperimentName | Readings
+EVERY: tuple[Name, ...] = (*NAMES, "readings")
 FOLDERS = {"beyond": "remedies"}  # for names that differ from the folder's
 On = TypeVar("On")  # settings of an experiment on one corpus
 
@@ -62,6 +66,7 @@ class Answer:
     answer: Sequence[str]  # sentences
     tables: Sequence[Fragment]  # its files lie beside the summary
     figures: Sequence[str]  # the SVG form; pdf lies beside it
+    claims: Sequence[Mapping[str, Any]] = ()  # records as in claims.json
 
 
 class _Record(BaseModel):
@@ -85,27 +90,28 @@ class Question(Protocol):
         """Write tables and figures from what the parts left."""
 
 
-def question(name: ExperimentName) -> Question:
+def question(name: Name) -> Question:
     """The experiment of this name."""
     return cast(
         Question, import_module(f"spectralgru.pipeline.experiments.{FOLDERS.get(name, name)}.question")
     )
 
 
-def available(params: Params) -> dict[ExperimentName, list[Part]]:
+def available(params: Params) -> dict[Name, list[Part]]:
     """The parts of every experiment that has settings for the scale and corpora chosen."""
-    names = (name for name in NAMES if getattr(params.section.experiments, name) is not None)
-    of_each = {name: question(name).parts(params) for name in names}
+    of_each = {name: question(name).parts(params) for name in EVERY}
     return {name: parts for name, parts in of_each.items() if parts}
 
 
-def chosen_parts(params: Params, name: ExperimentName) -> list[Part]:
+def chosen_parts(params: Params, name: Name) -> list[Part]:
     """The parts of an experiment. Raises InputError if there are no settings for it or for the corpora chosen."""
-    settings = getattr(params.section.experiments, name, None)
-    if settings is None:
-        raise InputError(f"experiment {name}: {params.scale}.experiments has no settings of it; add them")
     parts = question(name).parts(params)
+    if not parts and name == "readings":
+        raise InputError(f"{name}: no settings of {', '.join(params.chosen_corpora())} have any; add them")
     if not parts:
+        settings = getattr(params.section.experiments, name)
+        if settings is None:
+            raise InputError(f"experiment {name}: {params.scale}.experiments has no settings of it; add them")
         raise InputError(
             f"experiment {name}: no settings for {', '.join(params.chosen_corpora())} at scale {params.scale}; "
             f"it has them for {', '.join(settings.corpora)}"
@@ -118,7 +124,7 @@ def of_chosen_corpora(params: Params, corpora: Mapping[Any, On]) -> dict[str, On
     return {corpus: corpora[corpus] for corpus in params.chosen_corpora() if corpus in corpora}
 
 
-def make_part(params: Params, name: ExperimentName, part: Part, means: Means) -> dict[str, Any]:
+def make_part(params: Params, name: Name, part: Part, means: Means) -> dict[str, Any]:
     """Make one part, unless its record shows that it has been made; returns the record."""
     corpus = load(means.data / "prepared" / f"{part.corpus}.npz")
     key = question(name).key(params, part, corpus.sha256)
@@ -128,7 +134,7 @@ def make_part(params: Params, name: ExperimentName, part: Part, means: Means) ->
     return read_record(path)
 
 
-def conclude(params: Params, name: ExperimentName, out: Path) -> dict[str, Any]:
+def conclude(params: Params, name: Name, out: Path) -> dict[str, Any]:
     """Write tables and figures, and `summary.json` last; returns its content. All parts must exist."""
     records = {part: read_record(part.record(out)) for part in chosen_parts(params, name)}
     answer = question(name).conclude(params, out)
@@ -136,6 +142,21 @@ def conclude(params: Params, name: ExperimentName, out: Path) -> dict[str, Any]:
     files = [f"{table.name}.{suffix}" for table in answer.tables for suffix in FORMS]
     files += [f"{Path(name).stem}{suffix}" for name in answer.figures for suffix in (".svg", ".pdf")]
     return write_summary(out, asdict(answer), files, made_of(keys))
+
+
+def key_of(job: Job, data_sha256: str) -> str:
+    """Hash of the keys of the runs of a job."""
+    return hashlib.sha256("".join(job.key(r, data_sha256) for r in job.replicas).encode()).hexdigest()
+
+
+def train_part(job: Job, parallel: Literal["replicas", "batch"], folder: str, means: Means) -> dict[str, Any]:
+    """Train the runs of a job that are not trained yet, in `folder` of the experiment's; what `make` returns."""
+    from spectralgru.training.launch import train_in
+
+    shared = (means.processes, parallel, means.gpus, means.device, means.threads)
+    runs = train_in(job, means.data, means.out / folder, means.checkpoints, *shared)
+    directories = [run_path(folder, r.corpus, r.method, r.value, r.seed) for r in runs]
+    return {"files": [(directory / "run.json").as_posix() for directory in directories]}
 
 
 def is_made(record: Path, key: str, out: Path) -> bool:

@@ -19,6 +19,7 @@ from spectralgru.training.settings import DataSettings, ModelSettings, Schedule
 
 ExperimentName = Literal["learning_rate", "cost", "beyond"]
 NAMES: tuple[ExperimentName, ...] = get_args(ExperimentName)
+Readings = Literal["readings"]  # made with everything else, from the corpora's own settings
 SPAN = 2**7
 Optimizer = Literal["SGD", "Adam"]
 

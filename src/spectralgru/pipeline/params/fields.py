@@ -44,11 +44,17 @@ class Methods(Strict):
     none: bool = Field(True, description="train without constraint or clipping too")
 
 
+ReadingName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
 class CorpusSettings(Strict):
     """All runs on one corpus."""
 
     data: DataSettings = DataSettings()
     model: ModelSettings
+    readings: dict[ReadingName, ModelSettings] = Field(
+        default_factory=dict, description="other models for the same runs, reported beside them"
+    )
     training: TrainingSettings
     methods: Methods
 

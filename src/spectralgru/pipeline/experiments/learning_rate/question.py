@@ -4,15 +4,14 @@ A part is one rate on one corpus: all methods and seeds train together, `rate-<r
 folder, with records like any other. A further rate trains that rate only, a further method that method only.
 """
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spectralgru.pipeline.experiments.base import Answer, Means, Part, of_chosen_corpora
+from spectralgru.pipeline.experiments.base import Answer, Means, Part, key_of, of_chosen_corpora, train_part
 from spectralgru.pipeline.params import Params, in_order, make_job
 from spectralgru.pipeline.params.experiments import RateSweep
-from spectralgru.records import number, run_path
+from spectralgru.records import number
 from spectralgru.training.settings import Job
 
 
@@ -23,19 +22,12 @@ def parts(params: Params) -> list[Part]:
 
 def key(params: Params, part: Part, data_sha256: str) -> str:
     """Hash of the keys of its runs."""
-    job = _job(params, part)
-    return hashlib.sha256("".join(job.key(r, data_sha256) for r in job.replicas).encode()).hexdigest()
+    return key_of(_job(params, part), data_sha256)
 
 
 def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
     """Train what is not trained yet."""
-    from spectralgru.training.launch import train_in
-
-    job = _job(params, part)
-    shared = (means.processes, params.parallel, means.gpus, means.device, means.threads)
-    runs = train_in(job, means.data, means.out / part.name, means.checkpoints, *shared)
-    directories = [run_path(part.name, r.corpus, r.method, r.value, r.seed) for r in runs]
-    return {"files": [(directory / "run.json").as_posix() for directory in directories]}
+    return train_part(_job(params, part), params.parallel, part.name, means)
 
 
 def conclude(params: Params, out: Path) -> Answer:

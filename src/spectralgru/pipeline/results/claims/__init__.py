@@ -1,6 +1,8 @@
 """Sentences of the paper as checks on run records: holds, fails or undecided, with the evidence."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from spectralgru.files import write_json, write_text
 from spectralgru.pipeline.results.claims.accuracy import beats_clipping, smaller_delta
@@ -13,7 +15,7 @@ from spectralgru.pipeline.results.claims.success import clipping_fails, never_di
 from spectralgru.pipeline.results.load import Campaign, Runs
 from spectralgru.pipeline.results.paper import load_paper
 
-__all__ = ["ALPHA", "CHECKS", "RULES", "Claim", "check_claims", "write_claims"]
+__all__ = ["ALPHA", "CHECKS", "RULES", "Claim", "check_claims", "claim_records", "write_claims"]
 
 CHECKS = (
     prevents_explosion,
@@ -35,11 +37,15 @@ def check_claims(runs: Runs, corpus: str) -> list[Claim]:
     return [claim for check in CHECKS if (claim := check(corpus, runs, paper)) is not None]
 
 
+def claim_records(corpora: Mapping[str, Runs]) -> list[dict[str, Any]]:
+    """Every claim about these runs, as in claims.json."""
+    return [claim.record() for corpus, runs in corpora.items() for claim in check_claims(runs, corpus)]
+
+
 def write_claims(campaign: Campaign) -> list[Path]:
     """Write `claims.{json,md,html}` below the campaign's root; return the paths."""
     root, scale = campaign.root, campaign.scale
-    claims = [claim for corpus, runs in campaign.corpora.items() for claim in check_claims(runs, corpus)]
-    records = [claim.record() for claim in claims]
+    records = claim_records(campaign.corpora)
     write_text(root / "claims.md", to_markdown(records, scale))
     write_text(root / "claims.html", to_html(records, scale))
     write_json(root / "claims.json", records)
