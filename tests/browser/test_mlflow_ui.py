@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
+import numpy as np
 import pytest
 
 import tiny
 from servers import Server
 from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.load import Campaign
+from spectralgru.pipeline.sampling.audio import to_mp3
+from spectralgru.pipeline.sampling.music import TIMINGS, to_midi
 from spectralgru.pipeline.tracking import open_store, track
 from spectralgru.records import Setting
 from spectralgru.training.train import train
@@ -38,8 +41,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     train(job, folder / "prepared" / "ptb.npz", root, folder / "checkpoints")
     figures = write_figures(Campaign.load(root, {"ptb": SETTINGS}, (0, 1), job.scale))
     uri = f"sqlite:///{folder}/mlflow.db"
-    drawn = [figure for figure in figures if figure.suffix == ".svg"]
-    track(root, sorted(root.glob("runs/*/*/seed-*")), uri, drawn, data=folder)
+    tune = folder / "ptb-tune.mp3"
+    tune.write_bytes(to_mp3(to_midi(np.eye(12, 93, k=50, dtype=np.uint8), 1, TIMINGS["chorales"], "a scale")))
+    shown = [tune, *(figure for figure in figures if figure.suffix == ".svg")]
+    track(root, sorted(root.glob("runs/*/*/seed-*")), uri, shown, data=folder)
     return uri
 
 
@@ -172,3 +177,12 @@ def test_a_figure_is_shown_as_artifact(browser, address: str, store: str):
     wait_for(browser, lambda b: "ptb-learning_curves.svg" in text_of(b), "the list of figures")
     wait_for(browser, lambda b: b.execute_script(size) > 100, "the figure")
     keep(browser, "figure")
+
+
+def test_a_sound_is_played(browser, address: str, store: str):
+    info = find_run(store, "results")
+    browser.get(
+        f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/ptb-tune.mp3?{MODE}"
+    )
+    wait_for(browser, lambda b: "0:08" in text_of(b), "the player with the length of the tune")
+    keep(browser, "sound")

@@ -10,15 +10,23 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import chromium
+import numpy as np
 import pytest
 
 from results_records import REPOSITORY, make_experiment, make_results
+from spectralgru.files import write_json
 from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.names import KEPT
+from spectralgru.pipeline.sampling.audio import to_mp3
+from spectralgru.pipeline.sampling.music import TIMINGS, to_midi
 
 pytestmark = chromium.MARKS
 RECORD = "2026-11-22-ptb-650"
-FLAGS = ("--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND")
+FLAGS = (
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--autoplay-policy=no-user-gesture-required",
+)
 A4 = 680  # CSS pixels between the margins
 OVERFLOW = "const d = document.documentElement; return d.scrollWidth - d.clientWidth"
 # Elements that stick out of the page and of no box that scrolls.
@@ -50,8 +58,21 @@ return least;
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_results(tmp_path_factory.mktemp("report"))
     make_experiment(root / "experiments" / "learning_rate")
+    make_sample(root / "samples")
     shutil.copytree(REPOSITORY / KEPT / RECORD, root.parents[1] / KEPT / RECORD)
     return write_report(root)
+
+
+def make_sample(folder: Path) -> None:
+    """A scale of 16 eighths at 96 quarter notes a minute."""
+    folder.mkdir()
+    scale = np.eye(16, 93, k=50, dtype=np.uint8)
+    (folder / "scale.mp3").write_bytes(to_mp3(to_midi(scale, 1, TIMINGS["chorales"], "scale")))
+    sounds = [{"text": "A scale", "href": "scale.mp3"}]
+    write_json(
+        folder / "summary.json",
+        {"title": "Continuations", "answer": [], "tables": [], "figures": [], "sounds": sounds},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +135,19 @@ def test_it_asks_for_nothing_and_complains_of_nothing(browser, page: Path):
     assert page.as_uri() in asked
     assert {urlparse(url).scheme for url in asked} <= {"file", "data"}
     assert browser.get_log("browser") == []
+
+
+def test_a_sample_plays(browser, page: Path):
+    show(browser, page, 1280)
+    browser.set_script_timeout(20)
+    duration, heard = browser.execute_async_script("""
+        const done = arguments[0], audio = document.querySelector('audio');
+        audio.ontimeupdate = () => audio.currentTime > 0.2 && done([audio.duration, audio.currentTime]);
+        audio.onerror = () => done([0, 0]);
+        audio.play();
+    """)
+    assert duration == pytest.approx(16 * 60 / 96 / 2 + 1, abs=0.1)
+    assert heard > 0.2
 
 
 def test_every_image_is_drawn(browser, page: Path):

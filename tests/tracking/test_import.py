@@ -14,9 +14,11 @@ from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config
 from tracked import runs_of
 
-from results_records import START, make_run, reseal
+from results_records import REPOSITORY, START, make_run, reseal
 from spectralgru.errors import InputError, RunError
+from spectralgru.pipeline import cli
 from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.summary import write_summary
 from spectralgru.pipeline.tracking import open_store, track, tracking_uri
 from spectralgru.pipeline.tracking.convert import TRACE_POINTS, run_metrics
 from spectralgru.pipeline.tracking.metrics import insert
@@ -186,6 +188,25 @@ def test_artifacts_can_be_fetched_and_figures_go_to_their_corpus(campaign, uri, 
     assert track(root, runs, uri, figures).written == 0
     figures[0].write_text("<svg>new</svg>")
     assert track(root, runs, uri, figures).written == 1
+
+
+def test_samples_are_artifacts_of_their_corpus(campaign, uri, tmp_path: Path, monkeypatch):
+    root = campaign[0]
+    names = ["chorales-original.mp3", "chorales-original.mid", "chorales-piano_rolls.svg", "ptb.txt"]
+    (root / "samples").mkdir()
+    for name in [*names, "chorales-clipping.mp3"]:  # the last is of an earlier campaign
+        (root / "samples" / name).write_text(name)
+    write_summary(root / "samples", {}, names, {})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    options = ["--corpus", "chorales", "--scale", "quick", "--out", str(root), "--data", str(tmp_path)]
+    monkeypatch.setattr(
+        "sys.argv", ["spectralgru", "track", "--params", str(REPOSITORY / "params.yaml"), *options]
+    )
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert not left.value.code
+    run = runs_of(uri, MUSIC)["results"]
+    assert {file.path for file in open_store(uri).list_artifacts(run.info.run_id)} == set(names[:3])
 
 
 def test_broken_records_are_named(campaign, uri):

@@ -1,5 +1,6 @@
 """Continuations: what is drawn is what the model says, and what may go wrong is said."""
 
+import base64
 import json
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from spectralgru.pipeline import cli
 from spectralgru.pipeline.corpora import midi, pianoroll
 from spectralgru.pipeline.report.parts import sections
 from spectralgru.pipeline.results.load import Campaign, load_runs
+from spectralgru.pipeline.sampling.audio import to_mp3
 from spectralgru.pipeline.sampling.campaign import best, write_samples
 from spectralgru.pipeline.sampling.continuation import CHUNK, continue_notes, continue_words
 from spectralgru.pipeline.sampling.dates import are_current
@@ -172,6 +174,9 @@ def test_text_is_read_and_written_as_the_corpus_is(words):
             "'W1' is not among the 18 words that the model knows; write 'w1', or <unk>",
         ),
         ("none", [], "no such run; train it first"),
+        ("ptb", ["--audio"], "--audio: ptb has words"),
+        ("chorales", ["--audio", "--out", "tune.mp3"], "--out tune.mp3: names the MIDI file"),
+        ("chorales", ["--audio", "--steps", "4000"], "21 minutes, more than the 20 that become sound"),
     ],
 )
 def test_bad_input_is_one_clear_line(root, data, monkeypatch, capsys, tmp_path, corpus, options, said):
@@ -202,6 +207,13 @@ def test_on_the_command_line(root, data, monkeypatch, capsys, tmp_path):
     assert command(monkeypatch, capsys, root, data, "chorales", "--steps", "9")[0] == 0
     content = (tmp_path / "sample.mid").read_bytes()
     assert content == sample_tune(open_run(run_of(root, "chorales"), data), "test", 0, 9, 1.0, 0).midi()
+    code, output, _ = command(
+        monkeypatch, capsys, root, data, "chorales", "--steps", "9", "--out", "a.mid", "--audio"
+    )
+    assert code == 0
+    assert [line.split(":")[0] for line in output.splitlines()] == ["a.mid", "a.mp3"]
+    assert (tmp_path / "a.mid").read_bytes() == content
+    assert (tmp_path / "a.mp3").read_bytes() == to_mp3(content)
     code, output, _ = command(monkeypatch, capsys, root, data, "ptb", "--prompt", "w1", "--out", "text.txt")
     assert code == 0
     assert output.startswith("w1 ")
@@ -311,6 +323,10 @@ def test_samples_are_what_the_report_shows(written, root):
         "chorales-constraint.mid",
         "chorales-clipping.mid",
     ]
+    assert [sound.title.split(", ")[1][:4] for sound in section.sounds] == ["orig", "δ = ", "clip"]
+    for sound, name in zip(section.sounds, ("original", "constraint", "clipping"), strict=True):
+        content = (written / f"chorales-{name}.mp3").read_bytes()
+        assert base64.b64decode(sound.source.removeprefix("data:audio/mpeg;base64,")) == content
     summary = json.loads((written / "summary.json").read_text())
     assert {path.name for path in written.iterdir()} == {*summary["files"], "summary.json"}
     assert len(summary["texts"]) == 6

@@ -5,12 +5,14 @@ import io
 import mido
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.corpora import CORPORA, midi, pianoroll
+from spectralgru.pipeline.sampling.audio import to_mp3
 from spectralgru.pipeline.sampling.music import TIMINGS, Timing, sounding, to_midi
 
 MUSIC = [corpus for corpus in CORPORA if corpus != "ptb"]
@@ -81,6 +83,29 @@ def test_every_music_corpus_has_a_step_and_a_tempo():
     assert set(TIMINGS) == set(MUSIC)
     assert TIMINGS["nottingham"] == (240, 120)
     assert {timing.beginning for timing in TIMINGS.values()} == {32, 16}  # four bars
+
+
+def loudness(sound: np.ndarray, rate: int, pitch: int, begin: float, end: float) -> float:
+    """Of a pitch within a time, by its Fourier coefficient."""
+    part = sound[int(begin * rate) : int(end * rate)]
+    time = np.arange(len(part)) / rate
+    return abs(np.mean(part * np.exp(-2j * np.pi * 440 * 2 ** ((pitch - 69) / 12) * time)))
+
+
+@pytest.mark.parametrize("timing", [TIMINGS["chorales"], Timing(120, 150)])
+def test_what_is_heard_is_the_roll_in_its_step_and_tempo(timing):
+    roll = np.zeros((16, 93), np.uint8)
+    roll[:8, 59] = roll[8:, 66] = 1  # 60, then 67
+    content = to_midi(roll, 1, timing, "x")
+    sound, rate = soundfile.read(io.BytesIO(to_mp3(content)))
+    half = timing.seconds(8)
+    assert sound.ndim == 1
+    assert len(sound) / rate == pytest.approx(2 * half + 1, abs=0.1)
+    first, second = (0.2 * half, 0.9 * half), (1.2 * half, 1.9 * half)
+    assert loudness(sound, rate, 60, *first) > 20 * loudness(sound, rate, 67, *first)
+    assert loudness(sound, rate, 67, *second) > 20 * loudness(sound, rate, 60, *second)
+    assert 0.5 < np.abs(sound).max() < 1
+    assert to_mp3(content) == to_mp3(content)
 
 
 def test_silence_is_refused():

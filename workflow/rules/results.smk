@@ -111,7 +111,7 @@ use rule write_tables as write_provenance with:
 
 
 use rule write_tables as write_samples with:
-    # The MIDI files, piano rolls and texts beside the summary are named in it.
+    # The MIDI files, sounds, piano rolls and texts beside the summary are named in it.
     input:
         trained_all,
     output:
@@ -151,6 +151,7 @@ use rule write_tables as track_runs with:
     input:
         trained,
         rules.draw_figures.output,
+        rules.write_samples.output,
     output:
         f"{ROOT}/tracking/{{corpus}}.json",
     log:

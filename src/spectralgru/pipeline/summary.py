@@ -32,6 +32,12 @@ def is_current(folder: Path, made_of: Mapping[str, str]) -> bool:
     return summary is not None and summary.made_of == made_of and are_whole(folder, summary.files)
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The files that the summary in `folder` names; none without an intact summary."""
+    summary = read_as(_Summary, folder / SUMMARY, sealed=True)
+    return [folder / name for name in summary.files] if summary else []
+
+
 def are_whole(folder: Path, files: Mapping[str, str]) -> bool:
     """Whether all files in `folder` can be read and have the SHA-256 given."""
     try:

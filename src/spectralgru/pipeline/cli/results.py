@@ -28,7 +28,7 @@ def samples(
     data: DataOption = DATA,
     out: OutOption = None,
 ) -> None:
-    """Continue a tune or sentences with the best constrained and the best clipped run: MIDI, piano rolls, text."""
+    """Continue a tune (MIDI, sound, piano rolls) or sentences with the best constrained and the best clipped run."""
     from spectralgru.pipeline.sampling.campaign import write_samples
 
     _write(lambda campaign: write_samples(campaign, data), params, scale, corpora, out)

@@ -8,7 +8,7 @@ import typer
 from spectralgru.errors import InputError
 from spectralgru.files import atomic_path
 from spectralgru.pipeline.cli.options import DATA, DataOption
-from spectralgru.training.data.dataset import Split
+from spectralgru.training.data.dataset import Split, Words
 
 
 def sample(
@@ -29,21 +29,35 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(help="file to write; default for music sample.mid, for words none")
     ] = None,
+    audio: Annotated[
+        bool, typer.Option("--audio", help="music: as sound too, .mp3 beside the MIDI file")
+    ] = False,
 ) -> None:
-    """Continue a tune (MIDI) or a sentence (text) from a trained run."""
+    """Continue a tune (MIDI, sound) or a sentence (text) from a trained run."""
     from spectralgru.pipeline.sampling.sample import Text
     from spectralgru.pipeline.sampling.sample import sample as sample_from
     from spectralgru.pipeline.sampling.trained import open_run
 
-    continued = sample_from(open_run(run, data), split, tune, prompt, steps, temperature, seed)
+    path = out or Path("sample.mid")
+    trained = open_run(run, data)
+    if audio and isinstance(trained.corpus, Words):
+        raise InputError(f"--audio: {trained.corpus.name} has words, which nothing can play; leave it out")
+    if audio and path.suffix == ".mp3":
+        raise InputError(f"--out {path}: names the MIDI file, and the sound gets this name; end it in .mid")
+    continued = sample_from(trained, split, tune, prompt, steps, temperature, seed)
     if isinstance(continued, Text):
         typer.echo(str(continued))
         if out is not None:
             _write_out(out, f"{continued}\n".encode())
     else:
-        _write_out(path := out or Path("sample.mid"), continued.midi())
         begins, end = continued.begins, len(continued.roll)
-        typer.echo(f"{path}: {continued.name}: {begins} steps of the tune, {end - begins} sampled")
+        said = f"{continued.name}: {begins} steps of the tune, {end - begins} sampled"
+        files = {path: continued.midi()}
+        if audio:
+            files[path.with_suffix(".mp3")] = continued.mp3()
+        for name, content in files.items():
+            _write_out(name, content)
+            typer.echo(f"{name}: {said}")
 
 
 def _write_out(path: Path, content: bytes) -> None:

@@ -32,6 +32,7 @@ def track(
     every: Annotated[float, typer.Option(min=0.1, help="seconds between two imports of --follow")] = 5.0,
 ) -> None:
     """Import run directories into MLflow (MLFLOW_TRACKING_URI, else mlflow.db); again: only what changed."""
+    from spectralgru.pipeline.summary import files_of
     from spectralgru.pipeline.tracking import follow
     from spectralgru.pipeline.tracking import track as track_runs
     from spectralgru.records import read_run
@@ -40,7 +41,9 @@ def track(
     root = options.results(out, chosen.scale)
     names = corpora or chosen.chosen_corpora()
     runs = [root / path for corpus in names for path in chosen.run_directories(corpus)]
-    figures = [path for corpus in names for path in sorted((root / "figures").glob(f"{corpus}-*.svg"))]
+    samples = [path for path in files_of(root / "samples") if path.suffix in (".svg", ".mid", ".mp3")]
+    shown = [*sorted((root / "figures").glob("*.svg")), *samples]
+    figures = [path for path in shown if path.name.startswith(tuple(f"{corpus}-" for corpus in names))]
 
     def step() -> Any:
         tracked = track_runs(root, runs, figures=figures, data=data, scale=chosen.scale)

@@ -37,7 +37,7 @@ def _section(root: Path, path: Path) -> Section:
             figure(root, f"{folder}/{corpus}-{CURVES}.svg", FIGURE_CAPTIONS[CURVES]) for corpus in names
         ]
         links = [(text, href) for name, text in LINKS.items() for href in present(root, [f"{folder}/{name}"])]
-        return Section(path.parent.name, answer["title"], answer["answer"], rendered, figures, links, [])
+        return Section(path.parent.name, answer["title"], answer["answer"], rendered, figures, links, [], [])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not the answer of a record ({error!r}); restore it from the repository"

@@ -32,6 +32,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """A recording that is part of the page."""
+
+    title: str
+    source: str  # data: URL
+
+
+@dataclass(frozen=True)
 class Section:
     """A kept campaign, an experiment, or the samples."""
 
@@ -42,6 +50,7 @@ class Section:
     figures: list[Figure]
     links: list[tuple[str, str]]  # text and target
     texts: list[Text]
+    sounds: list[Sound]
 
 
 def read_claims(root: Path) -> list[dict[str, Any]]:
@@ -56,9 +65,13 @@ def read_claims(root: Path) -> list[dict[str, Any]]:
 
 def figure(root: Path, name: str, caption: str) -> Figure:
     """The figure `root/name` (SVG) as part of the page."""
-    data = base64.b64encode(_read(root / name).encode()).decode()
     files = present(root, [name, f"{name.removesuffix('.svg')}.pdf"])
-    return Figure(f"data:image/svg+xml;base64,{data}", caption, files)
+    return Figure(embedded("image/svg+xml", _read(root / name).encode()), caption, files)
+
+
+def embedded(kind: str, content: bytes) -> str:
+    """A file as part of the page: a data: URL."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def sections(root: Path) -> list[Section]:
@@ -92,8 +105,13 @@ def _section(root: Path, path: Path) -> Section:
             if (path.parent / link["href"]).exists()
         ]
         texts = [Text(**text) for text in summary.get("texts", [])]
-        return Section(path.parent.name, title, list(summary["answer"]), tables, figures, links, texts)
-    except (ValueError, KeyError, TypeError) as error:
+        sounds = [
+            Sound(sound["text"], embedded("audio/mpeg", (path.parent / sound["href"]).read_bytes()))
+            for sound in summary.get("sounds", [])
+        ]
+        answer = list(summary["answer"])
+        return Section(path.parent.name, title, answer, tables, figures, links, texts, sounds)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a summary ({error!r}); delete it and make it again") from None
 
 

@@ -36,6 +36,7 @@ class Samples:
     answer: list[str] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)  # the SVG form; pdf lies beside it
     links: list[dict[str, str]] = field(default_factory=list)
+    sounds: list[dict[str, str]] = field(default_factory=list)
     texts: list[dict[str, str]] = field(default_factory=list)  # title, prompt, continuation
     files: list[str] = field(default_factory=list)
 
@@ -71,6 +72,7 @@ def write_samples(campaign: Campaign, data: Path) -> list[Path]:
         "tables": [],
         "figures": samples.figures,
         "links": samples.links,
+        "sounds": samples.sounds,
         "texts": samples.texts,
     }
     write_summary(samples.folder, said, samples.files, made_of(keys))
@@ -101,11 +103,15 @@ def _write_music(samples: Samples, corpus: str, chosen: Mapping[str, Trained]) -
         tunes[heading] = sample_tune(trained, "test", TUNE, NOTE_STEPS, TEMPERATURE, SEED)
         methods[heading] = method
     for heading, tune in tunes.items():
-        name = f"{corpus}-{methods.get(heading, 'original')}.mid"
-        with atomic_path(samples.folder / name) as temporary:
-            temporary.write_bytes(tune.midi())
-        samples.files.append(name)
-        samples.links.append({"text": f"{corpus} test {TUNE}, {heading} (MIDI)", "href": name})
+        name = f"{corpus}-{methods.get(heading, 'original')}"
+        for form, content in (("mid", tune.midi()), ("mp3", tune.mp3())):
+            with atomic_path(samples.folder / f"{name}.{form}") as temporary:
+                temporary.write_bytes(content)
+            samples.files.append(f"{name}.{form}")
+        about = f"{corpus} test {TUNE}, {heading}"
+        samples.links.append({"text": f"{about} (MIDI)", "href": f"{name}.mid"})
+        said = f"{about}; its continuation begins at {tune.timing.seconds(tune.begins):.1f} s"
+        samples.sounds.append({"text": said, "href": f"{name}.mp3"})
     with style.context(["default", RC]):
         figure = draw(tunes, methods)
         figure.suptitle(f"{corpus}, test tune {TUNE}", fontsize=9, color="0.35")

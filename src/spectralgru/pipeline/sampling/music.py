@@ -26,6 +26,10 @@ class Timing(NamedTuple):
         """Steps in the first bars."""
         return BARS * 4 * TICKS_PER_BEAT // self.step
 
+    def seconds(self, steps: int) -> float:
+        """How long `steps` rows last."""
+        return steps * self.step / TICKS_PER_BEAT * 60 / self.tempo
+
 
 # Where these come from: docs/sampling.md.
 TIMINGS = {

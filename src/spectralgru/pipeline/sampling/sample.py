@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # mido is needed for music only
     from spectralgru.pipeline.sampling.music import Timing
 
 NOTE_STEPS, TOKENS = 64, 60  # sampled unless told otherwise
+LONGEST_SOUND = 20  # minutes
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,18 @@ class Tune:
         from spectralgru.pipeline.sampling.music import to_midi
 
         return to_midi(self.roll, self.lowest, self.timing, self.name, self.begins)
+
+    def mp3(self) -> bytes:
+        """The tune as sound. Raises InputError if it is longer than fits into memory comfortably."""
+        from spectralgru.pipeline.sampling.audio import to_mp3
+
+        minutes = self.timing.seconds(len(self.roll)) / 60
+        if minutes > LONGEST_SOUND:
+            raise InputError(
+                f"{self.name}: {minutes:.0f} minutes, more than the {LONGEST_SOUND} that become sound; "
+                "sample fewer steps (--steps)"
+            )
+        return to_mp3(self.midi())
 
 
 @dataclass(frozen=True)
