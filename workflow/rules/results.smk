@@ -58,7 +58,7 @@ use rule write_tables as draw_figures with:
         f"{LOGS}/benchmarks/figures/{SCALE}/{{corpus}}.tsv"
     params:
         command="figures",
-        places=OUT,
+        places=f"{OUT} {IN}",
         of="--corpus {corpus}",
 
 

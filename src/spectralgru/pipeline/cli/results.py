@@ -55,12 +55,13 @@ def figures(
     params: ParamsOption = PARAMS,
     scale: ScaleOption = None,
     corpora: CorporaOption = None,
+    data: DataOption = DATA,
     out: OutOption = None,
 ) -> None:
     """Write the figures."""
     from spectralgru.pipeline.results.figures import write_figures
 
-    _write(write_figures, params, scale, corpora, out)
+    _write(lambda campaign: write_figures(campaign, data), params, scale, corpora, out)
 
 
 def claims(

@@ -1,6 +1,7 @@
 """What happened along training: spectral radius and gradient norm, learning curves, singular values."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib import style
@@ -13,25 +14,36 @@ from spectralgru.pipeline.results.figures.trajectory import contrast, radius_gra
 from spectralgru.pipeline.results.load import Campaign, Runs
 from spectralgru.pipeline.results.names import FIGURE_NAMES
 from spectralgru.pipeline.results.style import RC, save
+from spectralgru.pipeline.saved import load_corpus
 from spectralgru.records import Setting
+from spectralgru.training.data.loading import baseline_loss
 
 DRAWN = (trajectory, radius_gradient, learning_curves, gradient_norms, singular_values)
 FIGURES: dict[str, Callable[[Runs], Figure]] = dict(zip(FIGURE_NAMES, DRAWN, strict=True))
 
 
-def write_figures(campaign: Campaign) -> list[Path]:
+def write_figures(campaign: Campaign, data: Path | None = None) -> list[Path]:
     """Write `figures/<corpus>-<what>.{svg,pdf}` for each corpus and each `what` of `FIGURES`; return the paths.
 
-    Raises InputError naming the first trace that cannot be read.
+    With `data`, learning curves show what the frequencies of the prepared corpus say. Raises InputError naming the
+    first trace that cannot be read, or a corpus that the runs were not trained on.
     """
     written = []
     with style.context(["default", RC]):  # whatever the matplotlibrc of this machine says
         for corpus, runs in campaign.corpora.items():
-            for what, draw in FIGURES.items():
+            baseline = _baseline(runs, data) if data else None
+            of_corpus = FIGURES | {"learning_curves": partial(learning_curves, baseline=baseline)}
+            for what, draw in of_corpus.items():
                 figure = draw(runs)
                 figure.suptitle(f"{corpus}, {campaign.scale} scale", fontsize=9, color="0.35")
                 written += save(figure, campaign.root / "figures" / f"{corpus}-{what}")
     return written
+
+
+def _baseline(runs: Runs, data: Path) -> float:
+    """The validation loss of the corpus' frequencies, on the part of it that the runs were trained on."""
+    item = next(iter(runs.values()))[0]
+    return baseline_loss(load_corpus(item.run, item.directory, data), "valid")
 
 
 def shown(name: str, settings: Sequence[Setting], seeds: Sequence[int]) -> list[tuple[Setting, int]]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
+from matplotlib.transforms import ScaledTranslation
 
 GRADIENT = "gradient norm (nats)"
 RADIUS = "spectral radius $|\\lambda_1(J)|$"
@@ -28,6 +29,12 @@ def log_scale(axes: Iterable[Axes]) -> None:
     if not any(np.isfinite(ax.dataLim.minposy) for ax in axes):
         for ax in axes:
             ax.set_ylim(1, 10)
+
+
+def legend_below(ax: Axes) -> None:
+    """The legend under the label of the x axis, however high the panel is."""
+    shift = ScaledTranslation(0, -0.45, ax.figure.dpi_scale_trans)  # inches
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=ax.transAxes + shift)
 
 
 def stability_line(ax: Axes, horizontal: bool) -> None:

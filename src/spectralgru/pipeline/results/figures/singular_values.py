@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from spectralgru.pipeline.results.figures.axes import legend_below
 from spectralgru.pipeline.results.load import Runs
 from spectralgru.pipeline.results.style import WIDTH, looks, new_figure, title
 
@@ -56,7 +57,7 @@ def singular_values(runs: Runs) -> Figure:
         if method == "constraint":
             last.plot([], [], color="0.4", linewidth=0.7, linestyle="-", label="bound $2 - \\delta$")
         last.set_xlabel("index of singular value")
-        last.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
+        legend_below(last)
     for ax in axes[:, 0]:
         ax.set_ylabel("singular value of $W_{hh}$")
     return figure
