@@ -17,7 +17,7 @@ TARGET ?= cpu
 # Several times as fast as gzip, and smaller; kernels before 4.14 cannot read it: SIF_OPTIONS=
 SIF_OPTIONS ?= --mksquashfs-args='-comp zstd -Xcompression-level 6'
 
-.PHONY: help setup reproduce test test-unit test-container lint format ui report workflow-report bench gpu-campaign lock audit image sif schema clean
+.PHONY: help setup reproduce test test-unit test-container lint format ui report workflow-report docs bench gpu-campaign lock audit image sif schema clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,13 @@ report: setup ## results/<scale>/report.html: one page of answer, tables, figure
 workflow-report: setup ## workflow-report.html: the jobs that ran, their times and code
 	snakemake --report workflow-report.html
 
+docs: setup ## the site of docs/, in site/index.html; works from the folder, too
+	rm -rf build/pages && mkdir -p build/pages/config
+	cp -RL README.md docs reproduction params.yaml build/pages
+	cp config/README.md build/pages/config
+	typer spectralgru.pipeline.cli utils docs --name spectralgru --title "Command line" --output build/pages/docs/commands.md
+	zensical build --clean --strict
+
 bench: setup ## benchmarks, as ratios against named baselines
 	spectralgru bench
 
@@ -87,7 +94,7 @@ scripts/jobs:
 lock: setup ## resolve the versions anew
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
 	  --excludes envs/lock-excludes.txt --constraint envs/constraints.txt \
-	  --extra pipeline --extra postgres --extra cluster --extra dev pyproject.toml -o envs/requirements.lock
+	  --extra pipeline --extra postgres --extra cluster --extra docs --extra dev pyproject.toml -o envs/requirements.lock
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	  --no-header --no-annotate envs/requirements.lock | grep -Ff envs/lock-excludes.txt > envs/cuda.lock
 	# A hash of torch would suit one of its builds only.

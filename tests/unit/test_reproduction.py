@@ -45,7 +45,7 @@ def test_every_line_of_runs_is_a_run_of_the_record(record: Path):
 @pytest.mark.parametrize("record", sorted(p for p in FOLDER.iterdir() if p.is_dir()), ids=lambda p: p.name)
 def test_every_record_says_what_it_is_and_is_listed(record: Path):
     assert (record / "README.md").read_text().startswith("# ")
-    assert f"({record.name}/)" in (FOLDER / "README.md").read_text()
+    assert f"({record.name}/README.md)" in (FOLDER / "README.md").read_text()
 
 
 def test_claims_name_runs_of_their_record():
