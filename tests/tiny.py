@@ -77,11 +77,12 @@ EVERY_METHOD = (
 
 def batched(engine: Engine) -> Engine:
     """Turn an engine on a CPU to the projection that it chooses on a GPU."""
-    weights = [engine.model.recurrent(layer) for layer in range(engine.model.num_layers)]
-    engine.projector = BatchedProjector(engine.projector.max_sv, len(weights))
+    engine.projector = BatchedProjector(engine.projector.max_sv, engine.projector.layers)
+    if engine.gates is not None:
+        engine.gates = BatchedProjector(engine.gates.max_sv, engine.gates.layers)
     with torch.no_grad():
-        engine.projector.start(weights)
-        engine.projector.finish(weights)
+        engine._start_projection()
+        engine._finish_projection()
     return engine
 
 

@@ -61,6 +61,11 @@ def missing(weights: Mapping[str, nn.Parameter], optimizers: Iterable[Optimizer]
     return [name for name, weight in weights.items() if weight.requires_grad and id(weight) not in held]
 
 
+def some(names: list[str]) -> str:
+    """The first name, and how many more."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
 class Handle(RemovableHandle):
     """Ends the attachment to some optimisers."""
 
@@ -84,7 +89,8 @@ class Watch:
 
     Unlike the optimiser's hooks, it goes with the module into copies and pickles. SAM and similar optimisers change a
     weight once between two projections; a weight that is changed twice has lost its constraint. A change counts only
-    after a gradient: averages and target networks, which get none, follow a model that is projected.
+    after a gradient: averages and target networks, which get none, follow a model that is projected. All constraints on
+    a weight share one.
     """
 
     def __init__(self, where: str, name: str) -> None:
@@ -93,9 +99,13 @@ class Watch:
         self.trained = False  # a gradient has come since the last change
         self.changes = 0  # seen since the last projection
         self._seen: tuple[int, int] | None = None
+        self._owners: WeakSet[object] = WeakSet()  # constraints that project the weight; a copy has none
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"stepping": False}
+        return self.__dict__ | {"stepping": False, "_owners": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_owners": WeakSet()})
 
     def projected(self, weight: nn.Parameter) -> None:
         """The weight has just been projected."""
@@ -126,13 +136,21 @@ class Watch:
                 stacklevel=4,
             )
 
-    def install(self, module: nn.Module) -> None:
-        """Make the module call this before its forward passes."""
-        if self not in module._forward_pre_hooks.values():
-            module.register_forward_pre_hook(self)
+    @classmethod
+    def installed(cls, owner: object, module: nn.Module, where: str, name: str) -> "Watch":
+        """The watch of this weight of the module, put there if there is none."""
+        watches = [w for w in module._forward_pre_hooks.values() if isinstance(w, Watch) and w.name == name]
+        watch = watches[0] if watches else cls(where, name)
+        if not watches:
+            module.register_forward_pre_hook(watch)
+        watch._owners.add(owner)
+        return watch
 
-    def uninstall(self, module: nn.Module) -> None:
-        """Undo `install`."""
+    def leave(self, owner: object, module: nn.Module) -> None:
+        """Undo `installed` when the last owner leaves."""
+        self._owners.discard(owner)
+        if self._owners:
+            return
         on_weight = getattr(getattr(module, self.name, None), "_post_accumulate_grad_hooks", None)
         for hooks in (module._forward_pre_hooks, on_weight or {}):
             for key in [key for key, hook in hooks.items() if hook in (self, self._note_gradient)]:

@@ -7,7 +7,7 @@ Which bound makes the origin stable, with and without biases, is derived in docs
 """
 
 from collections.abc import Iterable
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import Any, SupportsFloat
 from warnings import warn
 from weakref import WeakKeyDictionary
@@ -17,20 +17,22 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from spectralgru.attachment import Handle, Watch, find_optimizers, missing
+from spectralgru.attachment import Handle, Watch, find_optimizers, missing, some
 from spectralgru.errors import InputError, RunError
-from spectralgru.projection.blocks import MODULES, Block, find_blocks, named_modules
+from spectralgru.projection.blocks import Block, find_blocks, key
 from spectralgru.projection.clip import Solver
+from spectralgru.projection.kept import Kept, restore
 from spectralgru.projection.tracked import ProjectionReport
 
 
 class SpectralConstraint:
-    """Keeps the recurrent candidate weights of every GRU and LSTM in a module where the origin is stable.
+    """Keeps the recurrent candidate weights of every GRU, LSTM and RNN in a module where the origin is stable.
 
     After each optimiser step the largest singular value of each candidate block (W_hn, W_hg) is brought down to
-    (1 - delta / 2) times its stability limit, which is 2 - delta for a network without biases (Kanai et al., 2017).
-    Handles spectralgru.GRU (with replicas, too), torch.nn.GRU, GRUCell, LSTM and LSTMCell, any number of layers, both
-    directions. Under DistributedDataParallel every rank projects the same weights to the same result.
+    (1 - delta / 2) times its stability limit, which is 2 - delta for a network without biases (Kanai et al., 2017);
+    that of an RNN's W_hh to 1 - delta / 2, below which it contracts everywhere. Handles spectralgru.GRU (with replicas,
+    too), torch.nn.GRU, GRUCell, LSTM, LSTMCell, RNN and RNNCell, any number of layers, both directions. Under
+    DistributedDataParallel every rank projects the same weights to the same result.
 
     The limit follows the biases, and a weight shared by several modules obeys the lowest of their limits. Parameters
     may be moved or converted at any time, and replaced by others of the same shape if the attached optimiser holds
@@ -39,38 +41,38 @@ class SpectralConstraint:
     What else could silently break the constraint: docs/library.md.
     """
 
-    def __init__(self, module: nn.Module, delta: float = 0.2, method: Solver = "auto") -> None:
+    def __init__(
+        self, module: nn.Module, delta: float = 0.2, method: Solver = "auto", gates: float | None = None
+    ) -> None:
         """Find the recurrent modules in `module` and project them once.
 
         Args:
             module: the model, or one recurrent module; may be wrapped (DDP) or compiled.
             delta: distance from the edge of stability, in (0, 2); the paper's hyper-parameter.
             method: see `clip_singular_values`.
+            gates: the largest singular value that W_hr and W_hz (of an LSTM W_hi, W_hf and W_ho) may have; None: any.
+                What it guarantees: `growth_bound`.
 
         Raises:
-            InputError: delta out of range, nothing recurrent found, a reparametrised or pruned recurrent weight or
-                bias, an LSTM with projections or with biases that leave no room for a recurrence.
+            InputError: delta or gates out of range, nothing recurrent or gated found, a reparametrised or pruned
+                recurrent weight or bias, an LSTM with projections or with biases that leave no room for a recurrence.
         """
         if not isinstance(delta, SupportsFloat) or not 0 < delta < 2:
             raise InputError(f"delta={delta!r}: must be a number above 0 and below 2")
         if not isinstance(module, nn.Module):
             raise InputError(f"a {type(module).__name__} is no torch.nn.Module: give the model itself")
-        self.delta = delta
+        if gates is not None and not (isinstance(gates, SupportsFloat) and 0 < gates < inf):
+            raise InputError(f"gates={gates!r}: must be a number above 0, or None")
+        self.delta, self.gates = delta, gates
         self._model = module
-        self._blocks: dict[str, Block] = {}
+        self._blocks = find_blocks(module, method, gates is not None)
         self._watches: dict[str, Watch] = {}
         # Hooks, by optimiser. The optimiser keeps the constraint alive, not the other way round.
         self._attached: WeakKeyDictionary[Optimizer, list[RemovableHandle]] = WeakKeyDictionary()
         self._verified: object = None
         self._unbounded: set[str] = set()
-        for path, prefix, part in named_modules(module):
-            if isinstance(part, MODULES):
-                for block in find_blocks(path, prefix or type(part).__name__, part, method):
-                    name = f"weight_hh{block.suffix}"
-                    self._blocks[f"{prefix}.{name}" if prefix else name] = block
-        if not self._blocks:
-            names = ", ".join(f"{m.__module__.split('.')[0]}.{m.__name__}" for m in MODULES)
-            raise InputError(f"{type(module).__name__}: contains none of {names}")
+        if gates is not None and not any(len(block.kept) > 1 for block in self._blocks.values()):
+            raise InputError(f"gates={gates:g}: {type(module).__name__} has no gated module; leave it out")
         try:
             self.project_()
         except RunError as error:
@@ -79,7 +81,8 @@ class SpectralConstraint:
     def project_(self) -> dict[str, ProjectionReport]:
         """Project every block now, in place; returns a report for each weight, by its name in the module.
 
-        A shared weight is reported once, by its first name. An error is raised before anything is changed.
+        Gates have their own, `rnn.weight_hh_l0.reset` and the like. A shared weight is reported once, by its first
+        name. An error is raised before anything is changed.
 
         Raises:
             InputError: since construction a weight has changed its shape, or a weight or bias was reparametrised.
@@ -93,7 +96,12 @@ class SpectralConstraint:
         for names in shared.values():
             each = [self._blocks[name].stability_limit() for name in names]
             limits[names[0]] = nan if any(map(isnan, each)) else min(each)
-        reports = {n: self._blocks[n].project_((1 - self.delta / 2) * limit) for n, limit in limits.items()}
+        reports = {}
+        for name, limit in limits.items():
+            matrices, own = self._blocks[name].matrices(), limit * (1 - self.delta / 2)
+            for part, kept in self._blocks[name].kept.items():
+                bound = self.gates if self.gates and part != "candidate" and not isnan(limit) else own
+                reports[key(name, part)] = kept.project_(matrices[part], bound)
         for name, watch in self._watches.items():
             watch.projected(self._blocks[name].weight())
         return reports
@@ -114,7 +122,8 @@ class SpectralConstraint:
         Args:
             optimizer: holds the constrained weights and their biases; a wrapper's inner optimiser is found. A weight
                 that is not trained (`requires_grad`) need not be there.
-            others: further optimisers, where several share the weights. Attaching one again replaces its hook.
+            others: further optimisers, where several share the weights. Attached again, or with another constraint on
+                these weights, an optimiser obeys the last one alone.
 
         Raises:
             InputError: a constrained weight that none of the optimisers holds; no optimiser whose hooks run; a
@@ -123,7 +132,7 @@ class SpectralConstraint:
         optimizers = [each for outer in (optimizer, *others) for each in find_optimizers(outer)]
         if left := missing(self._trained(), optimizers):
             raise InputError(
-                f"{type(optimizer).__name__} does not hold {_some(left)}: attach the optimiser made from this model's"
+                f"{type(optimizer).__name__} does not hold {some(left)}: attach the optimiser made from this model's"
                 " parameters, several at once as attach(first, second); what is not to be trained,"
                 " requires_grad_(False)"
             )
@@ -132,15 +141,17 @@ class SpectralConstraint:
 
     def _hook(self, optimizers: Iterable[Optimizer]) -> None:
         for each in optimizers:
-            self._detach([each])
-            after = each.register_step_post_hook(self._after_step)
             hooks: Any = each._optimizer_step_post_hooks
+            for other in [getattr(hook, "__self__", None) for hook in hooks.values()]:
+                if isinstance(other, SpectralConstraint) and other._weights() <= self._weights():
+                    other._detach([each])
+            after = each.register_step_post_hook(self._after_step)
             hooks.move_to_end(after.id, last=False)  # others average what this one leaves
             self._attached[each] = [each.register_step_pre_hook(self._before_step), after]
         for name, block in self._blocks.items() if self._attached else ():
-            watch = self._watches.setdefault(name, Watch(block.where, f"weight_hh{block.suffix}"))
-            watch.install(block.module)
+            watch = Watch.installed(self, block.module, block.where, f"weight_hh{block.suffix}")
             watch.projected(block.weight())
+            self._watches[name] = watch
 
     def _detach(self, optimizers: Iterable[Optimizer]) -> None:
         for each in optimizers:
@@ -148,7 +159,10 @@ class SpectralConstraint:
                 handle.remove()
         if not self._attached:
             for name, watch in self._watches.items():
-                watch.uninstall(self._blocks[name].module)
+                watch.leave(self, self._blocks[name].module)
+
+    def _weights(self) -> set[int]:
+        return {id(block.weight()) for block in self._blocks.values()}
 
     def _trained(self) -> dict[str, nn.Parameter]:
         """The trained parameters that a bound depends on or applies to, by name."""
@@ -187,7 +201,7 @@ class SpectralConstraint:
             return
         if left := missing(trained, optimizers):
             raise RunError(
-                f"{_some(left)}, trained, is no longer held by the optimiser: it was replaced (assignment,"
+                f"{some(left)}, trained, is no longer held by the optimiser: it was replaced (assignment,"
                 " load_state_dict(assign=True), a conversion) or thawed (requires_grad) after the optimiser was made;"
                 " make the optimiser anew, or optimizer.add_param_group, and attach again"
             )
@@ -201,27 +215,35 @@ class SpectralConstraint:
         self.__dict__.update(state | {"_attached": WeakKeyDictionary()})
         self._hook(state["_attached"])
 
+    def growth_bound(self, cell: float = inf) -> float:
+        """The largest factor by which one step can lengthen the gradient of a layer's state, whatever the input.
+
+        At least the spectral norm of d state' / d state of every layer and direction, with the weights as they are now,
+        at every state that is reached from zero; NaN where a weight is not finite. Proof: docs/method.md.
+
+        Args:
+            cell: the largest |c| of an LSTM before the step, for which there is no bound of its own: t after t steps
+                from zero. Without it the result is infinite.
+
+        Raises:
+            InputError: `cell` is negative or no number.
+        """
+        if not isinstance(cell, SupportsFloat) or not cell >= 0:
+            raise InputError(f"cell={cell!r}: must be a number, at least 0: the largest |c| of an LSTM")
+        bounds = [block.growth_bound(float(cell)) for block in self._blocks.values()]
+        return nan if any(map(isnan, bounds)) else max(bounds)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue bit for bit."""
-        return {
-            name: {"projection": block.projection.state_dict(), "last": block.last.clone()}
-            for name, block in self._blocks.items()
-        }
+        return {name: kept.state_dict() for name, kept in self._kept().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()` of a constraint on a module of the same structure."""
-        if state.keys() != self._blocks.keys():
-            raise InputError(f"state for {sorted(state)} does not fit a module with {sorted(self._blocks)}")
-        for name, block in self._blocks.items():
-            if (shape := state[name]["last"].shape) != block.last.shape:
-                raise InputError(
-                    f"{name}: the state is of a candidate of shape {list(shape)}, the module's is"
-                    f" {list(block.last.shape)}; load the state of a network of this size"
-                )
-        for name, block in self._blocks.items():
-            block.projection.load_state_dict(state[name]["projection"])
-            block.last = state[name]["last"].clone()
+        """Continue from `state_dict()` of a constraint on a module of the same structure.
 
+        Raises:
+            InputError: it is of another module, or none at all; nothing is loaded.
+        """
+        restore(self._kept(), state)
 
-def _some(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    def _kept(self) -> dict[str, Kept]:
+        return {key(name, part): kept for name, b in self._blocks.items() for part, kept in b.kept.items()}

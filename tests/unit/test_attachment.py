@@ -152,6 +152,40 @@ def test_attaching_again_replaces_the_hook_and_removing_ends_it():
     assert not optimizer._optimizer_step_post_hooks
 
 
+def test_a_constraint_made_anew_every_epoch_takes_the_place_of_the_last():
+    model = Model()
+    optimizer = sgd(model, rate=1.0)
+    for delta in (1.5, 1.0, 0.5):
+        SpectralConstraint(model, delta).attach(optimizer)
+        assert len(optimizer._optimizer_step_post_hooks) == len(optimizer._optimizer_step_pre_hooks) == 1
+        assert len(model.rnn._forward_pre_hooks) == 1
+        assert train(model, optimizer) == pytest.approx(2 - delta, rel=1e-4)  # the last one's bound
+    for _ in range(3):  # and a new optimiser
+        optimizer = sgd(model, rate=0.1)
+        handle = SpectralConstraint(model, delta=0.5).attach(optimizer)
+        assert holds(train(model, optimizer))
+        assert len(model.rnn._forward_pre_hooks) == 1
+    handle.remove()
+    assert not model.rnn._forward_pre_hooks
+
+
+def test_constraints_on_other_weights_stay():
+    models = nn.ModuleList([Model(), Model()])
+    optimizer = sgd(models)
+    first = SpectralConstraint(models[0], delta=0.5).attach(optimizer)
+    second = SpectralConstraint(models[1], delta=0.5).attach(optimizer)
+    assert len(optimizer._optimizer_step_post_hooks) == 2
+    SpectralConstraint(models, delta=0.5).attach(optimizer)  # on both: it takes the place of both
+    assert len(optimizer._optimizer_step_post_hooks) == 1
+    first.remove()
+    second.remove()
+    for model in models:
+        assert len(model.rnn._forward_pre_hooks) == 1
+    (loss_of(models[0]) + loss_of(models[1])).backward()
+    optimizer.step()
+    assert all(holds(sigma(model)) for model in models)
+
+
 # Copies
 
 
@@ -373,8 +407,9 @@ def test_schedulers_wrap_step_and_nothing_is_lost(first):
     for _ in range(4):
         assert holds(train(model, optimizer, steps=1))
         scheduler.step()
-    SpectralConstraint(model, delta=0.5).attach(scheduler)  # the optimiser in it
-    assert len(optimizer._optimizer_step_post_hooks) == 2
+    other = Model()
+    SpectralConstraint(other, delta=0.5).attach(torch.optim.lr_scheduler.ConstantLR(inside := sgd(other)))
+    assert len(inside._optimizer_step_post_hooks) == 1
 
 
 class Bare:
@@ -704,3 +739,59 @@ def test_a_state_of_other_weights_is_not_trusted():
         other.rnn.weight_hh_l0 *= 30
     resumed.project_()
     assert holds(sigma(other))
+
+
+DAMAGES = {
+    "no dictionary": lambda state: [state],
+    "empty": lambda state: {},
+    "a matrix missing": lambda state: {
+        "rnn.weight_hh_l0": {"projection": state["rnn.weight_hh_l0"]["projection"]}
+    },
+    "a list of numbers": lambda state: {"rnn.weight_hh_l0": [1.0]},
+    "a text for a matrix": lambda state: {"rnn.weight_hh_l0": state["rnn.weight_hh_l0"] | {"last": "abc"}},
+    "no projection": lambda state: {"rnn.weight_hh_l0": state["rnn.weight_hh_l0"] | {"projection": {}}},
+    "projection None": lambda state: {"rnn.weight_hh_l0": state["rnn.weight_hh_l0"] | {"projection": None}},
+    **{
+        f"{key} {value!r}": lambda state, key=key, value=value: {
+            "rnn.weight_hh_l0": state["rnn.weight_hh_l0"]
+            | {"projection": state["rnn.weight_hh_l0"]["projection"] | {key: value}}
+        }
+        for key, value in [
+            ("memories", []),
+            ("memories", None),
+            ("max_sv", []),
+            ("batched", {}),
+            ("batched", 3),
+        ]
+    },
+    **{
+        f"memory {key} {value!r}": lambda state, key=key, value=value: {
+            "rnn.weight_hh_l0": state["rnn.weight_hh_l0"]
+            | {
+                "projection": state["rnn.weight_hh_l0"]["projection"]
+                | {"memories": [state["rnn.weight_hh_l0"]["projection"]["memories"][0] | {key: value}]}
+            }
+        }
+        for key, value in [
+            ("basis", torch.ones(2, 3)),
+            ("basis", "abc"),
+            ("known", [1]),
+            ("known", ["a", "b"]),
+            ("bounds", [1.0]),
+            ("bounds", ["a", 1.0]),
+            ("counts", [1, 2]),
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_refused_in_a_line_and_nothing_loaded(damage):
+    model, optimizer, constraint, _ = attached()
+    train(model, optimizer, steps=3)
+    before = constraint.state_dict()
+    with pytest.raises(InputError, match=r"^(rnn\.weight_hh_l0: |state for .* does not fit)[^\n]*$"):
+        constraint.load_state_dict(DAMAGES[damage](copy.deepcopy(before)))
+    after = constraint.state_dict()
+    assert torch.equal(after["rnn.weight_hh_l0"]["last"], before["rnn.weight_hh_l0"]["last"])
+    assert holds(train(model, optimizer))

@@ -1,5 +1,7 @@
 """The replica engine against the paper's equations, written plainly in float64, and against itself in company."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -228,6 +230,38 @@ def test_no_singular_value_is_ever_above_the_bound(corpora: dict[str, Corpus], d
             assert float(sigma[0]) <= (2 - delta) * (1 + 1e-6)
         assert float(engine.projector.sigma_max) <= (2 - delta) * (1 + 1e-6)
     assert saturated > 0
+
+
+@pytest.mark.parametrize("form", [lambda engine: engine, tiny.batched])
+def test_gates_of_constrained_runs_alone_are_bounded(
+    corpora: dict[str, Corpus], form: Callable[[Engine], Engine]
+) -> None:
+    replicas = tuple(tiny.replica(r.method, r.value, r.seed, 2.0) for r in REPLICAS)
+    corpus, settings = corpora["chorales"], model_settings(2, 0.2)
+    free = Engine(corpus, settings, replicas, LANES, CPU)
+    bounded = form(Engine(corpus, settings, replicas, LANES, CPU, gates=0.7))
+    largest = torch.zeros(2, len(replicas))
+    for chunk in chunks(corpus, replicas, 6):
+        for at, engine in enumerate((free, bounded)):
+            engine.step(chunk)
+            sigma = torch.stack([torch.linalg.matrix_norm(w, 2) for w in engine._matrices((0, 1))]).amax(0)
+            largest[at] = torch.maximum(largest[at], sigma)
+    constrained = torch.tensor([r.method == "constraint" for r in replicas])
+    assert (largest[1][constrained] <= 0.7 * (1 + 1e-6)).all()
+    assert (largest[0] > 0.8).all()
+    for i in torch.nonzero(~constrained).flatten().tolist():
+        theirs = free.model.weights_of(i).items()
+        assert all(torch.equal(value, bounded.model.weights_of(i)[name]) for name, value in theirs)
+    restored = form(Engine(corpus, settings, replicas, LANES, CPU, gates=0.7))
+    restored.load_state_dict(bounded.state_dict())
+    kept = [int(i) for i in torch.nonzero(constrained).flatten()][::-1]
+    for engine in (bounded, restored):
+        engine.keep(kept)
+    (chunk,) = chunks(corpus, tuple(replicas[i] for i in kept), 1)
+    assert torch.equal(bounded.step(chunk)[0], restored.step(chunk)[0])
+    assert all(
+        torch.equal(a, b) for a, b in zip(*(e._matrices((0, 1)) for e in (bounded, restored)), strict=True)
+    )
 
 
 def test_state_survives_a_checkpoint(corpora: dict[str, Corpus]) -> None:

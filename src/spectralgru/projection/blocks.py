@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isnan, nan
+from math import nan
 from typing import Any
 
 import torch
@@ -13,10 +13,13 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from spectralgru.errors import InputError, RunError
 from spectralgru.projection.clip import Solver
-from spectralgru.projection.tracked import ProjectionReport, SpectralProjection
+from spectralgru.projection.growth import growth_bound
+from spectralgru.projection.kept import Kept
+from spectralgru.projection.tracked import SpectralProjection
 from spectralgru.recurrent.gru import GRU
 
-MODULES = (GRU, nn.GRU, nn.GRUCell, nn.LSTM, nn.LSTMCell)
+_LSTMS, _RNNS = (nn.LSTM, nn.LSTMCell), (nn.RNN, nn.RNNCell)
+MODULES = (GRU, nn.GRU, nn.GRUCell, *_LSTMS, *_RNNS)
 _TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 # A limit below this, which only an LSTM's can be, is an error: W_hg h, with the state in [-1, 1], would be lost in the
@@ -27,7 +30,7 @@ _SMALLEST_LIMIT = 1e-3
 
 @dataclass
 class Block:
-    """The candidate's rows of one recurrent weight, and what bounds them.
+    """One recurrent weight, and what bounds its candidate's rows and perhaps its gates'.
 
     Weight and biases are looked up whenever they are used, since both may be replaced: by assignment or
     `load_state_dict(assign=True)`.
@@ -37,9 +40,8 @@ class Block:
     path: str  # where the model has it
     module: nn.Module
     suffix: str  # of the names of its weight and biases: "", "_l0", "_l0_reverse"
-    shape: torch.Size  # of the weight: [3H or 4H, H], with our GRU's replicas [R, 3H, H]
-    projection: SpectralProjection
-    last: Tensor  # [R, H, H], candidate after the last projection
+    shape: torch.Size  # of the weight: [3H, H] and the like, with our GRU's replicas [R, 3H, H]
+    kept: dict[str, Kept]  # `candidate` first
 
     def weight(self) -> nn.Parameter:
         """The weight as it is now."""
@@ -52,38 +54,41 @@ class Block:
         return weight
 
     def biases(self) -> dict[str, nn.Parameter]:
-        """The biases as they are now, by name."""
-        names = [f"{kind}{self.suffix}" for kind in ("bias_ih", "bias_hh")]
+        """The biases that the bound depends on, as they are now, by name; an RNN's does on none."""
+        kinds = () if isinstance(self.module, _RNNS) else ("bias_ih", "bias_hh")
+        names = [f"{kind}{self.suffix}" for kind in kinds]
         biases_by_name = {name: _parameter(self.where, self.module, name) for name in names}
         return {name: bias for name, bias in biases_by_name.items() if bias is not None}
 
-    def project_(self, bound: float) -> ProjectionReport:
-        """Bring the candidate's singular values down to `bound`; NaN: leave it alone."""
-        candidate = _candidate(self.weight())
-        if isnan(bound):
-            nothing = torch.zeros(len(candidate), dtype=torch.int64, device=candidate.device)
-            return ProjectionReport(nothing + nan, nothing, nothing > 0)
-        # Subtracted in the wider type of the two, so that a conversion's rounding is part of the move.
-        moved = torch.linalg.vector_norm(
-            candidate - self.last.to(candidate.device), dim=(1, 2), dtype=torch.float64
-        )
-        self.projection.max_sv = [bound] * len(candidate)
-        report = self.projection.project_(candidate, moved)
-        self.last = self.last.to(candidate).copy_(candidate)
-        return report
+    def matrices(self) -> dict[str, Tensor]:
+        """The weight's square blocks [R, H, H] by name, views without gradient."""
+        return _matrices(self.module, self.weight())
+
+    def growth_bound(self, cell: float) -> float:
+        """See `SpectralConstraint.growth_bound`; the largest over replicas."""
+        shift = None
+        if isinstance(self.module, nn.GRU | nn.GRUCell) or getattr(self.module, "reset", "") == "after":
+            matrices = self.matrices()["candidate"]
+            bias = self.biases().get(f"bias_hh{self.suffix}")
+            shift = matrices.new_zeros(1) if bias is None else bias.detach().chunk(3)[2]
+        return float(growth_bound(self.matrices(), shift, cell).amax())
 
     def stability_limit(self) -> float:
-        """The origin is stable when sigma_1 of the candidate is below this; 2 without biases; NaN: biases not finite.
+        """The origin is stable when sigma_1 of the candidate is below this; NaN: biases not finite.
+
+        2 for a GRU or LSTM without biases; 1 for an RNN, which then contracts everywhere.
 
         Raises:
             RunError: the limit is too small to leave a recurrence.
         """
+        if isinstance(self.module, _RNNS):
+            return 1.0
         biases = self.biases()
         if not biases:
             return 2.0
         total = torch.stack([bias.detach().double() for bias in biases.values()]).sum(0)
         # As logarithms, gates close to 0 and to 1 are exact: 1 - f = sigmoid(-b_f).
-        if isinstance(self.module, nn.LSTM | nn.LSTMCell):
+        if isinstance(self.module, _LSTMS):
             i, f, _, o = total.chunk(4)
             logarithm = -(logsigmoid(i) - logsigmoid(-f)).max() - logsigmoid(o).max()
         else:
@@ -99,7 +104,29 @@ class Block:
         return limit
 
 
-def named_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+def find_blocks(root: nn.Module, method: Solver, gates: bool) -> dict[str, Block]:
+    """The recurrent weights in a module, by name; with their gates, or the candidate alone.
+
+    Raises:
+        InputError: there are none, or one that cannot be projected.
+    """
+    blocks = {}
+    for path, prefix, module in _named_modules(root):
+        if isinstance(module, MODULES):
+            for block in _blocks_of(path, prefix or type(module).__name__, module, method, gates):
+                blocks[f"{prefix}.weight_hh{block.suffix}".removeprefix(".")] = block
+    if not blocks:
+        names = ", ".join(f"{m.__module__.split('.')[0]}.{m.__name__}" for m in MODULES)
+        raise InputError(f"{type(root).__name__}: contains none of {names}")
+    return blocks
+
+
+def key(name: str, part: str) -> str:
+    """What a block of the weight of this name is called: the candidate as the weight, `rnn.weight_hh_l0.reset`."""
+    return name if part == "candidate" else f"{name}.{part}"
+
+
+def _named_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
     """Path, name, module. Names omit the levels of DDP and torch.compile: a state fits with and without them."""
     names = {"": ""}
     modules = dict(root.named_modules())
@@ -111,8 +138,8 @@ def named_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
         yield path, names[path], module
 
 
-def find_blocks(path: str, where: str, module: nn.Module, method: Solver) -> Iterator[Block]:
-    """One for each layer and direction of a recurrent module."""
+def _blocks_of(path: str, where: str, module: nn.Module, method: Solver, gates: bool) -> Iterator[Block]:
+    """One for each layer and direction."""
     if proj_size := getattr(module, "proj_size", 0):
         raise InputError(f"{where}: LSTM with proj_size={proj_size} is not supported; use 0")
     suffixes = [""]
@@ -122,9 +149,16 @@ def find_blocks(path: str, where: str, module: nn.Module, method: Solver) -> Ite
     for suffix in suffixes:
         weight = _weight(where, module, suffix)
         _expect_whole(where, f"weight_hh{suffix}", module, weight)
-        candidate = _candidate(weight)
-        projection = SpectralProjection(candidate.new_ones(len(candidate)), method)
-        yield Block(where, path, module, suffix, weight.shape, projection, candidate.clone())
+        matrices = _matrices(module, weight)
+        kept = {
+            name: Kept(
+                SpectralProjection(matrices[name].new_ones(len(matrices[name])), method),
+                matrices[name].clone(),
+            )
+            for name in sorted(matrices, key="candidate".__ne__)
+            if gates or name == "candidate"
+        }
+        yield Block(where, path, module, suffix, weight.shape, kept)
     names = {f"weight_hh{suffix}" for suffix in suffixes}
     for name, _ in module.named_parameters(recurse=False):
         if name.startswith("weight_hh") and name not in names:
@@ -133,8 +167,7 @@ def find_blocks(path: str, where: str, module: nn.Module, method: Solver) -> Ite
 
 def _expect_whole(where: str, name: str, module: Any, weight: Tensor) -> None:
     hidden, replicas = module.hidden_size, getattr(module, "replicas", None)
-    gates = 4 if isinstance(module, nn.LSTM | nn.LSTMCell) else 3
-    whole = [*([] if replicas is None else [replicas]), gates * hidden, hidden]
+    whole = [*([] if replicas is None else [replicas]), len(_names(module)) * hidden, hidden]
     if list(weight.shape) != whole:
         raise InputError(
             f"{where}: {name} has shape {list(weight.shape)}; expected {whole}. If it is sharded (FSDP), leave this"
@@ -178,8 +211,15 @@ def _refusal(where: str, name: str) -> InputError:
     )
 
 
-def _candidate(weight: Tensor) -> Tensor:
-    """[R, H, H], a view without gradient: rows 2H to 3H."""
-    hidden = weight.shape[-1]
-    rows = weight.detach()[..., 2 * hidden : 3 * hidden, :]
-    return rows if rows.dim() == 3 else rows.unsqueeze(0)
+def _names(module: nn.Module) -> tuple[str, ...]:
+    """Of the blocks of a recurrent weight, in the order of its rows."""
+    if isinstance(module, _RNNS):
+        return ("candidate",)
+    if isinstance(module, _LSTMS):
+        return "input", "forget", "candidate", "output"
+    return "reset", "update", "candidate"
+
+
+def _matrices(module: nn.Module, weight: Tensor) -> dict[str, Tensor]:
+    rows = weight.detach() if weight.dim() == 3 else weight.detach().unsqueeze(0)
+    return dict(zip(_names(module), torch.split(rows, weight.shape[-1], 1), strict=True))

@@ -205,23 +205,25 @@ class SpectralProjection:
         batched = None if self._batched is None else self._batched.state_dict()
         return {"max_sv": list(self.max_sv), "memories": memories, "batched": batched}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict()`."""
-        self.max_sv = list(state["max_sv"])
-        self._batched = None
+    def load_state_dict(self, state: dict[str, Any], size: int | None = None) -> None:
+        """Continue from a `state_dict()` of n = `size`, or LookupError, TypeError, ValueError, AttributeError."""
+        memories = [_remembered(m, size) for m in state["memories"]]
+        if not len(memories) == len(self.max_sv) == len(state["max_sv"]):
+            raise ValueError(f"{len(memories)} matrices, expected {len(self.max_sv)}")
+        batched = None
         if state["batched"] is not None:
-            self._batched = BatchedProjection(state["batched"]["max_sv"])
-            self._batched.load_state_dict(state["batched"])
-        self._memories = [
-            _Memory(
-                None if m["basis"] is None else m["basis"].clone(),
-                m["bounds"][0],
-                None if m["known"] is None else Above(*m["known"]),
-                m["bounds"][1],
-                *m["counts"],
-            )
-            for m in state["memories"]
-        ]
+            batched = BatchedProjection(state["batched"]["max_sv"])
+            batched.load_state_dict(state["batched"])
+        self.max_sv, self._memories, self._batched = list(state["max_sv"]), memories, batched
+
+
+def _remembered(state: dict[str, Any], size: int | None) -> _Memory:
+    basis, known = state["basis"], state["known"]
+    if basis is not None and (basis.dim() != 2 or basis.shape[1] != (size or basis.shape[1])):
+        raise ValueError(f"a basis of shape {list(basis.shape)}")
+    (edge, largest), (saturated, failures, pause) = map(float, state["bounds"]), map(int, state["counts"])
+    above = None if known is None else Above(int(known[0]), float(known[1]))
+    return _Memory(None if basis is None else basis.clone(), edge, above, largest, saturated, failures, pause)
 
 
 def _learn(result: Clipped, target: float, memory: _Memory) -> _Outcome:

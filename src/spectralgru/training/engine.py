@@ -1,6 +1,7 @@
 """The replica engine: runs that differ in seed, method, value and learning rate advance together, step by step."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,8 +38,9 @@ class Engine:
         device: torch.device,
         ranks: Ranks = ALONE,
         precision: Precision = "float32",
+        gates: float | None = None,
     ) -> None:
-        """`lanes`: those of the whole batch; a rank keeps the state of its own lanes."""
+        """`lanes`: those of the whole batch; a rank keeps the state of its own lanes. `gates`: see TrainingSettings."""
         self.replicas = list(replicas)
         self.lanes, self.ranks, self.share = lanes, ranks, ranks.share(lanes)
         self.dropout = model.dropout
@@ -66,9 +68,14 @@ class Engine:
         self.state = self.model.initial_state(self.share.stop - self.share.start)
         form = BatchedProjector if device.type == "cuda" else MatrixProjector
         self.projector: Projector = form(max_sv, model.num_layers)
+        # Bounds on W_hr and W_hz of each layer, where a constrained run has them.
+        self.gates: Projector | None = None
+        if gates is not None and max_sv.isfinite().any():
+            bounds = torch.full_like(max_sv, gates).where(max_sv.isfinite(), max_sv)
+            self.gates = form(bounds, 2 * model.num_layers)
         with torch.no_grad():
-            self.projector.start(self._projected())
-            self.projector.finish(self._projected())
+            self._start_projection()
+            self._finish_projection()
         self._restart()
 
     def _restart(self) -> None:
@@ -93,7 +100,7 @@ class Engine:
         NaN; the other runs are not affected.
         """
         loss, norm = (self.captured or self.advance)(chunk)
-        self.projector.finish(self._projected())
+        self._finish_projection()
         return self.ranks.total(loss), norm
 
     def advance(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
@@ -115,20 +122,34 @@ class Engine:
             for parameter in self.model.parameters():
                 assert parameter.grad is not None
                 parameter.addcmul_(parameter.grad, factor.view(-1, *[1] * (parameter.ndim - 1)), value=-1)
-            self.projector.start(self._projected(), lambda layer: self._moved(layer, factor))
+            self._start_projection(factor)
         for parameter in self.model.parameters():
             parameter.grad = None
         return loss.detach(), norm
 
-    def _projected(self) -> list[Tensor]:
-        """The matrices that are projected, W_hh [R, H, H] of each layer."""
-        return [self.model.recurrent(layer) for layer in range(self.model.num_layers)]
+    def _start_projection(self, factor: Tensor | None = None) -> None:
+        """`factor` [R]: the weights have just been moved by that times their gradient; None: not known."""
+        for projector, blocks in self._projectors():
+            moved = None if factor is None else partial(self._moved, blocks, factor)
+            projector.start(self._matrices(blocks), moved)
 
-    def _moved(self, layer: int, factor: Tensor) -> Tensor:
-        """How far (Frobenius) the step moved the matrices that are projected, [R]."""
-        gradient: Tensor = getattr(self.model.gru, f"weight_hh_l{layer}").grad
-        candidate = gradient[:, 2 * self.model.hidden_size :]
-        moved: Tensor = factor * torch.linalg.matrix_norm(candidate)
+    def _finish_projection(self) -> None:
+        for projector, blocks in self._projectors():
+            projector.finish(self._matrices(blocks))
+
+    def _projectors(self) -> list[tuple[Projector, Sequence[int]]]:
+        """With the blocks of the recurrent weights, W_hr, W_hz, W_hh, that each of them projects."""
+        return [(self.projector, (2,)), *([] if self.gates is None else [(self.gates, (0, 1))])]
+
+    def _matrices(self, blocks: Sequence[int], gradient: bool = False) -> list[Tensor]:
+        """These blocks of every layer's recurrent weight, or of its gradient: [R, H, H] each."""
+        weights = [getattr(self.model.gru, f"weight_hh_l{layer}") for layer in range(self.model.num_layers)]
+        wholes = [weight.grad if gradient else weight.detach() for weight in weights]
+        return [whole.chunk(3, 1)[block] for whole in wholes for block in blocks]
+
+    def _moved(self, blocks: Sequence[int], factor: Tensor, index: int) -> Tensor:
+        """How far (Frobenius) the step moved one of the matrices that are projected, [R]."""
+        moved: Tensor = factor * torch.linalg.matrix_norm(self._matrices(blocks, gradient=True)[index])
         return moved
 
     def _dropout_masks(self, steps: int, lanes: int) -> list[Tensor] | None:
@@ -181,7 +202,8 @@ class Engine:
         del self.network
         self.model.keep(index)
         self.network = self.ranks.parallel(self.model)
-        self.projector.keep(index)
+        for projector, _ in self._projectors():
+            projector.keep(index)
         for name in ("threshold", "rate", "state"):
             setattr(self, name, getattr(self, name)[index])
         self._restart()
@@ -191,6 +213,7 @@ class Engine:
         return {
             "model": self.model.state_dict(),
             "projector": self.projector.state_dict(),
+            "gates": {} if self.gates is None else self.gates.state_dict(),
             "generators": [g.get_state() for g in self.generators],
             "rate": self.rate,
             "drawn": (self.drawn,),
@@ -201,6 +224,8 @@ class Engine:
         """Continue from the `state_dict()` of an engine with the same replicas."""
         self.model.load_state_dict(state["model"])
         self.projector.load_state_dict(state["projector"])
+        if self.gates is not None:
+            self.gates.load_state_dict(state["gates"])
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
         self.rate, self.drawn = state["rate"].to(self.device), state["drawn"][0].to(self.device)

@@ -48,9 +48,8 @@ class Session:
         self.total = len(replicas)
         self.epoch, self.steps = 1, 0
         training = job.training
-        self.engine = Engine(
-            corpus, job.model, replicas, training.batch_size, device, ranks, training.precision
-        )
+        options = (training.precision, training.gates)
+        self.engine = Engine(corpus, job.model, replicas, training.batch_size, device, ranks, *options)
         self.valid, self.test = (
             evaluation_stream(corpus, split, training.batch_size, training.bptt_steps, device)
             for split in ("valid", "test")

@@ -100,6 +100,9 @@ class TrainingSettings(_Settings):
             " products outside the recurrence"
         },
     )
+    gates: float | None = field(
+        default=None, metadata=_number("constrained runs: bound on sigma_1 of W_hr and W_hz too", gt=0)
+    )
 
 
 @dataclass(frozen=True)
