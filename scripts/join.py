@@ -18,24 +18,17 @@ from spectralgru.files import sha256, write_json, write_text
 from spectralgru.pipeline.provenance.explain import read_record
 from spectralgru.pipeline.provenance.record import results_sha256
 from spectralgru.pipeline.report.recorded import recorded_runs
-from spectralgru.pipeline.results.claims import accuracy, success
+from spectralgru.pipeline.results.claims import OF_RUNS, check_claims
+from spectralgru.pipeline.results.claims.levels import correct
 from spectralgru.pipeline.results.claims.render import to_markdown
 from spectralgru.pipeline.results.figures import learning_curves
 from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.names import table_names
-from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.style import RC, save
 from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.records import Setting, run_path, write_record
 
 METHODS = ["constraint", "clipping", "none"]
-OF_RUNS = (
-    success.prevents_explosion,
-    success.never_diverges,
-    success.clipping_fails,
-    accuracy.beats_clipping,
-    accuracy.smaller_delta,
-)
 
 
 def place(path: str) -> tuple[int, float, str]:
@@ -102,14 +95,13 @@ def main(old: Path, new: Path) -> None:
             figure.suptitle(f"{corpus}, {scale} scale", fontsize=9, color="0.35")
             save(figure, root / "curves")
         write_text(old / f"{corpus}-learning_curves.svg", (root / "curves.svg").read_text(encoding="utf-8"))
-    paper = load_paper().table_for(corpus)
-    found = [check(corpus, campaign.corpora[corpus], paper) for check in OF_RUNS]
-    claims = [claim.record() for claim in found if claim is not None]
+    claims = [claim.record() for claim in check_claims(campaign.corpora[corpus], corpus, OF_RUNS)]
     known = {claim["id"] for claim in claims}
     for part in (old, new):
         claims += [
             c for c in json.loads((part / "claims.json").read_text(encoding="utf-8")) if c["id"] not in known
         ]
+    claims = correct(claims)
     write_json(old / "claims.json", claims)
     write_text(old / "claims.md", to_markdown(claims, scale))
     write_text(old / "runs.csv", pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))

@@ -11,7 +11,10 @@ import pytest
 
 from results_records import SETTINGS, make_campaign, make_run, reseal
 from spectralgru.errors import InputError
-from spectralgru.pipeline.results.claims import CHECKS, check_claims, write_claims
+from spectralgru.pipeline.results.claims import CHECKS, check_claims, claim_records, write_claims
+from spectralgru.pipeline.results.claims.levels import seeds_to_settle
+from spectralgru.pipeline.results.claims.overview import Overview
+from spectralgru.pipeline.results.claims.render import test_line as line_of
 from spectralgru.pipeline.results.load import Campaign, RunFiles
 from spectralgru.records import Setting, read_run, run_path
 
@@ -38,13 +41,16 @@ class Records:
         reseal(directory)
 
     def claim(self, name: str) -> dict:
+        return next(claim for claim in self.page() if claim["id"] == name)
+
+    def page(self) -> list[dict]:
         found: dict = {}
         for path in sorted(self.root.glob(f"runs/{self.corpus}/*/seed-*")):
             run = read_run(path)
             found.setdefault(Setting(run.method, run.value), []).append(RunFiles(path, run))
-        claims = {claim.id: claim.record() for claim in check_claims(found, self.corpus)}
+        claims = claim_records({self.corpus: found})
         json.dumps(claims, allow_nan=False)
-        return claims[name]
+        return claims
 
 
 @pytest.fixture
@@ -69,6 +75,78 @@ def test_never_diverges(records: Records):
     assert claim["evidence"]["numbers"]["deltas"]["0.8"]["diverged"] == 1
 
 
+def test_a_broken_run_is_no_success_and_no_divergence_is_said_of_what_was_seen(records: Records):
+    records.runs("constraint", *DELTAS)
+    name = "constraint-never-diverges"
+    seen = records.claim(name)["evidence"]["summary"]
+    assert seen.startswith(
+        "No divergence seen in 15 constrained runs of ptb (quick scale, 1 GRU layer): 0 lost, 0 br"
+    )
+    directory = run_path(records.root, "ptb", "constraint", 0.5, 1)
+    best = read_run(directory).best
+    reseal(directory, final=best | {"valid": 1.49 * best["valid"]})
+    assert records.claim(name)["verdict"] == "holds"
+    reseal(directory, final=best | {"valid": 1.51 * best["valid"]})
+    claim = records.claim(name)
+    assert claim["verdict"] == "fails"
+    assert "0 were lost and 1 broke" in claim["evidence"]["summary"]
+    assert claim["evidence"]["numbers"]["deltas"]["0.5"]["broken"] == 1
+    records.runs("clipping", 5.0)
+    of_constraint = [run for run in records.claim("smaller-delta-is-more-accurate")["evidence"]["runs"]]
+    assert records.claim("smaller-delta-is-more-accurate")["evidence"]["n"] == len(of_constraint) - 1
+
+
+def test_the_test_that_decided_is_printed(records: Records):
+    """The opposite's p-value of a claim that fails, and an interval that leaves out zero just where it does."""
+    for seed, noise in enumerate((-1.0, 0.0, 1.0)):
+        records.run("constraint", 0.2, seed, best=(105, 100 + noise))
+        records.run("clipping", 5.0, seed, best=(104, 97.9 + noise))
+    claim = records.claim("constraint-beats-clipping")
+    evidence = claim["evidence"]
+    assert claim["verdict"] == "fails"
+    assert evidence["p_value"] + evidence["p_opposite"] == pytest.approx(1)
+    assert evidence["p_opposite"] < 0.05 < 2 * evidence["p_opposite"]
+    assert evidence["numbers"]["difference_90"][0] > 0 > evidence["numbers"]["difference_95"][0]
+    assert f"p = {evidence['p_opposite']:.2g} for the opposite" in line_of(claim)
+    assert "90 % interval" in evidence["summary"]
+
+
+def test_holms_correction_is_over_the_claims_of_a_page(records: Records):
+    records.runs("constraint", *DELTAS)
+    records.runs("clipping", 5.0, 20.0)
+    records.runs("none", None, diverged_in=2)
+    found = {claim["id"]: claim for claim in records.page()}
+    tested = {id: c["evidence"] for id, c in found.items() if c["evidence"]["p_value"] is not None}
+    two = {
+        id: e["p_value"] if e["p_opposite"] is None else min(1, 2 * min(e["p_value"], e["p_opposite"]))
+        for id, e in tested.items()
+    }
+    least = min(two, key=lambda id: two[id])
+    assert tested[least]["p_holm"] == pytest.approx(min(1, two[least] * len(two)), rel=1e-4)
+    certain = found["constraint-never-diverges"]
+    assert certain["verdict"] == "holds"  # p = 0.8 ** 15 = 0.035 by itself
+    assert certain["verdict_holm"] == "undecided"
+    assert line_of(certain).endswith(": undecided")
+    assert found["singular-values-within-bound"]["verdict_holm"] == "holds"  # no test, nothing to correct
+    table = Overview.of(list(found.values()))
+    assert table.experiments == ("ptb, quick scale, 1 layer",)
+    assert dict(table.rows)[certain["statement"] + "†"] == ("✓ holds*",)
+
+
+def test_an_undecided_claim_says_how_many_seeds_would_settle_it(records: Records):
+    records.runs("constraint", 0.2, 0.5, seeds=range(2))
+    claim = records.claim("constraint-never-diverges")
+    assert claim["evidence"]["seeds_needed"] == 7  # 14 runs without a loss: 0.8 ** 14 < 0.05
+    assert line_of(claim).endswith("about 7 seeds would settle it (2 here)")
+    for seed, noise in enumerate((-1.0, 0.0, 1.0)):
+        records.run("constraint", 0.2, seed, best=(105, 100 + noise))
+        records.run("clipping", 5.0, seed, best=(104, 101 + noise))
+    needed = records.claim("constraint-beats-clipping")["evidence"]["seeds_needed"]
+    assert 8 <= needed <= 18  # d = 1: 13 a group by the textbook (one-sided, 80 %)
+    assert seeds_to_settle(0.5, 3) is None
+    assert seeds_to_settle(0.05, 10) == 23  # (1.645 + 0.842)² / 1.645² = 2.29
+
+
 def test_prevents_explosion(records: Records):
     records.runs("constraint", 0.2, 0.5)
     assert records.claim("constraint-prevents-explosion")["verdict"] == "undecided"  # nothing to compare with
@@ -90,6 +168,8 @@ def test_clipping_fails_at_large_thresholds(records: Records):
     assert claim["evidence"]["numbers"]["thresholds"]["15"] == {
         "runs": 3,
         "diverged": 3,
+        "lost": 3,
+        "broken": 0,
         "paper_success_rate": 0.0,
     }
     records.run("clipping", 15.0, 0)
@@ -100,7 +180,7 @@ def test_clipping_fails_at_large_thresholds(records: Records):
 def test_clipping_is_not_said_to_fail_on_music(tmp_path: Path):
     records = Records(tmp_path, "chorales")
     records.runs("clipping", 60.0, diverged_in=2)
-    with pytest.raises(KeyError):
+    with pytest.raises(StopIteration):
         records.claim("clipping-fails-at-large-thresholds")
 
 
@@ -330,7 +410,16 @@ def test_claims_of_a_campaign_as_json_markdown_and_html(tmp_path: Path):
     claims = json.loads(paths[0].read_text())
     assert len(claims) == 2 * len(CHECKS) - 1
     for claim in claims:
-        assert claim.keys() == {"id", "statement", "provenance", "corpus", "verdict", "evidence"}
+        where = {"corpus": claim["corpus"], "scale": "quick", "layers": 1 if claim["corpus"] == "ptb" else 2}
+        assert where.items() <= claim.items()
+        assert claim.keys() - where == {
+            "id",
+            "statement",
+            "provenance",
+            "verdict",
+            "verdict_holm",
+            "evidence",
+        }
         assert claim["verdict"] in ("holds", "fails", "undecided")
         assert claim["provenance"] in ("S", "U")
         assert all((root / run / "run.json").exists() for run in claim["evidence"]["runs"])

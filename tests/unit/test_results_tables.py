@@ -10,6 +10,7 @@ import pytest
 from results_records import SETTINGS, make_campaign, make_run
 from spectralgru.errors import InputError
 from spectralgru.pipeline.results.load import Campaign
+from spectralgru.pipeline.results.outcome import outcome
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import COLUMNS, make_table, table_names, write_tables
@@ -72,6 +73,17 @@ def test_mean_and_deviation_are_over_the_successful_runs_only(tmp_path: Path):
     assert (paper["provenance"], paper["scale"]) == ("U", "paper")
 
 
+def test_a_run_that_ends_far_above_its_best_has_broken(tmp_path: Path):
+    runs = [read_run(make_run(tmp_path, "ptb", "clipping", 10.0, k, best=(100.0, 99.0))) for k in range(3)]
+    runs[1] = replace(runs[1], final=runs[1].best | {"valid": 151.0})
+    runs[2] = replace(runs[2], final={})  # a record of old: not known
+    lost = read_run(make_run(tmp_path, "ptb", "clipping", 10.0, 3, diverged_in=4))
+    assert [outcome(run) for run in (*runs, lost)] == ["succeeded", "broken", "succeeded", "lost"]
+    row = make_table({Setting("clipping", 10.0): [*runs, lost]}, "ptb", None).iloc[0]
+    assert (row["success"], row["lost"], row["broken"], row["n"]) == (0.5, 1, 1, 4)
+    assert row["mean"] == 100.0
+
+
 def test_one_successful_run_has_no_deviation_and_none_has_no_mean(tmp_path: Path):
     kept = make_run(tmp_path, "ptb", "clipping", 20.0, 0)
     lost = make_run(tmp_path, "ptb", "none", None, 0, diverged_in=1)
@@ -118,14 +130,16 @@ def test_written_tables_show_settings_in_order_marks_and_gaps(root: Path):
     assert values(lines[2]) == ["", "", "δ = 0.2", "δ = 0.5", "clip 5", "clip 20", "none"]
     assert values(lines[4]) == ["success rate", "ours", "100 %", "100 %", "100 %", "33 %", "0 %"]
     assert values(lines[5]) == ["", "paper†", "100 %", "100 %", "100 %", "0 %", ""]
-    ours, paper = values(lines[6]), values(lines[7])
+    assert values(lines[6]) == ["lost runs", "ours", "0 of 3", "0 of 3", "0 of 3", "2 of 3", "3 of 3"]
+    assert values(lines[7]) == ["broken runs", "ours", *["0 of 3"] * 5]
+    ours, paper = values(lines[8]), values(lines[9])
     assert ours[-1] == "n/a"  # every run diverged
     assert sum(cell.startswith("**") for cell in ours) == 1
     assert paper[2:] == ["**102.0 ± 0.3**", "102.8 ± 0.3", "109.3 ± 0.4", "n/a", ""]
     music = (root / "tables" / "table2.md").read_text()
     assert "chorales stands in for the paper's nottingham" in music
     assert "paper (nottingham)†" in music
-    assert "?" in values(music.splitlines()[7])  # clip 60: not recalled
+    assert "?" in values(music.splitlines()[9])  # clip 60: not recalled
 
 
 def test_best_value_is_the_lowest_mean(root: Path):
@@ -134,7 +148,7 @@ def test_best_value_is_the_lowest_mean(root: Path):
     assert tuple(table.columns) == COLUMNS
     ours = table[(table["source"] == "ours") & (table["quantity"] == "validation perplexity")]
     best = list(ours["setting"]).index(ours.loc[ours["mean"].idxmin(), "setting"])
-    row = values((root / "tables" / "table1.md").read_text().splitlines()[6])[2:]
+    row = values((root / "tables" / "table1.md").read_text().splitlines()[8])[2:]
     assert [cell.startswith("**") for cell in row].index(True) == best
 
 

@@ -12,6 +12,7 @@ from spectralgru.files import sha256
 from spectralgru.pipeline.provenance.page import Record, common
 from spectralgru.pipeline.provenance.record import WRITTEN, Provenance
 from spectralgru.pipeline.results.names import CLAIMS, NUMBERS
+from spectralgru.pipeline.results.outcome import Outcome, outcome_of
 from spectralgru.pipeline.sealed import read_as
 from spectralgru.records import Setting, run_path
 
@@ -75,7 +76,7 @@ def _cells(
     for setting in settings:
         name = setting.name
         of_setting = {p: runs[p] for seed in seeds if (p := run_path("", corpus, *setting, seed).as_posix())}
-        good = [run for run in of_setting.values() if run["status"] == "finished"]
+        good = [run for run in of_setting.values() if _outcome(run) == "succeeded"]
         cells = [f"success {len(good)} of {len(of_setting)}"]
         for split, word in (("valid", "validation"), ("test", "test")):
             values = [run["best"][split] for run in good]
@@ -115,7 +116,11 @@ def _line(root: Path, path: str, run: Record) -> str:
     values = "".join(
         f", {split} {run['best'][split]:.5g}" for split in ("valid", "test") if split in run["best"]
     )
-    return f"    {root / path}  {run['status']}{values}, started {run['started']}, key {run['key'][:12]}"
+    return f"    {root / path}  {_outcome(run)}{values}, started {run['started']}, key {run['key'][:12]}"
+
+
+def _outcome(run: Record) -> Outcome:
+    return outcome_of(run["status"], run["best"], run.get("final", {}))
 
 
 def _with_spread(values: Sequence[float]) -> str:

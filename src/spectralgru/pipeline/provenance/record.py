@@ -30,6 +30,7 @@ CODE = ("pages/*", "provenance/*.py", "report/*.py", "results/**/*.py")
 RECORDED = (
     "status",
     "best",
+    "final",
     "metric",
     "key",
     "git_commit",
@@ -63,6 +64,7 @@ class _Data(BaseModel):
 class _Run(BaseModel):
     status: str
     best: dict[str, float]
+    final: dict[str, float] = {}
     key: str
     git_commit: str
     host: str
@@ -136,7 +138,9 @@ def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) ->
 def report_made_from(root: Path) -> str:
     """Hash of what the report shows: provenance (of tables, figures, claims, code), experiments, kept campaigns."""
     here = sha256_of_all(root, (WRITTEN[0], f"experiments/*/{SUMMARY}", f"samples/{SUMMARY}"))
-    kept = sha256_of_all(root.parent.parent / KEPT, ("*/answer.json", "*/provenance.json", "*/*.svg"))
+    kept = sha256_of_all(
+        root.parent.parent / KEPT, ("*/answer.json", "*/claims.json", "*/provenance.json", "*/*.svg")
+    )
     return hashlib.sha256(f"{here} {kept}".encode()).hexdigest()
 
 

@@ -10,10 +10,13 @@ from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.provenance.explain import read_record
 from spectralgru.pipeline.provenance.page import Record, common
 from spectralgru.pipeline.provenance.record import report_made_from
+from spectralgru.pipeline.report.claimed import every_claim
 from spectralgru.pipeline.report.kept import kept_sections
 from spectralgru.pipeline.report.parts import figure, present, read_claims, sections
 from spectralgru.pipeline.report.recorded import tables
-from spectralgru.pipeline.results.claims.render import SIGNS, by_corpus, footnote, statement, test_line
+from spectralgru.pipeline.results.claims.marks import SIGNS, statement
+from spectralgru.pipeline.results.claims.overview import NOTE, Overview
+from spectralgru.pipeline.results.claims.render import by_corpus, footnote, test_line
 from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, NUMBERS, REPORT
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.render import Fragment
@@ -43,6 +46,8 @@ def write_report(root: Path) -> Path:
         seal=OPEN,
         made_from=report_made_from(root),
         scale=record["scale"],
+        overview=Overview.of(every_claim(root)),
+        overview_note=NOTE,
         statement=statement,
         test_line=test_line,
         signs=SIGNS,

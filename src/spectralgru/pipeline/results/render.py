@@ -13,6 +13,7 @@ from spectralgru.pipeline.results.paper import Paper
 from spectralgru.records import Setting, number
 
 FORMS = ("csv", "md", "html", "tex")
+COUNTS = ("lost", "broken")
 GROUPS = {"constraint": "constraint, δ", "clipping": "clipping, threshold", "none": "none"}
 
 
@@ -64,10 +65,15 @@ class Rendered:
             first = of_source[of_source["quantity"] == quantities[0]].set_index("setting")["success"]
             shares = tuple(Cell(_percent(first.get(name))) for name in names)
             rows.append(Row("success rate", source, label, shares))
+            for count in COUNTS if source == "ours" else ():
+                known = of_source[of_source["quantity"] == quantities[0]].set_index("setting")
+                rows.append(
+                    Row(f"{count} runs", source, label, tuple(_count(known, n, count) for n in names))
+                )
             for quantity in quantities:
                 part = of_source[of_source["quantity"] == quantity].set_index("setting")
                 rows.append(Row(quantity, source, label, _cells(part, names)))
-        order = ["success rate", *quantities]
+        order = ["success rate", *(f"{count} runs" for count in COUNTS), *quantities]
         rows.sort(key=lambda row: order.index(row.quantity))  # stable: ours before the paper's
         return cls(caption, column_groups(settings), tuple(rows))
 
@@ -158,6 +164,13 @@ def _paper_label(of_paper: pd.DataFrame, table: pd.DataFrame, paper: Paper) -> s
         "" if theirs.corpus in set(table.loc[table["source"] == "ours", "corpus"]) else f" ({theirs.corpus})"
     )
     return f"paper{other}{theirs.mark.symbol}"
+
+
+def _count(of_source: pd.DataFrame, name: str, count: str) -> Cell:
+    if name not in of_source.index:
+        return Cell("")
+    row = of_source.loc[name]
+    return Cell(f"{row[count]} of {row['n']}")
 
 
 def _percent(share: float | None) -> str:

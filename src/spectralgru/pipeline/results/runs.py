@@ -6,6 +6,7 @@ import pandas as pd
 
 from spectralgru.files import write_text
 from spectralgru.pipeline.results.load import Campaign, RunFiles
+from spectralgru.pipeline.results.outcome import outcome
 
 # Column of a trace -> the largest value in it. sigma_1(W_hh), |lambda_1(J)|, norm before clipping.
 LARGEST = {"sigma_max": "sigma_max", "spectral_radius": "spectral_radius_max", "grad_norm": "grad_norm_max"}
@@ -34,6 +35,7 @@ def _row(item: RunFiles) -> dict[str, object]:
         "value": run.value,
         "seed": run.seed,
         "status": run.status,
+        "outcome": outcome(run),
         "metric": run.metric,
         "best_epoch": f"{best['epoch']:.0f}" if best else "",
         "valid": best.get("valid"),

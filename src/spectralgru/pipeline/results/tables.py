@@ -11,6 +11,7 @@ from spectralgru.errors import InputError
 from spectralgru.files import write_json
 from spectralgru.pipeline.results.load import Campaign, RunFiles, flatten
 from spectralgru.pipeline.results.names import WORDS, table_names
+from spectralgru.pipeline.results.outcome import RULE, failures, succeeded
 from spectralgru.pipeline.results.paper import Paper, PaperTable, load_paper
 from spectralgru.pipeline.results.render import FORMS, Rendered, write_table
 from spectralgru.records import Run, Setting
@@ -25,7 +26,9 @@ COLUMNS = (
     "mean",  # over the successful runs
     "sd",  # sample standard deviation (n - 1); empty below two successful runs
     "n",  # runs, successful or not
-    "success",  # share of runs that finished
+    "success",  # share of runs that were neither lost nor broke
+    "lost",  # runs, of ours
+    "broken",
     "provenance",  # mark of a paper number: S, R, Q or U
 )
 
@@ -33,12 +36,13 @@ COLUMNS = (
 def make_table(runs: Mapping[Setting, Sequence[Run]], corpus: str, paper: PaperTable | None) -> pd.DataFrame:
     """One row per setting, quantity and source (`COLUMNS`); values are those of the best validation epoch.
 
-    A setting whose runs all diverged has success 0 and no mean; one that the paper lacks has no paper row.
+    A setting of which no run succeeded has success 0 and no mean; one that the paper lacks has no paper row.
     """
     rows: list[dict[str, Any]] = []
     first = next(iter(runs.values()))[0]
     for setting, of_setting in ((setting.name, of_setting) for setting, of_setting in runs.items()):
-        good = [run for run in of_setting if run.status == "finished"]
+        good = [run for run in of_setting if succeeded(run)]
+        lost, broken = failures(of_setting)
         for split, word in (("valid", "validation"), ("test", "test")):
             quantity = f"{word} {METRICS[first.metric]}"
             values = [run.best[split] for run in good]
@@ -53,6 +57,8 @@ def make_table(runs: Mapping[Setting, Sequence[Run]], corpus: str, paper: PaperT
                     "sd": statistics.stdev(values) if len(values) > 1 else None,
                     "n": len(of_setting),
                     "success": len(good) / len(of_setting) if of_setting else None,
+                    "lost": lost,
+                    "broken": broken,
                     "provenance": "",
                 }
             )
@@ -73,7 +79,10 @@ def make_table(runs: Mapping[Setting, Sequence[Run]], corpus: str, paper: PaperT
                     }
                 )
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.astype({"mean": "float64", "sd": "float64", "success": "float64", "n": "Int64"})
+    kinds = dict.fromkeys(("mean", "sd", "success"), "float64") | dict.fromkeys(
+        ("n", "lost", "broken"), "Int64"
+    )
+    return table.astype(kinds)
 
 
 def caption(name: str, runs: Sequence[Run], corpus: str, paper: Paper) -> str:
@@ -86,7 +95,8 @@ def caption(name: str, runs: Sequence[Run], corpus: str, paper: Paper) -> str:
     text = (
         f"Table {number}. {kind} on {corpus}, {run.scale} scale: {describe(run)}, "
         f"{trials} a setting. Success rate, and {unit} of the model of the best validation epoch: mean ± "
-        "standard deviation over the successful runs, lower is better, best in bold; n/a: every run diverged."
+        "standard deviation over the successful runs, lower is better, best in bold; n/a: no run succeeded. "
+        f"{RULE}"
     )
     theirs = paper.table_for(corpus)
     if theirs is None:

@@ -11,6 +11,7 @@ from matplotlib import style
 
 from spectralgru.files import atomic_path, write_text
 from spectralgru.pipeline.results.load import Campaign, RunFiles, Runs
+from spectralgru.pipeline.results.outcome import succeeded
 from spectralgru.pipeline.results.style import RC, save, title
 from spectralgru.pipeline.sampling.dates import SAMPLED, made_of
 from spectralgru.pipeline.sampling.music import sounding
@@ -82,7 +83,7 @@ def write_samples(campaign: Campaign, data: Path) -> list[Path]:
 def best(runs: Runs, method: str) -> RunFiles | None:
     """The best run on validation of the setting with the best validation mean over finished runs; None if none."""
     finished = [
-        [item for item in items if item.run.status == "finished"]
+        [item for item in items if succeeded(item.run)]
         for setting, items in runs.items()
         if setting.method == method
     ]

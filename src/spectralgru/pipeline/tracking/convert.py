@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spectralgru.pipeline.results.load import RunFiles, flatten
+from spectralgru.pipeline.results.outcome import succeeded
 from spectralgru.records import Method, Run, number
 
 Point = tuple[str, float, int, int]  # name, value, time (milliseconds since 1970), step
@@ -134,14 +135,14 @@ def run_metrics(item: RunFiles) -> list[Point]:
     for moment, figures in (("best", run.best), ("final", run.final)):
         at = int(figures.get("epoch", 0))
         points += [(f"{moment}_{name}", figures[name], ended(run), at) for name in FIGURES if name in figures]
-    points.append(("success", float(run.status == "finished"), ended(run), 0))
+    points.append(("success", float(succeeded(run)), ended(run), 0))
     return [point for point in points if np.isfinite(point[1])]
 
 
 def setting_metrics(items: Sequence[RunFiles]) -> list[Point]:
     """Success rate, and over the successful seeds: mean and deviation of the best figures, mean validation curve."""
     runs = [item.run for item in items]
-    good, time = [item for item in items if item.run.status == "finished"], max(map(ended, runs))
+    good, time = [item for item in items if succeeded(item.run)], max(map(ended, runs))
     points = [("success", len(good) / len(runs), time, 0), ("seeds", float(len(runs)), time, 0)]
     for name in ("valid", "test"):
         values = [item.run.best[name] for item in good if name in item.run.best]

@@ -13,6 +13,7 @@ import pandas as pd
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, write_json
 from spectralgru.pipeline.results.load import RunFiles
+from spectralgru.pipeline.results.outcome import succeeded
 from spectralgru.pipeline.saved import load_corpus
 from spectralgru.pipeline.tracking import convert, predictor
 from spectralgru.pipeline.tracking.experiment import PROJECT, MlflowExperiment
@@ -40,7 +41,7 @@ def register_best(
     on, the meaning of the model's outputs is unknown: then nothing is registered, and `experiment.done` says why.
     """
     done, project = experiment.done, experiment.project
-    good = [item for item in items if item.run.status == "finished" and "valid" in item.run.best]
+    good = [item for item in items if succeeded(item.run) and "valid" in item.run.best]
     if not good:
         return
     best = min(good, key=lambda item: (item.run.best["valid"], item.run.setting, item.run.seed))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from spectralgru.pipeline.results.outcome import succeeded
 from spectralgru.records import Run, Setting
 
 COLUMNS = ("setting", "rate", "runs", "finished", "overflowed", "valid", "test")
@@ -33,7 +34,7 @@ def tabulate(runs: Mapping[float, Sequence[Run]], settings: Sequence[Setting]) -
     for setting in (setting.name for setting in settings):
         for rate, of_rate in runs.items():
             of_setting = [run for run in of_rate if run.setting == setting]
-            good = [run.best for run in of_setting if run.status == "finished"]
+            good = [run.best for run in of_setting if succeeded(run)]
             overflowed = sum("not finite" in (run.diverged or {}).get("reason", "") for run in of_setting)
             valid, test = (
                 statistics.fmean(best[split] for best in good) if good else None

@@ -18,6 +18,7 @@ from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
 from spectralgru.pipeline.experiments.remedies.grid import COST, Baseline, baselines, root_of
 from spectralgru.pipeline.params import Params
 from spectralgru.pipeline.params.experiments import Beyond, BeyondOn
+from spectralgru.pipeline.results.outcome import succeeded
 from spectralgru.records import Run, run_path
 from spectralgru.training.settings import Replica
 
@@ -75,7 +76,7 @@ def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
 
 def best_rate(runs: Mapping[float, Run]) -> float:
     """The rate of the best validation metric among the runs that finished; among all if none did."""
-    finished = {rate: run for rate, run in runs.items() if run.status == "finished"} or runs
+    finished = {rate: run for rate, run in runs.items() if succeeded(run)} or runs
     return min(finished, key=lambda rate: finished[rate].best.get("valid", math.inf))
 
 

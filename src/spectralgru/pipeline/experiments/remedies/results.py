@@ -11,6 +11,7 @@ import pandas as pd
 from spectralgru.pipeline.experiments.base import Answer, Part, read_record
 from spectralgru.pipeline.experiments.remedies.grid import COST, Baseline, root_of
 from spectralgru.pipeline.params.experiments import BeyondOn
+from spectralgru.pipeline.results.outcome import succeeded
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, write_table
 from spectralgru.pipeline.results.tables import METRICS, describe
 from spectralgru.records import Run, read_run, run_path
@@ -30,13 +31,13 @@ class Line:
 
     @property
     def finished(self) -> list[Run]:
-        """The runs at the best rate that did not diverge."""
-        return [run for run in self.runs if run.status == "finished"]
+        """The runs at the best rate that were neither lost nor broke."""
+        return [run for run in self.runs if succeeded(run)]
 
     @property
     def rates(self) -> list[float]:
         """The rates at which the first seed finishes."""
-        return [run.settings["learning_rate"] for run in self.tried if run.status == "finished"]
+        return [run.settings["learning_rate"] for run in self.tried if succeeded(run)]
 
     def values(self, split: str) -> list[float]:
         """The metric of the best epoch of each finished run."""

@@ -1,6 +1,7 @@
 """Sentences of the paper as checks on run records: holds, fails or undecided, with the evidence."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +9,27 @@ from spectralgru.files import write_json, write_text
 from spectralgru.pipeline.results.claims.accuracy import beats_clipping, smaller_delta
 from spectralgru.pipeline.results.claims.bounds import origin_stays_stable, sigma_within_bound
 from spectralgru.pipeline.results.claims.bursts import bursts_above_one, gradient_follows_radius
-from spectralgru.pipeline.results.claims.claim import ALPHA, RULES, Claim
+from spectralgru.pipeline.results.claims.claim import RULES, Claim
 from spectralgru.pipeline.results.claims.cost import costs_no_more
+from spectralgru.pipeline.results.claims.levels import ALPHA, correct
 from spectralgru.pipeline.results.claims.render import to_html, to_markdown
 from spectralgru.pipeline.results.claims.success import clipping_fails, never_diverges, prevents_explosion
 from spectralgru.pipeline.results.load import Campaign, Runs
-from spectralgru.pipeline.results.paper import load_paper
+from spectralgru.pipeline.results.paper import PaperTable, load_paper
 
-__all__ = ["ALPHA", "CHECKS", "RULES", "Claim", "check_claims", "claim_records", "write_claims"]
+__all__ = ["ALPHA", "CHECKS", "OF_RUNS", "RULES", "Claim", "check_claims", "claim_records", "write_claims"]
 
-CHECKS = (
+Check = Callable[[str, Runs, PaperTable | None], Claim | None]
+
+OF_RUNS = (
     prevents_explosion,
     never_diverges,
     clipping_fails,
     beats_clipping,
     smaller_delta,
+)  # need no traces
+CHECKS = (
+    *OF_RUNS,
     sigma_within_bound,
     origin_stays_stable,
     bursts_above_one,
@@ -31,15 +38,18 @@ CHECKS = (
 )
 
 
-def check_claims(runs: Runs, corpus: str) -> list[Claim]:
-    """Every claim that the paper makes about `corpus`, or the corpus it stands in for, checked on its runs."""
+def check_claims(runs: Runs, corpus: str, checks: Sequence[Check] = CHECKS) -> list[Claim]:
+    """Claims that the paper makes about `corpus`, or the corpus it stands in for, checked on its runs."""
     paper = load_paper().table_for(corpus)
-    return [claim for check in CHECKS if (claim := check(corpus, runs, paper)) is not None]
+    claims = [claim for check in checks if (claim := check(corpus, runs, paper)) is not None]
+    for run in (item.run for items in runs.values() for item in items[:1]):
+        return [replace(c, scale=run.scale, layers=run.settings["model"]["num_layers"]) for c in claims]
+    return claims
 
 
 def claim_records(corpora: Mapping[str, Runs]) -> list[dict[str, Any]]:
-    """Every claim about these runs, as in claims.json."""
-    return [claim.record() for corpus, runs in corpora.items() for claim in check_claims(runs, corpus)]
+    """Every claim about these runs, as in claims.json: those of a page."""
+    return correct(claim.record() for corpus, runs in corpora.items() for claim in check_claims(runs, corpus))
 
 
 def write_claims(campaign: Campaign) -> list[Path]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest, fisher_exact, spearmanr, wilcoxon
 
-from spectralgru.pipeline.results.claims.claim import ALPHA, Claim, Verdict, decide, of_method, paths
+from spectralgru.pipeline.results.claims.claim import Claim, Verdict, decide, of_method, paths
+from spectralgru.pipeline.results.claims.levels import ALPHA
 from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
 
@@ -95,6 +96,8 @@ def bursts_above_one(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim
         f"1 and {started[1]} below.",
         statistic=excess,
         p_value=more,
+        p_opposite=below,
+        opposite="binomial test that most bursts start below",
         numbers={
             "starts_above_below": started.tolist(),
             "p_most_start_below": below,
@@ -140,6 +143,7 @@ def gradient_follows_radius(corpus: str, runs: Runs, paper: PaperTable | None) -
         f"runs that cross 1: median {np.median(rhos):+.2f}, from {rhos.min():+.2f} to {rhos.max():+.2f}.",
         statistic=rises.statistic,
         p_value=rises.pvalue,
+        p_opposite=falls.pvalue,
         numbers={"spearman": found},
         notes=(
             "The level is the median of the records before, without bursts: the gradient's slow drift, which "

@@ -5,17 +5,20 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
+from spectralgru.pipeline.results.claims.levels import ALPHA, POWER, seeds_to_settle
 from spectralgru.pipeline.results.load import RunFiles, Runs
+from spectralgru.pipeline.results.outcome import RULE
 from spectralgru.records import run_path
 
 Verdict = Literal["holds", "fails", "undecided"]
 
-ALPHA = 0.05
 RULES = (
     f"Every test is one-sided, at the level {ALPHA:g}. A claim holds where the test for it is significant, fails where "
     "the test for its opposite is, or where a record contradicts a claim about every record; otherwise, and "
-    "wherever runs are missing or too few, it is undecided. Levels are not corrected for the number of claims: of "
-    "twenty true opposites, one would be taken for a finding. Runs are of this scale and corpus, and so are verdicts."
+    "wherever runs are missing or too few, it is undecided. After Holm: twice the smaller p-value of each claim, "
+    "corrected for the number of claims that are tested on this page, at the same level. The number of seeds that "
+    f"would settle an undecided claim is that of {100 * POWER:.0f} % power if what was seen is the truth: an order of "
+    f"magnitude. {RULE} Runs are of this scale and corpus, and so are verdicts."
 )
 
 
@@ -32,24 +35,37 @@ class Claim:
     test: str = ""
     statistic: float | None = None
     p_value: float | None = None  # of the test for the claim
+    p_opposite: float | None = None  # of the test for its opposite
+    opposite: str = ""  # what that test is, where it is another
+    seeds_needed: int | None = None  # to settle it; None: from the p-values
+    by_seeds: bool = True  # whether seeds are what the test counts
     n: int = 0  # what the test counts: runs, settings, intervals; the summary says which
     numbers: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    scale: str = ""
+    layers: int | None = None
     runs: tuple[str, ...] = ()  # run directories, relative to results/<scale>
 
     def record(self) -> dict[str, Any]:
         """As in claims.json."""
+        seeds = len({run.rpartition("/")[2] for run in self.runs})
+        tested = [p for p in (self.p_value, self.p_opposite) if p is not None]
+        undecided = self.verdict == "undecided" and self.by_seeds and bool(tested)
         evidence = {
             "summary": self.summary,
             "test": self.test,
             "statistic": self.statistic,
             "p_value": self.p_value,
+            "p_opposite": self.p_opposite,
+            "opposite": self.opposite,
+            "seeds": seeds,
+            "seeds_needed": (self.seeds_needed or seeds_to_settle(min(tested), seeds)) if undecided else None,
             "n": self.n,
             "numbers": self.numbers,
             "notes": list(self.notes),
             "runs": list(self.runs),
         }
-        heads = ("id", "statement", "provenance", "corpus", "verdict")
+        heads = ("id", "statement", "provenance", "corpus", "scale", "layers", "verdict")
         record: dict[str, Any] = _plain(
             {name: getattr(self, name) for name in heads} | {"evidence": evidence}
         )
@@ -61,6 +77,17 @@ def decide(p_for: float, p_against: float) -> Verdict:
     if p_for < ALPHA:
         return "holds"
     return "fails" if p_against < ALPHA else "undecided"
+
+
+def described(items: Iterable[RunFiles]) -> str:
+    """Which runs were seen: `15 constrained runs of chorales (quick scale, 1 GRU layer)`."""
+    found = [item.run for item in items]
+    if not found:
+        return "0 runs"
+    method = {"constraint": "constrained", "clipping": "clipped", "none": "unconstrained"}[found[0].method]
+    layers = found[0].settings["model"]["num_layers"]
+    network = f"{layers} GRU {'layer' if layers == 1 else 'layers'}"
+    return f"{len(found)} {method} runs of {found[0].corpus} ({found[0].scale} scale, {network})"
 
 
 def percent(share: float) -> str:

@@ -1,30 +1,39 @@
 """Claims as Markdown and as a page of their own."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.results.claims.claim import RULES
+from spectralgru.pipeline.results.claims.marks import SIGNS, Record, statement
+from spectralgru.pipeline.results.claims.overview import NOTE, Overview
 from spectralgru.pipeline.results.paper import load_paper
 
-Record = Mapping[str, Any]  # one entry of claims.json
-SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?"}
+MANY = 1000  # seeds; beyond it a number would only seem to say something
 HEADS = ("verdict", "claim", "evidence", "test")
 
 
-def statement(claim: Record) -> str:
-    """The sentence with the mark that says how surely it is in the paper."""
-    return f"{claim['statement']}{load_paper().marks[claim['provenance']].symbol}"
-
-
 def test_line(claim: Record) -> str:
-    """Test, statistic, p-value and n in a line."""
+    """Test, statistic, p-values and n; what Holm's correction leaves; how many seeds would settle it."""
     evidence = claim["evidence"]
-    statistic, p = evidence["statistic"], evidence["p_value"]
+    statistic, p, against = (evidence[name] for name in ("statistic", "p_value", "p_opposite"))
     parts = [evidence["test"]]
     parts += [] if statistic is None else [f"statistic = {statistic:.3g}"]
-    parts += [] if p is None else ["p < 0.001" if p < 1e-3 else f"p = {p:.2g}"]
-    return ", ".join([*parts, f"n = {evidence['n']:,}"])
+    parts += [] if p is None else [_p(p)]
+    if against is not None:
+        other = f" ({evidence['opposite']})" if evidence["opposite"] else ""
+        parts.append(f"{_p(against)} for the opposite{other}")
+    line = ", ".join([*parts, f"n = {evidence['n']:,}"])
+    if evidence["p_holm"] is not None:
+        line += f"; after Holm {_p(evidence['p_holm'])}: {claim['verdict_holm']}"
+    if claim["verdict"] == "undecided" and evidence["seeds_needed"]:
+        needed = evidence["seeds_needed"]
+        many = f"about {needed:,} seeds" if needed <= MANY else f"more than {MANY:,} seeds"
+        line += f"; {many} would settle it ({evidence['seeds']} here)"
+    return line
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 1e-3 else f"p = {value:.2g}"
 
 
 def footnote(claims: Sequence[Record]) -> str:
@@ -45,7 +54,7 @@ def by_corpus(claims: Sequence[Record]) -> Iterator[tuple[str, str, list[Record]
 
 def to_markdown(claims: Sequence[Record], scale: str) -> str:
     """GitHub-flavoured Markdown, one table for each corpus."""
-    lines = [f"# Claims, {scale} scale", "", footnote(claims)]
+    lines = [f"# Claims, {scale} scale", "", footnote(claims), "", Overview.of(claims).markdown()]
     for _, heading, of_corpus in by_corpus(claims):
         lines += ["", f"## {heading}", "", f"| {' | '.join(HEADS)} |", "| --- | --- | --- | --- |"]
         for c in of_corpus:
@@ -61,6 +70,8 @@ def to_html(claims: Sequence[Record], scale: str) -> str:
         scale=scale,
         rules=footnote(claims),
         corpora=[(heading, of_corpus) for _, heading, of_corpus in by_corpus(claims)],
+        overview=Overview.of(claims),
+        overview_note=NOTE,
         heads=HEADS,
         signs=SIGNS,
         statement=statement,

@@ -1,9 +1,13 @@
 """Claims about success and failure of training."""
 
+from math import ceil, log
+
 from scipy.stats import binomtest, fisher_exact
 
-from spectralgru.pipeline.results.claims.claim import Claim, decide, of_method, paths, percent
+from spectralgru.pipeline.results.claims.claim import Claim, decide, described, of_method, paths, percent
+from spectralgru.pipeline.results.claims.levels import ALPHA
 from spectralgru.pipeline.results.load import RunFiles, Runs
+from spectralgru.pipeline.results.outcome import failures
 from spectralgru.pipeline.results.paper import PaperTable
 from spectralgru.records import number
 
@@ -13,38 +17,42 @@ SURE = 0.8  # a success rate above it must be certain before "never diverges" is
 def never_diverges(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
     """No constrained run diverges; one that does is enough to refute it."""
     constrained = of_method(runs, "constraint")
-    n, lost = len(constrained), _diverged(constrained)
-    rate = binomtest(n - lost, n, SURE, alternative="greater") if n else None
-    bound = _sure_rate(n - lost, n)
+    n, failed = len(constrained), _failed(constrained)
+    rate = binomtest(n - failed, n, SURE, alternative="greater") if n else None
+    bound = _sure_rate(n - failed, n)
+    deltas = {setting: items for setting, items in runs.items() if setting[0] == "constraint"}
+    which = described(constrained)
+    seen = (
+        f"Of {which} {_told(constrained)}" if failed else f"No divergence seen in {which}: 0 lost, 0 broken"
+    )
     return Claim(
         id="constraint-never-diverges",
-        statement="Training under the constraint never diverges, at any delta.",
+        statement="Training under the constraint does not diverge, at any delta.",
         provenance="U",
         corpus=corpus,
-        verdict="fails" if lost else decide(rate.pvalue, 1.0) if rate else "undecided",
-        summary=f"{lost} of {n} constrained runs diverged; with 95 % confidence, at least {percent(bound)} succeed."
+        verdict="fails" if failed else decide(rate.pvalue, 1.0) if rate else "undecided",
+        summary=f"{seen}; with 95 % confidence, at least {percent(bound)} of such runs succeed."
         if n
         else "There is no constrained run.",
         test=f"exact binomial test of a success rate above {percent(SURE)}",
-        statistic=(n - lost) / n if n else None,
+        statistic=(n - failed) / n if n else None,
         p_value=rate.pvalue if rate else None,
+        seeds_needed=ceil(log(ALPHA) / log(SURE) / len(deltas)) if n else None,
         n=n,
         numbers={
             "success_rate_lower_bound": bound,
             "deltas": {
                 number(setting[1] or 0): {
-                    "runs": len(items),
-                    "diverged": _diverged(items),
-                    "success_rate_lower_bound": _sure_rate(len(items) - _diverged(items), len(items)),
+                    **_counts(items),
+                    "success_rate_lower_bound": _sure_rate(len(items) - _failed(items), len(items)),
                 }
-                for setting, items in runs.items()
-                if setting[0] == "constraint"
+                for setting, items in deltas.items()
             },
         },
         notes=(
-            "Never cannot be shown by runs: the claim is said to hold when none diverged and a success rate "
-            f"above {percent(SURE)} is certain. The bound (Clopper-Pearson, one-sided) is of all deltas together; "
-            "that of each delta alone rests on its own runs only.",
+            "That it never does cannot be shown by runs: the claim is said to hold when none was lost or broke and a "
+            f"success rate above {percent(SURE)} is certain. The bound (Clopper-Pearson, one-sided) is of all deltas "
+            "together; that of each delta alone rests on its own runs only.",
         ),
         runs=paths(constrained),
     )
@@ -53,8 +61,7 @@ def never_diverges(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
 def prevents_explosion(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
     """Fewer constrained than unconstrained runs diverge."""
     constrained, others = of_method(runs, "constraint"), of_method(runs, "none")
-    counts = [[_diverged(others), len(others) - _diverged(others)]]
-    counts.append([_diverged(constrained), len(constrained) - _diverged(constrained)])
+    counts = [[_failed(items), len(items) - _failed(items)] for items in (others, constrained)]
     more, fewer = (fisher_exact(counts, alternative=side) for side in ("greater", "less"))
     return Claim(
         id="constraint-prevents-explosion",
@@ -62,13 +69,14 @@ def prevents_explosion(corpus: str, runs: Runs, paper: PaperTable | None) -> Cla
         provenance="S",
         corpus=corpus,
         verdict=decide(more.pvalue, fewer.pvalue) if constrained and others else "undecided",
-        summary=f"{counts[0][0]} of {len(others)} unconstrained and {counts[1][0]} of {len(constrained)} constrained "
-        "runs diverged.",
-        test="Fisher's exact test of divergence, unconstrained against constrained",
+        summary=f"Of {len(others)} unconstrained runs {_told(others)}; of {len(constrained)} constrained ones "
+        f"{_told(constrained)}.",
+        test="Fisher's exact test of failure, unconstrained against constrained",
         statistic=more.statistic,
-        p_value=more.pvalue,
+        p_value=more.pvalue if constrained and others else None,
+        p_opposite=fewer.pvalue if constrained and others else None,
         n=len(constrained) + len(others),
-        numbers={"unconstrained": counts[0], "constrained": counts[1], "columns": ["diverged", "finished"]},
+        numbers={"unconstrained": counts[0], "constrained": counts[1], "columns": ["failed", "succeeded"]},
         runs=paths(constrained + others),
     )
 
@@ -85,9 +93,9 @@ def clipping_fails(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim |
         return None
     large = {s: items for s, items in runs.items() if s[0] == "clipping" and (s[1] or 0) >= min(failing)}
     clipped = of_method(large, "clipping")
-    n, lost = len(clipped), _diverged(clipped)
+    n, failed = len(clipped), _failed(clipped)
     most, least = (
-        binomtest(lost, n, 0.5, alternative=side).pvalue if n else 1.0 for side in ("greater", "less")
+        binomtest(failed, n, 0.5, alternative=side).pvalue if n else 1.0 for side in ("greater", "less")
     )
     return Claim(
         id="clipping-fails-at-large-thresholds",
@@ -95,16 +103,16 @@ def clipping_fails(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim |
         provenance="U",
         corpus=corpus,
         verdict=decide(most, least),
-        summary=f"{lost} of {n} runs clipped at {number(min(failing))} or more diverged.",
+        summary=f"Of {n} runs clipped at {number(min(failing))} or more {_told(clipped)}.",
         test="exact binomial test of a failure rate above 1/2",
-        statistic=lost / n if n else None,
+        statistic=failed / n if n else None,
         p_value=most if n else None,
+        p_opposite=least if n else None,
         n=n,
         numbers={
             "thresholds": {
                 number(setting[1] or 0): {
-                    "runs": len(items),
-                    "diverged": _diverged(items),
+                    **_counts(items),
                     "paper_success_rate": shares.get(items[0].run.setting),
                 }
                 for setting, items in large.items()
@@ -115,8 +123,18 @@ def clipping_fails(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim |
     )
 
 
-def _diverged(items: list[RunFiles]) -> int:
-    return sum(item.run.status == "diverged" for item in items)
+def _counts(items: list[RunFiles]) -> dict[str, int]:
+    lost, broken = failures(item.run for item in items)
+    return {"runs": len(items), "diverged": lost + broken, "lost": lost, "broken": broken}
+
+
+def _failed(items: list[RunFiles]) -> int:
+    return sum(failures(item.run for item in items))
+
+
+def _told(items: list[RunFiles]) -> str:
+    lost, broken = failures(item.run for item in items)
+    return f"{lost} {'was' if lost == 1 else 'were'} lost and {broken} broke"
 
 
 def _sure_rate(good: int, n: int) -> float:

@@ -1,0 +1,55 @@
+"""What stands beside a verdict: its level corrected for the other claims, and how many seeds would settle it."""
+
+from collections.abc import Iterable, Sequence
+from math import ceil, isfinite
+from typing import Any
+
+from scipy.stats import norm
+
+ALPHA = 0.05
+POWER = 0.8
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """p-values with Holm's correction for their number; those that could not be computed are left out."""
+    order = sorted((p, i) for i, p in enumerate(values) if p is not None and isfinite(p))
+    corrected: list[float | None] = [None] * len(values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - rank)))
+        corrected[i] = largest
+    return corrected
+
+
+def correct(claims: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records of the claims of a page, each with `p_holm` in its evidence and its `verdict_holm`.
+
+    Twice the smaller of the two one-sided p-values of a claim is corrected, so that either way of erring counts. A
+    verdict that no test gave (a counterexample, every record) needs no correction.
+    """
+    records = list(claims)
+    corrected = holm([_two_sided(claim["evidence"]) for claim in records])
+    for claim, p in zip(records, corrected, strict=True):
+        evidence = claim["evidence"]
+        evidence["p_holm"] = p and float(f"{p:.6g}")
+        tested = evidence["p_value" if claim["verdict"] == "holds" else "p_opposite"] is not None
+        kept = not tested or (p is not None and p < ALPHA)
+        claim["verdict_holm"] = claim["verdict"] if kept else "undecided"
+    return records
+
+
+def seeds_to_settle(p: float | None, seeds: int) -> int | None:
+    """Seeds at which a test would be significant in `POWER` of all trials if what `seeds` showed is the truth.
+
+    A normal approximation, for the order of magnitude: the quantile of the one-sided p-value grows with the root of the
+    number of runs. None: nothing was seen either way.
+    """
+    z = float(norm.isf(p)) if p else 0.0
+    needed = float(norm.isf(ALPHA) + norm.ppf(POWER))
+    return ceil(seeds * (needed / z) ** 2) if z > 0 else None
+
+
+def _two_sided(evidence: dict[str, Any]) -> float | None:
+    p: float | None = evidence["p_value"]
+    opposite: float | None = evidence["p_opposite"]
+    return p if p is None or opposite is None else min(1.0, 2 * min(p, opposite))
