@@ -51,6 +51,7 @@ lint: setup ## style, types, workflow
 	lint-imports
 	snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	snakemake --lint
+	actionlint
 
 format: setup ## bring the style in order
 	ruff check --fix .
@@ -70,7 +71,7 @@ workflow-report: setup ## workflow-report.html: the jobs that ran, their times a
 
 docs: setup ## the site of docs/, in site/index.html; works from the folder, too
 	rm -rf build/pages && mkdir -p build/pages/config
-	cp -RL README.md docs reproduction params.yaml build/pages
+	cp -RL README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs reproduction params.yaml build/pages
 	cp config/README.md build/pages/config
 	typer spectralgru.pipeline.cli utils docs --name spectralgru --title "Command line" --output build/pages/docs/commands.md
 	zensical build --clean --strict

@@ -13,7 +13,16 @@ import chromium
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "config", "docs", "params.yaml", "reproduction")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "config",
+    "docs",
+    "params.yaml",
+    "reproduction",
+)
 OFFLINE = ("--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1400,1000")
 # The box of the search is in a shadow tree, as are its results.
 OPENED = """
