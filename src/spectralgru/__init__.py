@@ -5,19 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spectralgru.constraint import SpectralConstraint
+    from spectralgru.diagnosis.autopsy import autopsy
+    from spectralgru.diagnosis.recorder import ExplosionRecorder
     from spectralgru.recurrent.gru import GRU
     from spectralgru.spectral import clip_singular_values, is_stable, jacobian_at_origin, spectral_radius
 
 __all__ = [
     "GRU",
+    "ExplosionRecorder",
     "SpectralConstraint",
+    "autopsy",
     "clip_singular_values",
     "is_stable",
     "jacobian_at_origin",
     "spectral_radius",
 ]
 
-_HOMES = {"GRU": "recurrent.gru", "SpectralConstraint": "constraint"}
+_HOMES = {
+    "ExplosionRecorder": "diagnosis.recorder",
+    "GRU": "recurrent.gru",
+    "SpectralConstraint": "constraint",
+    "autopsy": "diagnosis.autopsy",
+}
 
 
 def __getattr__(name: str) -> Any:

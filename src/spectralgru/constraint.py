@@ -69,6 +69,7 @@ class SpectralConstraint:
         self._watches: dict[str, Watch] = {}
         # Hooks, by optimiser. The optimiser keeps the constraint alive, not the other way round.
         self._attached: WeakKeyDictionary[Optimizer, list[RemovableHandle]] = WeakKeyDictionary()
+        self.reports: dict[str, ProjectionReport] = {}  # of the last projection
         self._verified: object = None
         self._unbounded: set[str] = set()
         if gates is not None and not any(len(block.kept) > 1 for block in self._blocks.values()):
@@ -104,6 +105,7 @@ class SpectralConstraint:
                 reports[key(name, part)] = kept.project_(matrices[part], bound)
         for name, watch in self._watches.items():
             watch.projected(self._blocks[name].weight())
+        self.reports = reports
         return reports
 
     def _expect_present(self, block: Block) -> None:

@@ -46,6 +46,21 @@ class Cell:
         """S."""
         return self.hidden_size * (2 if self.kind == "LSTM" else 1)
 
+    def replica(self, index: int) -> "Cell":
+        """One of several."""
+        return self._each(lambda weight: weight[index])
+
+    def double(self) -> "Cell":
+        """In float64, without gradients."""
+        return self._each(lambda weight: weight.detach().double())
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "Cell":
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        first, second, *biases = (None if w is None else function(w) for w in weights)
+        assert first is not None
+        assert second is not None
+        return Cell(self.kind, first, second, *biases)
+
     def blocks(self) -> dict[str, Tensor]:
         """The square blocks [..., H, H] of `weight_hh`, views, by path."""
         rows = self.weight_hh.chunk(self.weight_hh.shape[-2] // self.hidden_size, -2)

@@ -68,13 +68,13 @@ def lyapunov_exponents(
     directions = torch.linalg.qr(start.mT.double())[0].to(state).expand(*state.shape, count)
     logs = []
     for a, entering in zip(reversed(arguments), reversed(before), strict=True):
-        directions, growth = _orthonormal(_pulled_back(cell, a, entering, directions))
+        directions, growth = _orthonormal(pulled_back(cell, a, entering, directions))
         logs.append(growth.log())
     counted = torch.stack(logs[transient:][::-1])
     return Exponents(counted.mean(0), counted, state)
 
 
-def _pulled_back(cell: Cell, a: Tensor, state: Tensor, directions: Tensor) -> Tensor:
+def pulled_back(cell: Cell, a: Tensor, state: Tensor, directions: Tensor) -> Tensor:
     """The directions [..., S, count] times the transposed Jacobian of the step that begins at `state`."""
     with torch.enable_grad():
         entering = state.expand(directions.shape[-1], *state.shape).detach().requires_grad_()

@@ -111,7 +111,7 @@ def find_blocks(root: nn.Module, method: Solver, gates: bool) -> dict[str, Block
         InputError: there are none, or one that cannot be projected.
     """
     blocks = {}
-    for path, prefix, module in _named_modules(root):
+    for path, prefix, module in named_modules(root):
         if isinstance(module, MODULES):
             for block in _blocks_of(path, prefix or type(module).__name__, module, method, gates):
                 blocks[f"{prefix}.weight_hh{block.suffix}".removeprefix(".")] = block
@@ -126,7 +126,7 @@ def key(name: str, part: str) -> str:
     return name if part == "candidate" else f"{name}.{part}"
 
 
-def _named_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+def named_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
     """Path, name, module. Names omit the levels of DDP and torch.compile: a state fits with and without them."""
     names = {"": ""}
     modules = dict(root.named_modules())

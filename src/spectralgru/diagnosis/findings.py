@@ -1,0 +1,137 @@
+"""What an autopsy found: numbers, the same in words, and a figure."""
+
+from dataclasses import dataclass, field
+from math import exp
+from pathlib import Path
+from typing import Any
+
+from spectralgru.diagnosis.causes import Cause
+from spectralgru.errors import InputError
+from spectralgru.files import atomic_path
+
+
+@dataclass
+class Layer:
+    """What happened in one layer and direction; steps count from 0 as the sequence does."""
+
+    weight: str  # name of its recurrent weight
+    lane: int  # where the gradient is largest
+    first: int  # the step to which the gradient grew, on its way back from `last`
+    last: int
+    growth: float  # |dL/dh| multiplied by, from `last` back to `first`
+    exponents: list[
+        float
+    ]  # finite-time Lyapunov exponents over the whole sequence in this lane, the largest first
+    radius: float  # spectral radius of the step's Jacobian at the zero state
+    sigma: dict[str, float]  # sigma_1 of each block
+    gradient: list[float]  # |dL/dh| after each step, in this lane
+    factors: list[float]  # what each step multiplies it by on the way back
+
+
+@dataclass
+class Autopsy:
+    """The findings: `print` shows them in words, `figure` draws them."""
+
+    cause: Cause
+    norm: float  # of the whole gradient
+    loss: float | None
+    layers: list[Layer]
+    cuts: dict[
+        str, tuple[float, float]
+    ]  # with a path cut in all layers: norm of the gradient, growth in the worst one
+    remedies: list[dict[str, Any]]
+    reason: str = ""  # why the recording was written
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def worst(self) -> Layer:
+        """The layer in which the gradient grew most."""
+        return max(self.layers, key=lambda layer: layer.growth)
+
+    def __str__(self) -> str:
+        return _described(self)
+
+    def figure(self, path: Path | str) -> None:
+        """Draw the way back through every layer into a file; needs matplotlib.
+
+        Raises:
+            InputError: matplotlib is not installed.
+        """
+        _draw(self, Path(path))
+
+
+def _described(found: Autopsy) -> str:
+    lines = [f"recorded because {found.reason}"] if found.reason else []
+    lines += [f"cause: {found.cause.kind}{f' ({found.cause.where})' if found.cause.where else ''}"]
+    lines += [f"  {found.cause.words}", ""]
+    lines += [
+        f"gradient's norm {found.norm:.4g}" + ("" if found.loss is None else f", loss {found.loss:.4g}"),
+        "",
+    ]
+    lines += ["where it grew on its way back, layer by layer (in the lane where it becomes largest)"]
+    lines += _table([_layer(layer) for layer in found.layers])
+    lines += ["", f"with one path cut out of the gradient (growth: in {found.worst.weight})"]
+    nothing = {"cut": "nothing", "norm": found.norm, "growth": found.worst.growth}
+    lines += _table(
+        [
+            nothing,
+            *({"cut": path, "norm": norm, "growth": growth} for path, (norm, growth) in found.cuts.items()),
+        ]
+    )
+    lines += ["", "remedies, tried on this batch (after: after one plain step at the recorded rates)"]
+    lines += _table(found.remedies)
+    lines += [f"note: {remark}" for remark in found.remarks]
+    return "\n".join(lines)
+
+
+def _layer(layer: Layer) -> dict[str, Any]:
+    span = f"{layer.last} to {layer.first}" if layer.growth > 1 else "nowhere"
+    steps = abs(layer.last - layer.first)
+    return {
+        "layer": layer.weight,
+        "lane": str(layer.lane),
+        "steps": span,
+        "growth": layer.growth,
+        "a step": layer.growth ** (1 / steps) if steps else 1.0,
+        "exp(Lyapunov)": exp(min(layer.exponents[0], 700.0)),
+        "radius at 0": layer.radius,
+        **{f"sigma_1 {path}": value for path, value in layer.sigma.items()},
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [columns, *([_shown(row.get(column, "")) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return [
+        "  " + "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
+    ]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _draw(found: Autopsy, path: Path) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise InputError(
+            "a figure needs matplotlib: pip install matplotlib, or read the numbers (print)"
+        ) from None
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    for layer in found.layers:
+        steps = range(len(layer.gradient))
+        above.semilogy(steps, layer.gradient, label=f"{layer.weight}, lane {layer.lane}")
+        below.semilogy(steps, layer.factors)
+    worst = found.worst
+    if worst.growth > 1:
+        for axes in (above, below):
+            axes.axvspan(*sorted((worst.first, worst.last)), color="0.9")
+    below.axhline(1, color="black", linewidth=0.8)
+    above.set(ylabel="|dL/dh|", title=f"{found.cause.kind}: {found.cause.where}".rstrip(": "))
+    below.set(ylabel="growth in the step back", xlabel="time step")
+    above.legend(fontsize=8, frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)

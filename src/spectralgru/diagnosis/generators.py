@@ -1,0 +1,35 @@
+"""States of the random generators, kept and brought back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def random_states() -> dict[str, Any]:
+    """The states of the generators, of the CPU and of every GPU in use."""
+    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+class kept_random:
+    """Within the block the generators begin at `states`; after it they are where they were before."""
+
+    def __init__(self, states: Mapping[str, Any]) -> None:
+        self.states = states
+
+    def __enter__(self) -> None:
+        self.before = random_states()
+        _set_random(self.states)
+
+    def __exit__(self, *_: object) -> None:
+        _set_random(self.before)
+
+
+def _set_random(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["cpu"])
+    for index, state in enumerate(states.get("cuda", [])):
+        if torch.cuda.is_available() and index < torch.cuda.device_count():
+            torch.cuda.set_rng_state(state, index)

@@ -1,0 +1,147 @@
+"""The file that a flight recorder leaves: written whole, read without running anything that it holds."""
+
+import io
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from shutil import disk_usage
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
+
+from spectralgru.diagnosis.unrolled import Call
+from spectralgru.errors import InputError, RunError, shown
+from spectralgru.files import atomic_path
+from spectralgru.shape import check_fields
+
+FORMAT, VERSION = "spectralgru explosion", 1
+_PACKED = "packed sequence"
+_LEFT_OUT = "left out: a "
+
+
+@dataclass
+class Recording:
+    """The step before which training was in order: what went in, and what was measured until then."""
+
+    reason: str  # why it was written
+    step: int  # how many steps were taken before this one
+    ring: list[dict[str, Any]]  # the last steps, oldest first; this one is the last
+    names: list[str]  # the parameters, in the order of the ring's norms
+    parameters: dict[str, Tensor]  # and buffers, before the step
+    spectra: dict[
+        str, dict[str, float]
+    ]  # of each recurrent weight: sigma_1 of its blocks, radius at the origin
+    rates: dict[str, float]  # learning rate of each parameter
+    optimizer: dict[str, Any]  # class, settings and, if there was room, state
+    root: str  # which module was called; "" is the model itself
+    args: list[Any]
+    kwargs: dict[str, Any]
+    noted: dict[str, Any]  # what `note` was given, targets for example
+    output_gradients: list[Any]  # dL/d output, None where there was none
+    random: dict[str, Tensor]  # states of the generators before the forward pass
+    autocast: list[str]  # device and type, or nothing
+    training: bool
+    calls: list[Call] = field(
+        default_factory=list
+    )  # of the recurrent modules; empty if they could not be repeated
+    seeds: list[list[Tensor]] = field(default_factory=list)  # gradients that came back to each of them
+    remarks: list[str] = field(default_factory=list)  # what is missing, and why
+
+    def write(self, path: Path, max_bytes: int) -> None:
+        """Write the file, without the optimiser's state and then the batch if it would be larger than `max_bytes`.
+
+        Raises:
+            RunError: it would still be too large, or fill the disk.
+        """
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        content["calls"] = [dict(vars(call)) for call in self.calls]
+        content = to_plain(content) | {"format": FORMAT, "version": VERSION}
+        for name, rest in (("optimizer", {}), ("args", []), ("kwargs", {}), ("noted", {})):
+            if _size(content) > max_bytes:
+                content[name] = rest
+                content["remarks"] = [*content["remarks"], f"{name}: left out, the file would be too large"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if (size := _size(content)) > max_bytes:
+            raise RunError(
+                f"a recording of {size / 1e6:.0f} MB is above max_bytes={max_bytes}: not written; raise it"
+            )
+        if size > disk_usage(path.parent).free / 2:
+            raise RunError(
+                f"{path.parent}: a recording of {size / 1e6:.0f} MB would fill the disk: not written"
+            )
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Recording":
+        """Read a file; nothing in it is executed.
+
+        Raises:
+            InputError: no recording, a damaged one, or one of a later version.
+        """
+        remedy = "name a file that ExplosionRecorder wrote, or copy it again"
+        data = io.BytesIO(Path(path).read_bytes())
+        try:
+            content = torch.load(data, map_location="cpu", weights_only=True)
+        except Exception as error:  # damage shows as anything
+            raise InputError(
+                f"{path}: no recording, or a damaged one ({_first_line(error)}); {remedy}"
+            ) from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise InputError(f"{path}: a file of PyTorch, but no recording of an explosion; {remedy}")
+        if (version := content.get("version")) != VERSION:
+            raise InputError(
+                f"{path}: its version is {shown(version)}, this spectralgru reads {VERSION}: install the one that"
+                " wrote it"
+            )
+        try:
+            del content["format"], content["version"]
+            content["calls"] = [Call(**call) for call in content["calls"]]
+            recording = cls(**content)
+            for record in (recording, *recording.calls):
+                check_fields(record)
+        except (TypeError, KeyError, ValueError) as error:
+            raise InputError(f"{path}: a damaged recording ({_first_line(error)}); {remedy}") from None
+        return recording
+
+
+def to_plain(tree: Any) -> Any:
+    """The tree as `torch.load(weights_only=True)` reads it: tensors on the CPU, numbers, texts, lists and dicts."""
+    if isinstance(tree, Tensor):
+        return tree.detach().cpu().clone()  # a view would bring all of its storage
+    if isinstance(tree, PackedSequence):
+        return {_PACKED: [to_plain(part) for part in tree]}
+    if isinstance(tree, dict):
+        return {to_plain(key): to_plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [to_plain(value) for value in tree] if isinstance(tree, list) else tuple(map(to_plain, tree))
+    if tree is None or isinstance(tree, bool | int | float | str):
+        return tree
+    return f"{_LEFT_OUT}{type(tree).__name__}"
+
+
+def from_plain(tree: Any) -> Any:
+    """What `to_plain` was given."""
+    if isinstance(tree, dict) and tree.keys() == {_PACKED}:
+        return PackedSequence(*tree[_PACKED])
+    if isinstance(tree, dict):
+        return {key: from_plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(map(from_plain, tree))
+    return tree
+
+
+def left_out(tree: Any) -> list[str]:
+    """Which parts of a recorded tree are no longer what they were."""
+    return [t for t in pytree.tree_leaves(tree) if isinstance(t, str) and t.startswith(_LEFT_OUT)]
+
+
+def _size(content: dict[str, Any]) -> int:
+    tensors = (t for t in pytree.tree_leaves(content) if isinstance(t, Tensor))
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0][:120] or type(error).__name__
