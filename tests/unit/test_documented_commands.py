@@ -25,11 +25,17 @@ import tiny
 from spectralgru.pipeline.cli import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "config/README.md"]
+# The commands of CONTRIBUTING.md are about code that is not here yet: test_contributing.py.
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "config/README.md",
+]
 PROGRAMS = ("snakemake", "spectralgru", "dvc", "make", "python")
 # They fetch, draw, measure or train for long, wait for a browser or for more runs, or need a server or GPUs.
 LONG = re.compile(
-    r"(?<!\w)(fetch|prepare|bench|experiment|provenance|ui|--follow|MLFLOW_TRACKING_URI|--gpus)\b"
+    r"(?<!\w)(fetch|prepare|bench|experiment|provenance|ui|--follow|--scale paper|MLFLOW_TRACKING_URI|--gpus)\b"
 )
 BLOCK = re.compile(r"^```\w*\n(.*?)^```|^((?:    [^\n]*\n)+)", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
