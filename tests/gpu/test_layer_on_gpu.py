@@ -73,11 +73,14 @@ def test_fused_sweeps_equal_the_unfused(shape, reset, masked):
     (x, h0, w_ih, w_hh), starts, grad = tensors(shape, masked)
     keep = None if starts is None else (~starts).unsqueeze(-1)
     before, grad = reset == "before", grad.cuda()
-    got, want = (s.forward(x, h0, w_ih, w_hh, keep, before) for s in (fused, sweeps))
+    inputs = sweeps.Inputs(x, h0, w_ih, w_hh, keep)
+    got, want = (s.forward(inputs, before) for s in (fused, sweeps))
     for a, b in zip(got, want, strict=True):
         assert relative(a, b) < 1e-5
-    arguments = (grad, x, w_ih, w_hh, keep)
-    backward = fused.backward(*arguments, got, before, True), sweeps.backward(*arguments, want, before, True)
+    backward = (
+        fused.backward(grad, inputs, got, before, True),
+        sweeps.backward(grad, inputs, want, before, True),
+    )
     for a, b in zip(*backward, strict=True):
         assert relative(a, b) < 1e-5
 

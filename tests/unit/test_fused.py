@@ -41,17 +41,19 @@ for replicas, before, masked in itertools.product((None, 3), (True, False), (Tru
     w_ih, w_hh = (0.3 * torch.randn(*lead, 3 * hidden, n) for n in (width, hidden))
     keep = torch.rand(*lead, steps, batch, 1) < 0.6 if masked else None
     grad = torch.randn(*lead, steps, batch, hidden)
-    double = [t.double() for t in (x, h0, w_ih, w_hh)]
-    got, want = fused.forward(x, h0, w_ih, w_hh, keep, before), sweeps.forward(*double, keep, before)
+    inputs = sweeps.Inputs(x, h0, w_ih, w_hh, keep)
+    double = sweeps.Inputs(*(t.double() for t in inputs[:4]), keep)
+    got, want = fused.forward(inputs, before), sweeps.forward(double, before)
     compare(got, want)
     compare(
-        fused.backward(grad, x, w_ih, w_hh, keep, got, before, True),
-        sweeps.backward(grad.double(), double[0], *double[2:], keep, want, before, True),
+        fused.backward(grad, inputs, got, before, True),
+        sweeps.backward(grad.double(), double, want, before, True),
     )
 
 # Small arguments of tanh keep their relative accuracy.
 tiny = [torch.full((1, 2, 2, 19), 1e-4), torch.zeros(1, 2, 19), torch.ones(1, 57, 19), torch.zeros(1, 57, 19)]
-compare(fused.forward(*tiny, None, True)[2:3], sweeps.forward(*(t.double() for t in tiny), None, True)[2:3])
+double = sweeps.Inputs(*(t.double() for t in tiny), None)
+compare(fused.forward(sweeps.Inputs(*tiny, None), True)[2:3], sweeps.forward(double, True)[2:3])
 
 seeds, drawn = torch.tensor([1, 2, 2**40 + 1]), torch.zeros(1, dtype=torch.int64)
 masks = [fused.dropout_masks(seeds, drawn, (3, 4, 5, 17), 0.3) for _ in range(2)]

@@ -66,8 +66,9 @@ def test_all_replicas_at_once_and_one_after_the_other_agree(before, batch, hidde
     w_ih, w_hh = (torch.randn(replicas, 3 * hidden, k) / hidden**0.5 for k in (width, hidden))
     keep = torch.rand(replicas, steps, batch, 1) < 0.8
     grad = torch.randn(replicas, steps, batch, hidden)
-    activations = sweeps.forward(x, h0, w_ih, w_hh, keep, before)
-    gradients = sweeps.backward(grad, x, w_ih, w_hh, keep, activations, before, needs_x=True)
+    inputs = sweeps.Inputs(x, h0, w_ih, w_hh, keep)
+    activations = sweeps.forward(inputs, before)
+    gradients = sweeps.backward(grad, inputs, activations, before, needs_x=True)
     leaves = [t.requires_grad_() for t in (x, h0, w_ih, w_hh)]
     output, _ = gru_layer(*leaves, ~keep.squeeze(-1), "before" if before else "after")
     assert relative(activations.states[:, 1:], output.detach()) < 1e-5

@@ -34,9 +34,9 @@ def tensors(steps, batch, width, hidden, restarts, seed=0):
 
 
 def sweep(module, given, grad, before):
-    activations = module.forward(**given, before=before)
-    inputs = {name: tensor for name, tensor in given.items() if name != "h0"}
-    gradients = module.backward(grad, **inputs, activations=activations, before=before, needs_x=True)
+    inputs = sweeps.Inputs(**given)
+    activations = module.forward(inputs, before)
+    gradients = module.backward(grad, inputs, activations, before, needs_x=True)
     return [*activations, *gradients]
 
 
@@ -72,8 +72,8 @@ def test_small_and_large_arguments_keep_their_accuracy(before):
     given["h0"].zero_()
     given["weight_hh"].zero_()
     # Nothing reaches a step from the one before but the state.
-    got = native.forward(**given, before=before)
-    want = sweeps.forward(**in_float64(given), before=before)
+    got = native.forward(sweeps.Inputs(**given), before)
+    want = sweeps.forward(sweeps.Inputs(**in_float64(given)), before)
     torch.testing.assert_close(got.candidates.double(), want.candidates, rtol=1e-6, atol=0)
     torch.testing.assert_close(got.gates.double(), want.gates, rtol=1e-6, atol=1e-37)
 
@@ -82,16 +82,16 @@ def test_small_and_large_arguments_keep_their_accuracy(before):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_stays_in_its_lane_and_is_not_hidden(bad):
     given = tensors(5, 20, 3, 33, restarts=False)
-    clean = native.forward(**given, before=True).states
+    clean = native.forward(sweeps.Inputs(**given), True).states
     given["x"][2, 7, 0] = bad
     given["weight_ih"][0, 0] = 1.0  # not zero: inf * 0 is NaN
-    states, wanted = (module.forward(**given, before=True).states for module in (native, sweeps))
+    states, wanted = (module.forward(sweeps.Inputs(**given), True).states for module in (native, sweeps))
     assert torch.equal(states.isfinite(), wanted.isfinite())
     others = [lane for lane in range(20) if lane != 7]
     assert torch.equal(states.isfinite()[:, others], clean.isfinite()[:, others])
     given["h0"][3, 5] = bad
     given["keep"] = torch.zeros(5, 20, 1, dtype=torch.bool)
-    assert native.forward(**given, before=True).states[1, 3].isnan().any()
+    assert native.forward(sweeps.Inputs(**given), True).states[1, 3].isnan().any()
 
 
 @needs_compiler

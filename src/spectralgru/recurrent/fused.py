@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectralgru.recurrent.sweeps import Activations, Gradients, begin
+from spectralgru.recurrent.sweeps import Activations, Gradients, Inputs, begin
 
 AVAILABLE = find_spec("triton") is not None
 # Units of the hidden layer that one program handles.
@@ -34,21 +34,23 @@ def _grid(replicas: int, batch: int, hidden: int) -> tuple[tuple[int, int], dict
     return (replicas * batch, -(-hidden // block)), {"BLOCK": block}
 
 
+def _stacked(inputs: Inputs) -> Inputs:
+    """A single network's, as of one replica."""
+    return Inputs(*(None if t is None else t[None] for t in inputs))  # type: ignore[arg-type]
+
+
 def _factors(keep: Tensor | None, like: Tensor) -> Tensor | None:
     return None if keep is None else keep.squeeze(-1).to(like.dtype).contiguous()
 
 
-def forward(
-    x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
-) -> Activations:
+def forward(inputs: Inputs, before: bool) -> Activations:
     """See `sweeps.forward`."""
-    if x.dim() == 3:
-        single = None if keep is None else keep[None]
-        one = forward(x[None], h0[None], weight_ih[None], weight_hh[None], single, before)
-        return Activations(*(t[0] for t in one))
+    if inputs.x.dim() == 3:
+        return Activations(*(t[0] for t in forward(_stacked(inputs), before)))
     from spectralgru.recurrent import pointwise
 
-    states, gates, candidates, recurrent = begin(x, h0, weight_ih)
+    x, h0, _, weight_hh, keep = inputs
+    states, gates, candidates, recurrent = begin(inputs)
     replicas, steps, batch, hidden = candidates.shape
     factors = _factors(keep, h0)
     held = None if factors is None else h0 * factors[:, 0, :, None]
@@ -79,26 +81,16 @@ def forward(
 
 
 def backward(
-    grad: Tensor,
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    keep: Tensor | None,
-    activations: Activations,
-    before: bool,
-    needs_x: bool,
+    grad: Tensor, inputs: Inputs, activations: Activations, before: bool, needs_x: bool
 ) -> Gradients:
     """See `sweeps.backward`."""
-    if x.dim() == 3:
-        masked, activations = (
-            None if keep is None else keep[None],
-            Activations(*(t[None] for t in activations)),
-        )
-        weights = weight_ih[None], weight_hh[None]
-        dx, *others = backward(grad[None], x[None], *weights, masked, activations, before, needs_x)
+    if inputs.x.dim() == 3:
+        saved = Activations(*(t[None] for t in activations))
+        dx, *others = backward(grad[None], _stacked(inputs), saved, before, needs_x)
         return Gradients(None if dx is None else dx[0], *(t[0] for t in others))
     from spectralgru.recurrent import pointwise
 
+    x, _, _, weight_hh, keep = inputs
     states, gates, candidates, recurrent = activations
     replicas, steps, batch, hidden = candidates.shape
     grad = grad.resolve_neg().contiguous()  # kernels read the storage as it is
@@ -136,6 +128,23 @@ def backward(
                 carry.baddbmm_(d_q[:, t], candidate_rows)
             carry.baddbmm_(d_rz, gate_rows)
     dh0 = carry if factors is None else carry * factors[:, 0, :, None]
+    seen = recurrent if before else previous  # the factor that W_hn was multiplied by
+    return _gradients(inputs, previous, seen, d_gates, d_n, d_q, dh0, needs_x)
+
+
+def _gradients(
+    inputs: Inputs,
+    previous: Tensor,
+    seen: Tensor,
+    d_gates: Tensor,
+    d_n: Tensor,
+    d_q: Tensor,
+    dh0: Tensor,
+    needs_x: bool,
+) -> Gradients:
+    """As `sweeps.weight_gradients`, without copies."""
+    x, _, weight_ih, weight_hh, _ = inputs
+    hidden = d_n.shape[-1]
     flat_gates, flat_n, flat_x = d_gates.flatten(1, 2), d_n.flatten(1, 2), x.flatten(1, 2)
     grad_x = None
     if needs_x:
@@ -144,7 +153,6 @@ def backward(
     grad_ih, grad_hh = torch.empty_like(weight_ih), torch.empty_like(weight_hh)
     grad_ih[:, : 2 * hidden].baddbmm_(flat_gates.mT, flat_x, beta=0)
     grad_ih[:, 2 * hidden :].baddbmm_(flat_n.mT, flat_x, beta=0)
-    seen = recurrent if before else previous  # the factor that W_hn was multiplied by
     grad_hh[:, : 2 * hidden].baddbmm_(flat_gates.mT, previous.flatten(1, 2), beta=0)
     grad_hh[:, 2 * hidden :].baddbmm_(d_q.flatten(1, 2).mT, seen.flatten(1, 2), beta=0)
     return Gradients(grad_x, dh0, grad_ih, grad_hh)

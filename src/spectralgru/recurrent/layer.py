@@ -188,9 +188,8 @@ class _Layer(torch.autograd.Function):
         keep: Tensor | None,
         before: bool,
     ) -> Tensor:
-        activations: sweeps.Activations = _sweeps(weight_hh).forward(
-            x, h0, weight_ih, weight_hh, keep, before
-        )
+        inputs = sweeps.Inputs(x, h0, weight_ih, weight_hh, keep)
+        activations: sweeps.Activations = _sweeps(weight_hh).forward(inputs, before)
         ctx.save_for_backward(x, weight_ih, weight_hh, keep, *activations)
         ctx.before = before
         return activations.states.narrow(-3, 1, x.shape[-3])
@@ -198,9 +197,10 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight_ih, weight_hh, keep, *activations = ctx.saved_tensors
-        needs_x = ctx.needs_input_grad[0]
+        x, weight_ih, weight_hh, keep, *saved = ctx.saved_tensors
+        activations = sweeps.Activations(*saved)
+        inputs = sweeps.Inputs(x, activations.states.select(-3, 0), weight_ih, weight_hh, keep)
         gradients = _sweeps(weight_hh).backward(
-            grad, x, weight_ih, weight_hh, keep, sweeps.Activations(*activations), ctx.before, needs_x
+            grad, inputs, activations, ctx.before, ctx.needs_input_grad[0]
         )
         return *gradients, None, None

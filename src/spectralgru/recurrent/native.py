@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spectralgru.errors import InputError
 from spectralgru.recurrent.compiled import library
-from spectralgru.recurrent.sweeps import Activations, Gradients, begin, weight_gradients
+from spectralgru.recurrent.sweeps import Activations, Gradients, Inputs, begin, weight_gradients
 
 # With less to do in a step, a second thread loses to PyTorch's own threads, which spin while they wait.
 MULTIPLICATIONS_A_THREAD = 4_000_000
@@ -29,35 +29,33 @@ def usable(weight_hh: Tensor) -> bool:
     return suitable and not torch.compiler.is_compiling() and library() is not None
 
 
-def forward(
-    x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
-) -> Activations:
+def forward(inputs: Inputs, before: bool) -> Activations:
     """As `sweeps.forward`, for tensors [T, B, H]."""
-    saved = begin(x, h0, weight_ih)
+    saved = begin(inputs)
     torch.ops.spectralgru.sweep_forward(
-        weight_hh, keep, saved.gates, saved.candidates, saved.states, saved.recurrent, before=before
+        inputs.weight_hh,
+        inputs.keep,
+        saved.gates,
+        saved.candidates,
+        saved.states,
+        saved.recurrent,
+        before=before,
     )
     return saved
 
 
 def backward(
-    grad: Tensor,
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    keep: Tensor | None,
-    activations: Activations,
-    before: bool,
-    needs_x: bool,
+    grad: Tensor, inputs: Inputs, activations: Activations, before: bool, needs_x: bool
 ) -> Gradients:
     """As `sweeps.backward`, for tensors [T, B, H]."""
     states, gates, candidates, recurrent = activations
+    weight_hh, keep = inputs.weight_hh, inputs.keep
     previous = states[:-1] if keep is None else states[:-1] * keep
     d_gates, d_n, d_q = (torch.empty_like(t) for t in (gates, candidates, candidates))
     dh = torch.empty_like(states[0])
     given = (grad.contiguous(), previous, gates, candidates, recurrent)
     torch.ops.spectralgru.sweep_backward(weight_hh, keep, *given, d_gates, d_n, d_q, dh, before=before)
-    return weight_gradients(x, weight_ih, previous, recurrent, d_gates, d_n, d_q, dh, before, needs_x)
+    return weight_gradients(inputs, previous, recurrent, d_gates, d_n, d_q, dh, before, needs_x)
 
 
 def _sweep_forward(weight_hh: Tensor, keep: Tensor | None, *tensors: Tensor, before: bool) -> None:

@@ -15,6 +15,16 @@ _sigmoid_backward: Any = torch.ops.aten.sigmoid_backward.grad_input  # grad * s 
 _tanh_backward: Any = torch.ops.aten.tanh_backward.grad_input  # grad * (1 - t * t)
 
 
+class Inputs(NamedTuple):
+    """Arguments of a layer; weights are [*, 3H, I] and [*, 3H, H]."""
+
+    x: Tensor  # [*, T, B, I]
+    h0: Tensor  # [*, B, H]
+    weight_ih: Tensor
+    weight_hh: Tensor
+    keep: Tensor | None  # [*, T, B, 1], false where a sequence starts
+
+
 class Activations(NamedTuple):
     """What the forward sweep leaves for the backward one."""
 
@@ -33,11 +43,12 @@ class Gradients(NamedTuple):
     weight_hh: Tensor
 
 
-def begin(x: Tensor, h0: Tensor, weight_ih: Tensor) -> Activations:
+def begin(inputs: Inputs) -> Activations:
     """The first state, and the input products, which a sweep turns into the activations r, z and n in place.
 
     They are computed in the type of x and weight_ih, everything after them in h0's, which may be a higher one.
     """
+    x, h0, weight_ih, *_ = inputs
     *lead, steps, batch, _ = x.shape
     hidden = h0.shape[-1]
     flat = x.flatten(-3, -2)
@@ -50,11 +61,10 @@ def begin(x: Tensor, h0: Tensor, weight_ih: Tensor) -> Activations:
     return Activations(states, gates, candidates, torch.empty_like(candidates))
 
 
-def forward(
-    x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, keep: Tensor | None, before: bool
-) -> Activations:
-    """Run all steps; x [*, T, B, I], `keep` [*, T, B, 1] false where a sequence starts, `before` the reset variant."""
-    states, gates, candidates, recurrent = begin(x, h0, weight_ih)
+def forward(inputs: Inputs, before: bool) -> Activations:
+    """Run all steps; `before`: the reset variant."""
+    states, gates, candidates, recurrent = begin(inputs)
+    weight_hh, keep = inputs.weight_hh, inputs.keep
     *_, steps, batch, hidden = candidates.shape
     add_gates = adder(weight_hh[..., : 2 * hidden, :].mT, batch, steps)
     candidate = weight_hh[..., 2 * hidden :, :].mT
@@ -77,17 +87,11 @@ def forward(
 
 
 def backward(
-    grad: Tensor,
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    keep: Tensor | None,
-    activations: Activations,
-    before: bool,
-    needs_x: bool,
+    grad: Tensor, inputs: Inputs, activations: Activations, before: bool, needs_x: bool
 ) -> Gradients:
     """Gradients of a loss whose gradient with respect to the states after each step is `grad` [*, T, B, H]."""
     states, gates, n, recurrent = activations
+    weight_hh, keep = inputs.weight_hh, inputs.keep
     *_, steps, batch, hidden = n.shape
     previous = states[..., :-1, :, :]
     if keep is not None:
@@ -129,12 +133,11 @@ def backward(
         dh = add_gates(drz, past)
         if kept is not None:
             dh = torch.addcmul(g, dh, kept)
-    return weight_gradients(x, weight_ih, previous, recurrent, d_gates, d_n, d_q, dh, before, needs_x)
+    return weight_gradients(inputs, previous, recurrent, d_gates, d_n, d_q, dh, before, needs_x)
 
 
 def weight_gradients(
-    x: Tensor,
-    weight_ih: Tensor,
+    inputs: Inputs,
     previous: Tensor,
     recurrent: Tensor,
     d_gates: Tensor,
@@ -145,6 +148,7 @@ def weight_gradients(
     needs_x: bool,
 ) -> Gradients:
     """All gradients, from those of the arguments of sigm (`d_gates`), tanh (`d_n`) and W_hn h (`d_q`) in every step."""
+    x, _, weight_ih, *_ = inputs
     hidden = d_n.shape[-1]
     flat_x, flat_gates, flat_n = x.flatten(-3, -2), d_gates.flatten(-3, -2), d_n.flatten(-3, -2)
     grad_x = None
