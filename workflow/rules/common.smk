@@ -68,7 +68,7 @@ if any(PARAMS.of_corpus(corpus).readings for corpus in CORPORA):
 SETTINGS = {
     corpus: [setting.name for setting in PARAMS.settings(corpus)] for corpus in CORPORA
 }
-TABLE_NAMES = table_names(CORPORA)
+TABLE_NAMES = table_names(CORPORA, PARAMS.words())
 TABLES = expand(
     f"{ROOT}/tables/{{name}}.{{suffix}}",
     name=TABLE_NAMES.values(),
@@ -88,7 +88,12 @@ if workflow.is_main_process:
     be_present()
     if FILE != Path(GIVEN):
         write_params(PARAMS, FILE)
-    if complaint := date_by_contents(PARAMS, placed(DATA), placed(ROOT), placed(LOGS)):
+    try:
+        complaint = date_by_contents(PARAMS, placed(DATA), placed(ROOT), placed(LOGS))
+    except InputError as error:
+        print(f"spectralgru: {error}", file=sys.stderr)
+        sys.exit(2)
+    if complaint:
         print(f"spectralgru: {complaint}", file=sys.stderr)
 
 SUCCESS = f"""

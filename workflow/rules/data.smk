@@ -15,6 +15,6 @@ rule prepare_corpus:
         mem_mb=2000,
         runtime=15,
     params:
-        places=IN,
+        places=f"{IN} --params {quote(str(FILE))}",
     shell:
         "spectralgru prepare --corpus {wildcards.corpus} {params.places} > {log} 2>&1"

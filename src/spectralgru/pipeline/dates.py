@@ -9,10 +9,12 @@ them. Missing files stay missing.
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
 from spectralgru.files import json_text
+from spectralgru.pipeline.corpora.own import Own
 from spectralgru.pipeline.corpora.recipe import FILE as RECIPE_FILE
 from spectralgru.pipeline.corpora.recipe import RECIPE
 from spectralgru.pipeline.dating import Dates, date_of
@@ -37,6 +39,8 @@ Keys = Mapping[str, str]  # run directory, relative to results/<scale> -> key of
 class _Corpus(BaseModel):
     sha256: str
     recipe: int = RECIPE  # none: prepared by other means
+    own: dict[str, Any] | None = None
+    raw: dict[str, Any] = {}
 
 
 class _Tracked(BaseModel):
@@ -51,12 +55,14 @@ def date_by_contents(params: Params, data: Path, root: Path, logs: Path) -> str:
     dates = Dates()
     dates.set([RECIPE_FILE], True)
     corpora: dict[str, str] = {
-        corpus: _date_corpus(dates, data, corpus) for corpus in params.chosen_corpora()
+        corpus: _date_corpus(dates, data, corpus, params.own.get(corpus))
+        for corpus in params.chosen_corpora()
     }
     _date_experiments(dates, params, corpora, data, root)
     keys: dict[str, Keys] = {corpus: run_keys(params, corpus, sha256) for corpus, sha256 in corpora.items()}
     newest = [_date_runs(dates, corpus, keys[corpus], data, root, logs) for corpus in corpora]
-    _date_results(dates, root, keys, max(newest, default=0), logs / "benchmarks")
+    shown = artifacts(list(keys), params.words())
+    _date_results(dates, root, keys, shown, max(newest, default=0), logs / "benchmarks")
     return dates.complaint()
 
 
@@ -69,11 +75,16 @@ def run_keys(params: Params, corpus: str, data_sha256: str) -> Keys:
     }
 
 
-def _date_corpus(dates: Dates, data: Path, corpus: str) -> str:
-    """Date a prepared corpus by whether it would be prepared the same way today; its SHA-256, empty if none."""
+def _date_corpus(dates: Dates, data: Path, corpus: str, own: Own | None) -> str:
+    """Date a prepared corpus by whether it would be prepared the same way today; its SHA-256, empty if none.
+
+    Raises InputError for an own corpus that is not prepared, and cannot be.
+    """
     path = data / "prepared" / f"{corpus}.json"
     record = read_as(_Corpus, path)
-    today = record is not None and record.recipe == RECIPE
+    today = record is not None and record.recipe == RECIPE and (own is None or own.is_of(record.model_dump()))
+    if own is not None and not today:
+        own.raw()
     dates.set([path, path.with_suffix(".npz")], today, date_of(RECIPE_FILE))
     return record.sha256 if record else ""
 
@@ -111,10 +122,15 @@ def _summed_up(summary: Path, root: Path, keys: Keys) -> bool:
 
 
 def _date_results(
-    dates: Dates, root: Path, expected: Mapping[str, Keys], newest: int, benchmarks: Path
+    dates: Dates,
+    root: Path,
+    expected: Mapping[str, Keys],
+    corpora_of: Mapping[str, Sequence[str]],
+    newest: int,
+    benchmarks: Path,
 ) -> None:
+    """`corpora_of`: every table, figure and claim, with the corpora whose runs it shows."""
     record = read_as(Provenance, root / WRITTEN[0], sealed=True)
-    corpora_of = artifacts(list(expected))
     good = {path: _is_intact(root, path, record, corpora_of[path], expected) for path in corpora_of}
     date = max([newest, *(date_of(root / path) for path in good)])
     for path, intact in good.items():

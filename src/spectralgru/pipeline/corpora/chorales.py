@@ -5,9 +5,7 @@ are played once.
 """
 
 import gc
-import os
 import re
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from importlib.resources.abc import Traversable
 from io import BytesIO
@@ -21,6 +19,7 @@ from spectralgru.errors import InputError, RunError
 from spectralgru.files import atomic_path
 from spectralgru.pipeline.corpora import midi, pianoroll
 from spectralgru.pipeline.corpora.archive import members, pack, read_members
+from spectralgru.pipeline.corpora.cores import cores
 from spectralgru.training.data.dataset import Split
 
 if TYPE_CHECKING:
@@ -55,17 +54,12 @@ def write_midi(scores: Path, target: Path) -> None:
     members = sorted(read_members(scores, (".mxl", ".xml")), key=lambda member: _bwv(member[0]))
     names, contents = zip(*members, strict=True)
     # music21 creates so many objects that at the usual threshold a third of the time goes into garbage collection.
-    with ProcessPoolExecutor(_cores(), initializer=gc.set_threshold, initargs=(1_000_000,)) as pool:
+    with ProcessPoolExecutor(cores(), initializer=gc.set_threshold, initargs=(1_000_000,)) as pool:
         files = list(pool.map(to_midi, contents, names, chunksize=8))
     with atomic_path(target) as temporary:
         temporary.write_bytes(
             pack({f"{Path(name).stem}.mid": file for name, file in zip(names, files, strict=True) if file})
         )
-
-
-def _cores() -> int:
-    """Cores this process may use; a cluster job has fewer than its machine."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def to_midi(score: bytes, name: str) -> bytes | None:

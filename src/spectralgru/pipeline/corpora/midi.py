@@ -31,15 +31,16 @@ class Score(NamedTuple):
 
     notes: list[Note]
     ticks_per_beat: int
+    tempo: float = 120.0  # the first, in quarter notes a minute
 
 
-def read(content: bytes, name: str) -> Score:
+def read(content: bytes, name: str, drums: bool = False) -> Score:
     """Notes of a MIDI file of type 0 or 1; tempo changes have no effect, times are in ticks.
 
     Each track and channel has its own notes. A note-on for a pitch already sounding overwrites its start, unless the
     earlier note ends at once, within 1/16 of a beat: then both sound. A note-off for a silent pitch is ignored; a note
-    without note-off sounds to the end of its track. Percussion (channel 10) is left out, as are chunks that the
-    standard does not know; a file in a RIFF container (.rmi) is read.
+    without note-off sounds to the end of its track. Percussion (channel 10) is left out unless `drums`, as are chunks
+    that the standard does not know; a file in a RIFF container (.rmi) is read.
 
     Raises InputError, naming the file `name`, if it is empty, truncated, damaged or not MIDI, of type 2, timed in SMPTE
     frames, without notes, or without events for 256 beats.
@@ -55,7 +56,8 @@ def read(content: bytes, name: str) -> Score:
         raise InputError(f"{name}: timed in SMPTE frames, not in beats; export it with ticks per beat")
     if division == 0:
         raise InputError(f"{name}: 0 ticks a beat, which gives no time; export it with ticks per beat")
-    notes = [note for chunk in chunks for note in _notes(_track(chunk, name), division)]
+    tracks = [_track(chunk, name) for chunk in chunks]
+    notes = [note for track in tracks for note in _notes(track, division, drums)]
     if not notes:
         raise InputError(f"{name}: no notes in it (percussion does not count); leave it out or replace it")
     times = sorted({0, *(note.start for note in notes), *(note.end for note in notes)})
@@ -65,7 +67,7 @@ def read(content: bytes, name: str) -> Score:
                 f"{name}: no note starts or ends for {(after - before) // division} beats from tick {before} "
                 "(a damaged time?); export it again, or leave it out"
             )
-    return Score(notes, division)
+    return Score(notes, division, _tempo(tracks))
 
 
 def _opened(content: bytes, name: str) -> tuple[int, int, list[bytes]]:
@@ -116,14 +118,19 @@ def _track(chunk: bytes, name: str) -> mido.MidiTrack:
         raise InputError(f"{name}: not a valid MIDI file ({error}); fetch or export it again") from None
 
 
-def _notes(track: mido.MidiTrack, ticks_per_beat: int) -> list[Note]:
+def _tempo(tracks: list[mido.MidiTrack]) -> float:
+    tempi = (message.tempo for track in tracks for message in track if message.type == "set_tempo")
+    return 60e6 / (next(filter(None, tempi), 0) or 500_000)  # what the standard assumes
+
+
+def _notes(track: mido.MidiTrack, ticks_per_beat: int, drums: bool) -> list[Note]:
     notes = []
     sounding: dict[tuple[int, int], int] = {}
     earlier: dict[tuple[int, int], int] = {}  # starts of notes struck again before they ended
     now = 0
     for message in track:
         now += message.time
-        if message.type not in ("note_on", "note_off") or message.channel == PERCUSSION:
+        if message.type not in ("note_on", "note_off") or (message.channel == PERCUSSION and not drums):
             continue
         key = (message.channel, message.note)
         if message.type == "note_on" and message.velocity > 0:

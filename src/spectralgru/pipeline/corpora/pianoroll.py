@@ -1,6 +1,7 @@
 """Notes to piano rolls: which pitch sounds in which step."""
 
 from collections.abc import Iterable
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,21 @@ LOWEST = 1
 LONGEST = 100_000  # steps of a tune; with eighth notes, seven hours
 
 
-def roll(notes: Iterable[Note], step: int, name: str, transpose: int = 0) -> npt.NDArray[np.uint8]:
-    """Piano roll, uint8 [steps, 93]; `step` in ticks, `transpose` in semitones.
+def roll(
+    notes: Iterable[Note],
+    step: int | Fraction,
+    name: str,
+    transpose: int = 0,
+    lowest: int = LOWEST,
+    columns: int = NOTES,
+) -> npt.NDArray[np.uint8]:
+    """Piano roll, uint8 [steps, columns], the first column for the pitch `lowest`; `step` in ticks.
+
+    `transpose`: by how many semitones.
 
     A note sounds in rows floor(start/step + 1/2) .. floor(end/step + 1/2) - 1, in exact integer arithmetic.
 
-    Raises InputError, naming the tune `name`, for a pitch outside 1..93 and for a tune shorter than half a step or
+    Raises InputError, naming the tune `name`, for a pitch that has no column and for a tune shorter than half a step or
     longer than 100,000.
     """
     rows = [(_nearest(n.start, step), _nearest(n.end, step), n.pitch + transpose) for n in notes]
@@ -29,15 +39,15 @@ def roll(notes: Iterable[Note], step: int, name: str, transpose: int = 0) -> npt
         raise InputError(
             f"{name}: {length} steps of {step} ticks, more than {LONGEST}; divide it or leave it out"
         )
-    result = np.zeros((length, NOTES), dtype=np.uint8)
+    result = np.zeros((length, columns), dtype=np.uint8)
     for start, end, pitch in rows:
-        if not LOWEST <= pitch < LOWEST + NOTES:
+        if not lowest <= pitch < lowest + columns:
             raise InputError(
-                f"{name}: pitch {pitch} (MIDI number) lies outside {LOWEST}..{LOWEST + NOTES - 1}; transpose it"
+                f"{name}: pitch {pitch} (MIDI number) lies outside {lowest}..{lowest + columns - 1}; transpose it"
             )
-        result[start:end, pitch - LOWEST] = 1
+        result[start:end, pitch - lowest] = 1
     return result
 
 
-def _nearest(ticks: int, step: int) -> int:
-    return (2 * ticks + step) // (2 * step)
+def _nearest(ticks: int, step: int | Fraction) -> int:
+    return (2 * ticks * step.denominator + step.numerator) // (2 * step.numerator)

@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-RECIPE = 1
+RECIPE = 2
 FILE = Path(__file__)  # what the workflow's preparation depends on

@@ -16,9 +16,12 @@ from pydantic import (
 
 from spectralgru.errors import InputError, shown
 from spectralgru.files import write_text
+from spectralgru.pipeline.corpora import CORPORA, Kind
+from spectralgru.pipeline.corpora.own import Definitions
 from spectralgru.pipeline.params.experiments import ExperimentName, Experiments
 from spectralgru.pipeline.params.fields import (
     CorpusName,
+    CorpusOrKind,
     CorpusSettings,
     Methods,
     Seeds,
@@ -46,7 +49,9 @@ class Section(Strict):
 
     run: Corpora
     seeds: Seeds
-    settings: dict[CorpusName, CorpusSettings]
+    settings: dict[CorpusOrKind, CorpusSettings] = Field(
+        description="of each corpus; of own ones without settings: those of their kind, notes or words"
+    )
     experiments: Experiments = Field(Experiments(), description="settings of each experiment")
 
 
@@ -64,6 +69,7 @@ class Params(Strict):
         "replicas",
         description="how a training given several processes is spread over them: runs (replicas), or every batch",
     )
+    own: Definitions = Field(default_factory=dict, description="corpora of the user's own")
     quick: Section
     paper: Section
 
@@ -72,7 +78,7 @@ class Params(Strict):
         for scale, section in (("quick", self.quick), ("paper", self.paper)):
             chosen = self.chosen_corpora() if scale == self.scale else section.run
             for corpus in chosen:
-                if corpus not in section.settings:
+                if self._settings(section, corpus) is None:
                     known = ", ".join(section.settings)
                     raise ValueError(f"{corpus} is to run, but {scale}.settings has only {known}")
         return self
@@ -84,7 +90,7 @@ class Params(Strict):
                 raise ValueError(f"{name} is to run, but {self.scale}.experiments has no settings of it")
         for scale, section in (("quick", self.quick), ("paper", self.paper)):
             for experiment, corpus in section.experiments.corpora():
-                if corpus not in section.settings:
+                if self._settings(section, corpus) is None:
                     raise ValueError(
                         f"{scale}.experiments.{experiment} names {corpus}, which {scale}.settings lacks"
                     )
@@ -95,15 +101,27 @@ class Params(Strict):
         """The section of the chosen scale."""
         return self.quick if self.scale == "quick" else self.paper
 
+    def kind(self, corpus: str) -> Kind | None:
+        """Whether a corpus has words or notes; None for an unknown one."""
+        return CORPORA.get(corpus) or (self.own[corpus].kind if corpus in self.own else None)
+
+    def words(self) -> list[str]:
+        """The corpora that have words."""
+        return [corpus for corpus in (*CORPORA, *self.own) if self.kind(corpus) == "words"]
+
+    def _settings(self, section: Section, corpus: str) -> CorpusSettings | None:
+        """The settings of a corpus: its own, or, for one of the user's own, those of its kind."""
+        default = self.own[corpus].kind if corpus in self.own else ""
+        return section.settings.get(corpus) or section.settings.get(default)
+
     def chosen_corpora(self) -> list[CorpusName]:
         """Corpora to run, in order."""
         return self.section.run if self.corpora is None else self.corpora
 
     def of_corpus(self, corpus: str) -> CorpusSettings:
         """The settings of a corpus at the chosen scale."""
-        for name, chosen in self.section.settings.items():
-            if name == corpus:
-                return chosen
+        if chosen := self._settings(self.section, corpus):
+            return chosen
         known = ", ".join(self.section.settings)
         raise InputError(
             f"corpus {corpus!r} has no settings at scale {self.scale}; it must be one of {known}"
@@ -190,7 +208,8 @@ def read_params(path: Path) -> dict[str, Any]:
 def parse_params(values: dict[str, Any], source: str = "params.yaml") -> Params:
     """Validate the content of params.yaml; the first error becomes one line."""
     try:
-        return Params.model_validate(values)
+        own = values.get("own")
+        return Params.model_validate(values, context=[*own] if isinstance(own, dict) else [])
     except ValidationError as error:
         raise InputError(f"{source}: {explain(error)}") from None
 
@@ -220,11 +239,12 @@ def parse_seeds(seeds: Sequence[int]) -> list[int]:
 def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
     """Apply `key=value` changes (`training.epochs=2`) to the settings of one corpus and validate again."""
     values = params.model_dump(mode="json")
-    params.of_corpus(corpus)
+    settings: dict[str, Any] = params.of_corpus(corpus).model_dump(mode="json")
+    values[params.scale]["settings"][corpus] = settings
     for change in changes:
         key, equals, text = change.partition("=")
         change = shown(change)[1:-1]
-        node = values[params.scale]["settings"][corpus]
+        node: Any = settings
         *path, last = key.split(".")
         for name in path:
             node = node.get(name) if isinstance(node, dict) else None

@@ -3,15 +3,31 @@
 The trainer's own settings are declared in `training.settings`, bounds and descriptions included.
 """
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from spectralgru.errors import shown
+from spectralgru.pipeline.corpora import CORPORA
 from spectralgru.training.settings import SEED, VALUES, DataSettings, ModelSettings, TrainingSettings
 
-CorpusName = Literal["ptb", "nottingham", "chorales", "jsb_chorales", "musedata", "piano_midi"]
 Value = TypeVar("Value")
+
+
+def _known(name: str, info: ValidationInfo) -> str:
+    """Refuse the name of no corpus; the validation's context holds the names of own ones."""
+    own = [str(known) for known in info.context or ()]
+    if name not in (*CORPORA, *own):
+        raise ValueError(f"must be one of {', '.join([*CORPORA, *own])}, or be defined under own")
+    return name
+
+
+def _known_or_kind(name: str, info: ValidationInfo) -> str:
+    return name if name in CORPORA.values() else _known(name, info)
+
+
+CorpusName = Annotated[str, AfterValidator(_known)]
+CorpusOrKind = Annotated[str, AfterValidator(_known_or_kind)]
 
 
 def distinct(values: list[Value]) -> list[Value]:
@@ -62,7 +78,10 @@ class CorpusSettings(Strict):
 def explain(error: ValidationError) -> str:
     """The first fault in a line: key, value, and what is allowed."""
     first = error.errors(include_url=False, include_context=False)[0]
-    key = ".".join(map(_printable, first["loc"])) or "the file"
+    *place, last = first["loc"] or ("the file",)
+    if place[:1] == ["own"] and len(place) > 2:
+        del place[2]  # which kind of corpus it was taken for
+    key = ".".join(map(_printable, [*place, last])).removesuffix(".[key]")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key {key}; remove it or correct its name (allowed keys: workflow/schemas/params.schema.json)"
     if first["type"] == "missing":

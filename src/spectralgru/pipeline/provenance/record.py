@@ -6,7 +6,7 @@ distinguish results of today's parameters and code from older ones. Nothing in i
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,15 @@ from pydantic import BaseModel
 
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, sha256_of_all, write_json, write_text
-from spectralgru.pipeline.results.names import CLAIMS, FIGURE_NAMES, KEPT, NUMBERS, table_names
+from spectralgru.pipeline.results.names import (
+    CLAIMS,
+    FIGURE_NAMES,
+    KEPT,
+    NUMBERS,
+    WORDS,
+    table_names,
+    words_of,
+)
 from spectralgru.pipeline.results.paper import NAME
 from spectralgru.pipeline.sealed import write_sealed_json
 from spectralgru.pipeline.summary import SUMMARY
@@ -87,11 +95,14 @@ class Provenance(BaseModel):
     files: dict[str, str] = {}  # SHA-256 of the other files of `WRITTEN`
 
 
-def artifacts(corpora: Sequence[str]) -> dict[str, list[str]]:
-    """Every table, figure and claim, relative to `results/<scale>`, with the corpora whose runs it shows."""
+def artifacts(corpora: Sequence[str], words: Collection[str] = WORDS) -> dict[str, list[str]]:
+    """Every table, figure and claim, relative to `results/<scale>`, with the corpora whose runs it shows.
+
+    `words`: those of the corpora that have words.
+    """
     corpora_of = {
         f"tables/{name}.{suffix}": [corpus]
-        for corpus, name in table_names(corpora).items()
+        for corpus, name in table_names(corpora, words).items()
         for suffix in ("csv", "md", "html", "tex")
     }
     corpora_of |= {f"tables/{name}": list(corpora) for name in NUMBERS}
@@ -115,7 +126,8 @@ def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) ->
 
     Raises InputError naming a run, prepared corpus or artifact that is missing, and how to make it.
     """
-    corpora_of = artifacts(list(settings))
+    about = {corpus: _data(corpus, data) for corpus in settings}
+    corpora_of = artifacts(list(settings), words_of(about))
     for path in corpora_of:
         if not (root / path).exists():
             raise InputError(f"{root / path}: missing; make it with `snakemake`")
@@ -123,7 +135,7 @@ def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) ->
         "scale": root.name,
         "results_sha256": results_sha256(),
         "artifacts": {path: {"sha256": sha256(root / path), "corpora": c} for path, c in corpora_of.items()},
-        "data": {corpus: _data(corpus, data) for corpus in settings},
+        "data": about,
         "runs": {
             run_path("", corpus, method, value, seed).as_posix(): _run(
                 run_path(root, corpus, method, value, seed)
@@ -172,7 +184,7 @@ def _data(corpus: str, data: Path) -> dict[str, Any]:
     path = data / "prepared" / f"{corpus}.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {name: record[name] for name in ("sha256", "recipe", "raw", "licence", "counts")}
+        return {name: record[name] for name in ("sha256", "recipe", "raw", "licence", "kind", "counts")}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: cannot be read ({error!r}); make it with `spectralgru prepare --corpus {corpus}`"

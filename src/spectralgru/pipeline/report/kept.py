@@ -7,7 +7,7 @@ from spectralgru.errors import InputError
 from spectralgru.pipeline.provenance.explain import read_record
 from spectralgru.pipeline.report.parts import Section, figure, present
 from spectralgru.pipeline.report.recorded import tables
-from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, KEPT, table_names
+from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, KEPT, table_names, words_of
 
 CURVES = "learning_curves"
 LINKS = {
@@ -31,7 +31,7 @@ def _section(root: Path, path: Path) -> Section:
     record = read_record(path.parent)
     try:
         answer = json.loads(path.read_text(encoding="utf-8"))
-        names = table_names(list(record["data"]))
+        names = table_names(list(record["data"]), words_of(record["data"]))
         rendered = list(tables(root, folder, record).values())
         figures = [
             figure(root, f"{folder}/{corpus}-{CURVES}.svg", FIGURE_CAPTIONS[CURVES]) for corpus in names

@@ -5,7 +5,7 @@ from typing import Any
 
 from spectralgru.pipeline.provenance.page import Record
 from spectralgru.pipeline.report.parts import forms
-from spectralgru.pipeline.results.names import table_names
+from spectralgru.pipeline.results.names import table_names, words_of
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.render import Fragment, to_fragment
 from spectralgru.pipeline.results.tables import layout, make_table
@@ -26,7 +26,8 @@ def recorded_runs(record: Record) -> dict[str, dict[Setting, list[Run]]]:
 
 def tables(root: Path, folder: str, record: Record) -> dict[str, tuple[Fragment, list[str]]]:
     """The table of each corpus, with those of its files that are in `root/folder`."""
-    paper, names, rendered = load_paper(), table_names(list(record["data"])), {}
+    paper, rendered = load_paper(), {}
+    names = table_names(list(record["data"]), words_of(record["data"]))
     for corpus, runs in recorded_runs(record).items():
         numbers = make_table(runs, corpus, paper.table_for(corpus))
         table = to_fragment(names[corpus], layout(numbers, runs, names[corpus], corpus, paper))

@@ -51,6 +51,12 @@ class Campaign:
             root, scale, {c: load_runs(root, c, chosen, seeds, scale) for c, chosen in settings.items()}
         )
 
+    @property
+    def words(self) -> list[str]:
+        """The corpora that have words."""
+        first = {corpus: next(iter(runs.values()))[0].run for corpus, runs in self.corpora.items()}
+        return [corpus for corpus, run in first.items() if run.metric == "perplexity"]
+
 
 def load_runs(root: Path, corpus: str, settings: Sequence[Setting], seeds: Sequence[int], scale: str) -> Runs:
     """All runs of `corpus`.

@@ -1,8 +1,11 @@
 """Names of tables, figures and claims, without the libraries that make them: the workflow reads them at every start."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-WORDS = ("ptb",)  # every other corpus is music
+from spectralgru.pipeline.corpora import CORPORA
+
+WORDS = tuple(corpus for corpus, kind in CORPORA.items() if kind == "words")
 
 # What each figure shows; workflow/report/<name>.rst says the same to Snakemake.
 FIGURE_CAPTIONS = {
@@ -32,13 +35,19 @@ NUMBERS = ("metrics.json", "runs.csv", "curves.csv")
 CLAIMS = ("claims.json", "claims.md", "claims.html")
 
 
-def table_names(corpora: Sequence[str]) -> dict[str, str]:
+def words_of(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The corpora that have words, from their records (older ones do not say)."""
+    return [corpus for corpus, about in data.items() if about.get("kind", CORPORA.get(corpus)) == "words"]
+
+
+def table_names(corpora: Sequence[str], words: Collection[str] = WORDS) -> dict[str, str]:
     """File stem of each corpus' table: table1 words, table2 music; a second corpus of a kind adds its name.
 
-    The paper's own corpora come before others of their kind, whatever the order.
+    `words`: those that have words; all others have notes. The paper's own corpora come before others of their kind,
+    whatever the order.
     """
     names: dict[str, str] = {}
     for corpus in sorted(corpora, key=lambda c: c not in ("ptb", "nottingham")):  # stable
-        number = "table1" if corpus in WORDS else "table2"
+        number = "table1" if corpus in words else "table2"
         names[corpus] = f"{number}_{corpus}" if number in names.values() else number
     return names

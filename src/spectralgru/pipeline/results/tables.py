@@ -10,7 +10,7 @@ import pandas as pd
 from spectralgru.errors import InputError
 from spectralgru.files import write_json
 from spectralgru.pipeline.results.load import Campaign, RunFiles, flatten
-from spectralgru.pipeline.results.names import WORDS, table_names
+from spectralgru.pipeline.results.names import table_names
 from spectralgru.pipeline.results.outcome import RULE, failures, succeeded
 from spectralgru.pipeline.results.paper import Paper, PaperTable, load_paper
 from spectralgru.pipeline.results.render import FORMS, Rendered, write_table
@@ -87,7 +87,8 @@ def make_table(runs: Mapping[Setting, Sequence[Run]], corpus: str, paper: PaperT
 
 def caption(name: str, runs: Sequence[Run], corpus: str, paper: Paper) -> str:
     """What a table shows: task, corpus and subset, network, epochs, seeds, scale, and whose numbers."""
-    run, kind = runs[0], "Language modelling" if corpus in WORDS else "Polyphonic music modelling"
+    run = runs[0]
+    kind = "Language modelling" if run.metric == "perplexity" else "Polyphonic music modelling"
     number = name.removesuffix(f"_{corpus}").removeprefix("table")
     unit = "perplexity" if run.metric == "perplexity" else "negative log-likelihood (NLL, nats per time step)"
     seeds = len({r.seed for r in runs})
@@ -141,7 +142,7 @@ def write_tables(campaign: Campaign) -> list[Path]:
     InputError naming the run directory at fault.
     """
     paper, folder, written = load_paper(), campaign.root / "tables", []
-    names = table_names(list(campaign.corpora))
+    names = table_names(list(campaign.corpora), campaign.words)
     for corpus_runs in campaign.corpora.values():
         _check([item for items in corpus_runs.values() for item in items])
     metrics: dict[str, float] = {}

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import math
 import reprlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -33,6 +35,7 @@ class Words:
     valid: npt.NDArray[np.int32]
     test: npt.NDArray[np.int32]
     vocabulary: list[str]  # vocabulary[id] is the word
+    separator: str = " "  # stands between two words of a line; nothing between characters
 
     def split(self, split: Split) -> npt.NDArray[np.int32]:
         """Token ids of a split, int32 [tokens]."""
@@ -54,6 +57,8 @@ class Notes:
     valid_lengths: npt.NDArray[np.int32]
     test_lengths: npt.NDArray[np.int32]
     lowest: int  # MIDI number of column 0
+    step: Fraction = Fraction(1, 2)  # quarter notes in a row
+    tempo: float = 120.0  # quarter notes a minute
 
     def split(self, split: Split) -> npt.NDArray[np.uint8]:
         """All steps of a split, uint8 [steps, notes]."""
@@ -119,7 +124,9 @@ def _corpus(record: Mapping[str, Any], sha256: str, arrays: dict[str, npt.NDArra
                 raise ValueError(f"{split} is not a row of token ids")
             if not 0 <= ids.min() <= ids.max() < len(vocabulary):
                 raise ValueError(f"{split} has token ids outside the vocabulary of {len(vocabulary)} words")
-        return Words(name, sha256, **arrays, vocabulary=vocabulary)
+        if (separator := record.get("separator", " ")) not in ("", " "):
+            raise ValueError(f"the separator is {reprlib.repr(separator)}")
+        return Words(name, sha256, **arrays, vocabulary=vocabulary, separator=separator)
     if record["kind"] != Notes.kind:
         raise ValueError(f"the kind is {reprlib.repr(record['kind'])}")
     if type(lowest := record["lowest"]) is not int or not 0 <= lowest < 128:
@@ -130,4 +137,7 @@ def _corpus(record: Mapping[str, Any], sha256: str, arrays: dict[str, npt.NDArra
             raise ValueError(f"{split} is no piano roll")
         if lengths.ndim != 1 or lengths.min(initial=1) < 1 or lengths.sum() != len(rolls):
             raise ValueError(f"the lengths of {split} do not add up to its steps")
-    return Notes(name, sha256, **arrays, lowest=lowest)
+    step, tempo = Fraction(record.get("step", "1/2")), float(record.get("tempo", 120))
+    if step <= 0 or not 0 < tempo < math.inf:
+        raise ValueError(f"the step is {step}, the tempo {tempo}")
+    return Notes(name, sha256, **arrays, lowest=lowest, step=step, tempo=tempo)
