@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spectralgru.files import sha256, write_json
+from spectralgru.pipeline.corpora.recipe import RECIPE
 from spectralgru.pipeline.provenance.record import write_provenance
 from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.claims import write_claims
@@ -198,7 +199,7 @@ def make_results(
     make_campaign(root, corpora, seeds, **options)
     for corpus in corpora:
         raw = {"raw.txt": {"sha256": "cd" * 32, "source": "mirror"}}
-        record = {"sha256": "ab" * 32, "recipe": 1, "raw": raw, "licence": "free", "counts": {}}
+        record = {"sha256": "ab" * 32, "recipe": RECIPE, "raw": raw, "licence": "free", "counts": {}}
         write_json(data / "prepared" / f"{corpus}.json", record)
     write_results(root, corpora, seeds, data)
     write_report(root)

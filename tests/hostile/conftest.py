@@ -14,6 +14,7 @@ from damage import spectralgru
 
 from campaign import Campaign
 from spectralgru.files import write_json
+from spectralgru.pipeline.corpora.recipe import RECIPE
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     campaign.use_tiny_corpus()
     for record in (campaign.folder / "data/prepared").glob("*.json"):
         about = {
-            "recipe": 1,
+            "recipe": RECIPE,
             "raw": {"a": {"sha256": "ab" * 32, "source": "b"}},
             "licence": "free",
             "counts": {},

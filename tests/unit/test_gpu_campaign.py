@@ -18,6 +18,7 @@ import tiny
 from faults.processes import wait_for
 from results_records import write_results
 from spectralgru.files import sha256, write_json
+from spectralgru.pipeline.corpora.recipe import RECIPE
 from spectralgru.pipeline.params import load_params
 from spectralgru.pipeline.provenance.explain import read_record
 from spectralgru.records import Setting, read_run
@@ -153,7 +154,7 @@ def test_what_came_home_is_shown_in_tables_and_joins_a_record(
     folder, _ = rehearsal
     prepared = tmp_path / "data/prepared/ptb.json"
     about = json.loads((folder / "data/prepared/ptb.json").read_text())
-    write_json(prepared, about | {"recipe": 1, "raw": {}, "licence": "free", "counts": {}})
+    write_json(prepared, about | {"recipe": RECIPE, "raw": {}, "licence": "free", "counts": {}})
     first, second = (
         results(tmp_path, tmp_path / "data", folder / "home/runs.tar.gz", seed) for seed in (0, 1)
     )

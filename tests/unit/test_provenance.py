@@ -13,6 +13,7 @@ import yaml
 from results_records import make_experiment, make_run, reseal
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256, write_json, write_text
+from spectralgru.pipeline.corpora.recipe import RECIPE
 from spectralgru.pipeline.dates import date_by_contents, run_keys
 from spectralgru.pipeline.dating import OUTDATED, date_of
 from spectralgru.pipeline.params import parse_params
@@ -56,7 +57,7 @@ class Made:
         keys = {}
         for corpus in CORPORA:
             raw = {"raw.txt": {"sha256": "cd" * 32, "source": "mirror"}}
-            record = {"sha256": "ab" * 32, "recipe": 1, "raw": raw, "licence": "free", "counts": {}}
+            record = {"sha256": "ab" * 32, "recipe": RECIPE, "raw": raw, "licence": "free", "counts": {}}
             write_json(self.data / "prepared" / f"{corpus}.json", record)
             (self.data / "prepared" / f"{corpus}.npz").write_bytes(b"arrays")
             keys |= run_keys(self.params, corpus, "ab" * 32)

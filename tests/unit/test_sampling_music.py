@@ -1,6 +1,7 @@
 """Piano rolls to MIDI files and back."""
 
 import io
+from fractions import Fraction
 
 import mido
 import numpy as np
@@ -11,11 +12,24 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from spectralgru.errors import InputError
-from spectralgru.pipeline.corpora import CORPORA, midi, pianoroll
+from spectralgru.pipeline.corpora import midi, pianoroll
 from spectralgru.pipeline.sampling.audio import to_mp3
-from spectralgru.pipeline.sampling.music import TIMINGS, Timing, sounding, to_midi
+from spectralgru.pipeline.sampling.music import Timing, sounding, timing_of, to_midi
+from spectralgru.training.data.dataset import Notes
 
-MUSIC = [corpus for corpus in CORPORA if corpus != "ptb"]
+STEPS = [
+    Fraction(1),
+    Fraction(1, 2),
+    Fraction(3, 2),
+    Fraction(1, 7),
+    Fraction(5, 61),
+    Fraction(1, 64),
+    Fraction(4),
+]
+
+
+def timing(step: Fraction, tempo: float = 120) -> Timing:
+    return timing_of(Notes("x", "0", *[np.zeros(0)] * 6, lowest=1, step=step, tempo=tempo))
 
 
 @st.composite
@@ -37,15 +51,13 @@ def until_last_note(roll: np.ndarray) -> np.ndarray:
 
 @given(st.data())
 def test_read_back_it_is_the_roll(data):
-    """Columns from 21 on are shifted into the 93 columns that the reader makes."""
-    corpus = data.draw(st.sampled_from(MUSIC))
-    notes, lowest = (93, 1) if corpus in ("nottingham", "chorales") else (88, 21)
-    roll, timing = data.draw(rolls(notes)), TIMINGS[corpus]
-    content = to_midi(roll, lowest, timing, corpus, data.draw(st.integers(0, len(roll))))
-    read = pianoroll.roll(midi.read(content, corpus).notes, timing.step, corpus, transpose=1 - lowest)
-    np.testing.assert_array_equal(read[:, :notes], until_last_note(roll))
-    assert not read[:, notes:].any()
-    assert content == to_midi(roll, lowest, timing, corpus, None) or b"continuation" in content
+    step, lowest = data.draw(st.sampled_from(STEPS)), data.draw(st.integers(0, 35))
+    roll, of = data.draw(rolls(93)), timing(step)
+    content = to_midi(roll, lowest, of, "x", data.draw(st.integers(0, len(roll))))
+    score = midi.read(content, "x")
+    read = pianoroll.roll(score.notes, step * score.ticks_per_beat, "x", lowest=lowest)
+    np.testing.assert_array_equal(read, until_last_note(roll))
+    assert content == to_midi(roll, lowest, of, "x", None) or b"continuation" in content
 
 
 @given(rolls(93))
@@ -61,7 +73,7 @@ def test_notes_are_joined(roll):
 def test_the_file_says_tempo_length_and_where_the_continuation_begins():
     roll = np.zeros((10, 93), np.uint8)
     roll[2:5, 59] = 1
-    file = mido.MidiFile(file=io.BytesIO(to_midi(roll, 1, TIMINGS["chorales"], "chorales test 0", 4)))
+    file = mido.MidiFile(file=io.BytesIO(to_midi(roll, 1, timing(Fraction(1, 2), 96), "chorales test 0", 4)))
     (track,) = file.tracks
     at, seen = 0, {}
     for message in track:
@@ -79,10 +91,8 @@ def test_the_file_says_tempo_length_and_where_the_continuation_begins():
     assert seen["track_name"][1].name == "chorales test 0"
 
 
-def test_every_music_corpus_has_a_step_and_a_tempo():
-    assert set(TIMINGS) == set(MUSIC)
-    assert TIMINGS["nottingham"] == (240, 120)
-    assert {timing.beginning for timing in TIMINGS.values()} == {32, 16}  # four bars
+def test_four_bars_are_given():
+    assert [timing(step).beginning for step in STEPS] == [16, 32, 10, 112, 195, 1024, 4]
 
 
 def loudness(sound: np.ndarray, rate: int, pitch: int, begin: float, end: float) -> float:
@@ -92,7 +102,9 @@ def loudness(sound: np.ndarray, rate: int, pitch: int, begin: float, end: float)
     return abs(np.mean(part * np.exp(-2j * np.pi * 440 * 2 ** ((pitch - 69) / 12) * time)))
 
 
-@pytest.mark.parametrize("timing", [TIMINGS["chorales"], Timing(120, 150)])
+@pytest.mark.parametrize(
+    "timing", [timing(Fraction(1, 2), 96), timing(Fraction(3, 7), 150.5), Timing(120, 150)]
+)
 def test_what_is_heard_is_the_roll_in_its_step_and_tempo(timing):
     roll = np.zeros((16, 93), np.uint8)
     roll[:8, 59] = roll[8:, 66] = 1  # 60, then 67
@@ -110,4 +122,4 @@ def test_what_is_heard_is_the_roll_in_its_step_and_tempo(timing):
 
 def test_silence_is_refused():
     with pytest.raises(InputError, match="chorales test 3: nothing sounds"):
-        to_midi(np.zeros((5, 93), np.uint8), 1, TIMINGS["chorales"], "chorales test 3")
+        to_midi(np.zeros((5, 93), np.uint8), 1, timing(Fraction(1, 2)), "chorales test 3")

@@ -9,13 +9,12 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from spectralgru.pipeline.params.fields import CorpusName
+from spectralgru.pipeline.corpora import CORPORA
 from spectralgru.training.settings import SOURCES
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +153,6 @@ def numbers(values, at=()):
     return {path: leaf for key, value in values.items() for path, leaf in numbers(value, (*at, key)).items()}
 
 
-CORPORA = get_args(CorpusName)
 LEAVES = [
     *(f"{scale}.settings.{corpus}.training.epochs" for scale in ("quick", "paper") for corpus in CORPORA),
     *(f"quick.experiments.learning_rate.corpora.{corpus}.epochs" for corpus in ("ptb", "nottingham")),

@@ -36,12 +36,15 @@ def diagnose(data: Path, params: Path) -> bool:
     for program, purpose in (("git", "commits in run records"), ("chromium", "browser tests")):
         location = shutil.which(program)
         typer.echo(f"{'ok      ' if location else 'absent  '} {program} ({purpose})")
+    corpora = list(CORPORA)
     try:
-        typer.echo(f"ok       {params}: scale {load_params(params).scale}")
+        chosen = load_params(params)
+        corpora += chosen.own
+        typer.echo(f"ok       {params}: scale {chosen.scale}")
     except InputError as error:
         good = False
         typer.echo(f"BAD      {error}")
-    for corpus in CORPORA:
+    for corpus in corpora:
         path = data / "prepared" / f"{corpus}.npz"
         if not path.exists():
             typer.echo(f"absent   {path}: spectralgru prepare --corpus {corpus}")

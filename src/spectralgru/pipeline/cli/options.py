@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from spectralgru.pipeline.corpora import CORPORA
+
 
 def _known(device: str | None) -> str | None:
     if device is not None:
@@ -15,7 +17,7 @@ def _known(device: str | None) -> str | None:
 
 
 CorpusOption = Annotated[
-    str, typer.Option("--corpus", help="ptb, nottingham, chorales, jsb_chorales, musedata, piano_midi")
+    str, typer.Option("--corpus", help=f"{', '.join(CORPORA)}, or one of your own (docs/data.md)")
 ]
 DataOption = Annotated[Path, typer.Option("--data", help="folder of raw and prepared corpora")]
 ParamsOption = Annotated[Path, typer.Option("--params", help="the file of parameters")]
@@ -69,6 +71,17 @@ def load(path: Path, scale: str | None, changes: dict[str, Any] | None = None) -
 
     overrides: dict[str, Any] = dict(changes or {})
     return load_params(path, overrides if scale is None else overrides | {"scale": scale})
+
+
+def load_for(corpus: str, data: Path, path: Path, scale: str | None) -> Any:
+    """The parameters of a scale; an own corpus that they do not define is known by how it was prepared."""
+    from spectralgru.pipeline.corpora.prepare import read_record
+
+    chosen = load(path, scale)
+    own = read_record(data / "prepared" / f"{corpus}.json").get("own")
+    if chosen.kind(corpus) is not None or own is None:
+        return chosen
+    return load(path, scale, {"own": {**chosen.model_dump(mode="json")["own"], corpus: own}})
 
 
 def results(out: Path | None, scale: str) -> Path:

@@ -57,7 +57,7 @@ def train(
     from spectralgru.pipeline.params import parse_setting, with_changes
     from spectralgru.training.launch import train_in
 
-    chosen = with_changes(options.load(params, scale), corpus, changes or [])
+    chosen = with_changes(options.load_for(corpus, data, params, scale), corpus, changes or [])
     job = chosen.job(corpus, [parse_setting(method, value)], seeds)
     root = options.results(out, chosen.scale)
     runs = train_in(
@@ -82,13 +82,14 @@ def job(
     value: ValueOption = None,
     seeds: SeedsOption = None,
     scale: ScaleOption = None,
+    data: DataOption = DATA,
     params: ParamsOption = PARAMS,
     changes: ChangesOption = None,
 ) -> None:
     """Print a training as JSON, for `python -m spectralgru.training` on a machine with torch and numpy alone."""
     from spectralgru.pipeline.params import parse_setting, with_changes
 
-    chosen = with_changes(options.load(params, scale), corpus, changes or [])
+    chosen = with_changes(options.load_for(corpus, data, params, scale), corpus, changes or [])
     typer.echo(json.dumps(asdict(chosen.job(corpus, [parse_setting(method, value)], seeds)), indent=2))
 
 

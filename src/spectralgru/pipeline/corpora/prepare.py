@@ -30,7 +30,7 @@ def fetch(corpus: str, data: Path | str, own: Own | None = None) -> Raw:
 def _fetch(corpus: str, terms: Entry, folder: Path) -> dict[str, str]:
     """Fetch; return where each file came from."""
     record = folder / "sources.json"
-    sources = _read(record)
+    sources = read_record(record)
     if not all((folder / file.name).exists() for file in terms.files):
         console = Console(stderr=True, highlight=False, markup=False)
         console.print(f"{corpus}: terms of use: {terms.licence}", soft_wrap=True)
@@ -75,7 +75,7 @@ def is_current(path: Path, terms: Entry | Own) -> bool:
 
     Raises InputError for an own corpus whose sources cannot be looked at.
     """
-    record = _read(path.with_suffix(".json"))
+    record = read_record(path.with_suffix(".json"))
     try:
         return bool(
             record["recipe"] == RECIPE
@@ -87,7 +87,7 @@ def is_current(path: Path, terms: Entry | Own) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
     """A record written by `prepare`; a damaged one counts as missing."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from spectralgru.errors import InputError
 from spectralgru.pipeline.corpora.contents import Contents, of_words
 from spectralgru.training.data.dataset import EOS, SPLITS, Words
-from spectralgru.training.data.subset import subset
+from spectralgru.training.data.subset import subset_words
 
 Unit = Literal["word", "character"]
 
@@ -29,7 +29,7 @@ def contents(
         np.fromiter((ids.setdefault(token, len(ids)) for token in _tokens(lines[split], unit)), np.int32)
         for split in SPLITS
     )
-    words = subset(Words("", "", train, valid, test, list(ids)), vocabulary_size=vocabulary)
+    words = subset_words(Words("", "", train, valid, test, list(ids)), vocabulary_size=vocabulary)
     arrays: dict[str, npt.NDArray[np.int32]] = {split: words.split(split) for split in SPLITS}
     return of_words(arrays, words.vocabulary, " " if unit == "word" else "")
 

@@ -29,7 +29,8 @@ from spectralgru.pipeline.params.fields import (
     distinct,
     explain,
 )
-from spectralgru.pipeline.strict_yaml import parse_yaml, read_yaml
+from spectralgru.pipeline.params.keys import with_keys
+from spectralgru.pipeline.strict_yaml import read_yaml
 from spectralgru.records import Setting, run_path
 from spectralgru.training.settings import Job, Replica
 
@@ -239,20 +240,8 @@ def parse_seeds(seeds: Sequence[int]) -> list[int]:
 def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
     """Apply `key=value` changes (`training.epochs=2`) to the settings of one corpus and validate again."""
     values = params.model_dump(mode="json")
-    settings: dict[str, Any] = params.of_corpus(corpus).model_dump(mode="json")
-    values[params.scale]["settings"][corpus] = settings
-    for change in changes:
-        key, equals, text = change.partition("=")
-        change = shown(change)[1:-1]
-        node: Any = settings
-        *path, last = key.split(".")
-        for name in path:
-            node = node.get(name) if isinstance(node, dict) else None
-        if not equals or not isinstance(node, dict):
-            raise InputError(
-                f"--set {change}: must be key=value with a key of the settings, e.g. training.epochs=2"
-            )
-        node[last] = parse_yaml(text, f"--set {change}")
+    settings = params.of_corpus(corpus).model_dump(mode="json")
+    values[params.scale]["settings"][corpus] = with_keys(settings, changes)
     return parse_params(values, "--set")
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, sha256_of_all, write_json, write_text
+from spectralgru.pipeline.corpora import CORPORA
 from spectralgru.pipeline.results.names import (
     CLAIMS,
     FIGURE_NAMES,
@@ -184,7 +185,8 @@ def _data(corpus: str, data: Path) -> dict[str, Any]:
     path = data / "prepared" / f"{corpus}.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {name: record[name] for name in ("sha256", "recipe", "raw", "licence", "kind", "counts")}
+        about = {name: record[name] for name in ("sha256", "recipe", "raw", "licence", "counts")}
+        return about | {"kind": record.get("kind", CORPORA.get(corpus))}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: cannot be read ({error!r}); make it with `spectralgru prepare --corpus {corpus}`"

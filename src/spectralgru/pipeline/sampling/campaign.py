@@ -172,7 +172,7 @@ def _prompts(trained: Trained) -> list[str]:
     ends = np.flatnonzero(words.test == words.vocabulary.index(EOS))[:SENTENCES]
     begins = [0, *(ends[:-1] + 1)]
     sentences = (words.test[a : min(b, a + GIVEN)] for a, b in zip(begins, ends, strict=True))
-    return [decode(ids.tolist(), words.vocabulary) for ids in sentences]
+    return [decode(ids.tolist(), words.vocabulary, words.separator) for ids in sentences]
 
 
 def _heading(run: Run) -> str:

@@ -12,8 +12,6 @@ SAMPLED = ("constraint", "clipping")  # the methods whose best runs are sampled
 CODE = (
     "pipeline/sampling/*.py",
     "pipeline/corpora/midi.py",
-    "pipeline/corpora/nottingham.py",
-    "pipeline/corpora/chorales.py",
     "pipeline/results/style.py",
 )
 

@@ -1,6 +1,7 @@
 """Piano rolls to MIDI files, in the step and tempo of the corpus."""
 
 import io
+from math import lcm
 from typing import NamedTuple
 
 import mido
@@ -8,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spectralgru.errors import InputError
-from spectralgru.pipeline.corpora import chorales, nottingham
 from spectralgru.pipeline.corpora.midi import Note
+from spectralgru.training.data.dataset import Notes
 
-TICKS_PER_BEAT = 480  # a beat is a quarter note
+TICKS_PER_BEAT = 480  # a beat is a quarter note; more for steps that are no whole number of these
 BARS = 4  # bars of a tune given to the model, a bar counting as four quarter notes
 
 
@@ -19,26 +20,23 @@ class Timing(NamedTuple):
     """How long a row of a piano roll lasts."""
 
     step: int  # ticks
-    tempo: int  # quarter notes a minute
+    tempo: float  # quarter notes a minute
+    ticks_per_beat: int = TICKS_PER_BEAT
 
     @property
     def beginning(self) -> int:
         """Steps in the first bars."""
-        return BARS * 4 * TICKS_PER_BEAT // self.step
+        return BARS * 4 * self.ticks_per_beat // self.step
 
     def seconds(self, steps: int) -> float:
         """How long `steps` rows last."""
         return steps * self.step / TICKS_PER_BEAT * 60 / self.tempo
 
 
-# Where these come from: docs/sampling.md.
-TIMINGS = {
-    "nottingham": Timing(nottingham.STEP, 120),
-    "chorales": Timing(chorales.STEP, 96),
-    "jsb_chorales": Timing(480, 96),
-    "musedata": Timing(240, 120),
-    "piano_midi": Timing(240, 120),
-}
+def timing_of(corpus: Notes) -> Timing:
+    """The step and tempo of a corpus, in ticks that make the step whole."""
+    ticks = lcm(TICKS_PER_BEAT, corpus.step.denominator)
+    return Timing(int(corpus.step * ticks), corpus.tempo, ticks)
 
 
 def sounding(roll: npt.NDArray[np.uint8], lowest: int, step: int) -> list[Note]:
@@ -84,5 +82,5 @@ def to_midi(
         track.append(message.copy(time=time - now))
         now = time
     output = io.BytesIO()
-    mido.MidiFile(type=0, ticks_per_beat=TICKS_PER_BEAT, tracks=[track]).save(file=output)
+    mido.MidiFile(type=0, ticks_per_beat=timing.ticks_per_beat, tracks=[track]).save(file=output)
     return output.getvalue()

@@ -1,13 +1,14 @@
 """Piano rolls drawn one above another."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from spectralgru.pipeline.results.style import WIDTH, method_color, new_figure
-from spectralgru.pipeline.sampling.music import sounding
+from spectralgru.pipeline.sampling.music import Timing, sounding
 from spectralgru.pipeline.sampling.sample import Tune
 
 GIVEN = "0.55"  # colour of the given beginning
@@ -41,11 +42,17 @@ def draw(tunes: Mapping[str, Tune], methods: Mapping[str, str]) -> Figure:
     shown = next(iter(tunes.values()))
     place = {"xycoords": ("data", "axes fraction"), "xytext": (4, 3), "textcoords": "offset points"}
     axes[0].annotate("continuation →", (shown.begins, 1), **place, fontsize=8)
-    axes[-1].set_xlabel(f"time step ({'eighth' if shown.timing.step == 240 else 'quarter'} note)")
+    axes[-1].set_xlabel(f"time step ({_named(shown.timing)})")
     axes[-1].set_xlim(0, max(len(tune.roll) for tune in tunes.values()))
     low, high = zip(*(_range(tune) for tune in tunes.values()), strict=True)
     axes[-1].set_ylim(min(low) - 2, max(high) + 2)
     return figure
+
+
+def _named(timing: Timing) -> str:
+    step = Fraction(timing.step, timing.ticks_per_beat)
+    names = {Fraction(1): "quarter note", Fraction(1, 2): "eighth note", Fraction(1, 4): "sixteenth note"}
+    return names.get(step, f"{step} of a quarter note")
 
 
 def _range(tune: Tune) -> tuple[int, int]:

@@ -56,19 +56,20 @@ class Text:
     ids: Sequence[int]
     begins: int
     vocabulary: Sequence[str]
+    separator: str = " "
 
     def __str__(self) -> str:
-        return decode(self.ids[1:], self.vocabulary)
+        return decode(self.ids[1:], self.vocabulary, self.separator)
 
     @property
     def prompt(self) -> str:
         """What was given."""
-        return decode(self.ids[1 : self.begins], self.vocabulary)
+        return decode(self.ids[1 : self.begins], self.vocabulary, self.separator)
 
     @property
     def continuation(self) -> str:
         """What was sampled."""
-        return decode(self.ids[self.begins :], self.vocabulary)
+        return decode(self.ids[self.begins :], self.vocabulary, self.separator)
 
 
 def sample(
@@ -106,10 +107,10 @@ def original(trained: Trained, split: Split, number: int, steps: int) -> Tune:
     if not 0 <= number < count:
         raise InputError(f"tune {number}: {corpus.name} has tunes 0 to {count - 1} in {split}")
     try:
-        from spectralgru.pipeline.sampling.music import TIMINGS
+        from spectralgru.pipeline.sampling.music import timing_of
     except ModuleNotFoundError:
         raise RunError("tunes are written with mido, which is not installed; pip install mido") from None
-    roll, timing = corpus.tunes(split)[number], TIMINGS[corpus.name]
+    roll, timing = corpus.tunes(split)[number], timing_of(corpus)
     begins = max(1, min(timing.beginning, len(roll) // 2))
     return Tune(f"{corpus.name} {split} {number}", roll[: begins + steps], begins, corpus.lowest, timing)
 
@@ -136,6 +137,6 @@ def sample_text(trained: Trained, prompt: str, steps: int, temperature: float, s
     corpus = trained.corpus
     if not isinstance(corpus, Words):
         raise InputError(f"prompt {prompt!r}: {corpus.name} has tunes, not words; give --tune instead")
-    given = encode(prompt, corpus.vocabulary)
+    given = encode(prompt, corpus.vocabulary, corpus.separator)
     sampled = continue_words(trained.model, given, steps, temperature, np.random.default_rng(seed))
-    return Text(given + sampled, len(given), corpus.vocabulary)
+    return Text(given + sampled, len(given), corpus.vocabulary, corpus.separator)

@@ -6,14 +6,20 @@ from spectralgru.errors import InputError
 from spectralgru.training.data.dataset import EOS, UNK
 
 
-def encode(text: str, vocabulary: Sequence[str]) -> list[int]:
+def tokens(text: str, separator: str) -> list[str]:
+    """The words of a text, or, where nothing separates them, its characters; a line's end is an `<eos>`."""
+    lines = (line.split() if separator else [*line] for line in text.split("\n"))
+    return [token for line in lines for token in (*line, EOS)][:-1]
+
+
+def encode(text: str, vocabulary: Sequence[str], separator: str = " ") -> list[int]:
     """Ids of the words of `text`, after an `<eos>`: the text begins a sentence. A line's end is an `<eos>` too.
 
     Raises InputError for a word that is not in the vocabulary. It does not silently become `<unk>`: the model should
     read what was typed.
     """
     ids = {word: i for i, word in enumerate(vocabulary)}
-    words = text.replace("\n", f" {EOS} ").split()
+    words = tokens(text, separator)
     for word in words:
         if word not in ids:
             meant = f"write {word.lower()!r}" if word.lower() in ids else "choose another word"
@@ -24,7 +30,7 @@ def encode(text: str, vocabulary: Sequence[str]) -> list[int]:
     return [ids[word] for word in (EOS, *words)]
 
 
-def decode(ids: Iterable[int], vocabulary: Sequence[str]) -> str:
-    """The words of `ids` separated by spaces, with a line break for `<eos>`."""
-    lines = " ".join(vocabulary[i] for i in ids).split(EOS)
-    return "\n".join(line.strip() for line in lines)
+def decode(ids: Iterable[int], vocabulary: Sequence[str], separator: str = " ") -> str:
+    """The words of `ids`, separated as in the corpus, with a line break for `<eos>`."""
+    lines = separator.join(vocabulary[i] for i in ids).split(EOS)
+    return "\n".join(line.strip() if separator else line for line in lines)

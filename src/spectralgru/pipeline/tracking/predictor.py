@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from spectralgru.errors import InputError
+from spectralgru.pipeline.sampling.text import decode, tokens
 from spectralgru.pipeline.saved import load_model
-from spectralgru.training.data.dataset import EOS, UNK, Corpus, Words
+from spectralgru.training.data.dataset import UNK, Corpus, Words
 from spectralgru.training.models import ReplicatedModel
 
 CHUNK = 100  # steps computed at once: limits the memory for the logits
@@ -24,26 +25,28 @@ NAMES = "names.json"
 
 def names(corpus: Corpus) -> dict[str, Any]:
     """What the outputs of a model of this corpus mean."""
-    return {"vocabulary": corpus.vocabulary} if isinstance(corpus, Words) else {"lowest": corpus.lowest}
+    if isinstance(corpus, Words):
+        return {"vocabulary": corpus.vocabulary, "separator": corpus.separator}
+    return {"lowest": corpus.lowest}
 
 
 class NextWord:
     """Reads texts; returns each one's most probable next word and how well the text itself was predicted."""
 
-    def __init__(self, model: ReplicatedModel, vocabulary: Sequence[str]) -> None:
-        self.model, self.vocabulary = model, list(vocabulary)
+    def __init__(self, model: ReplicatedModel, vocabulary: Sequence[str], separator: str = " ") -> None:
+        self.model, self.vocabulary, self.separator = model, list(vocabulary), separator
         self.ids = {word: i for i, word in enumerate(self.vocabulary)}
 
     def predict(self, texts: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Columns `next_word`, `probability`, and `nats` over the `predicted` words that follow the first.
 
-        `texts` has the column `text`: words separated by spaces, as in the corpus; the end of a line counts as `<eos>`,
-        an unknown word as `<unk>`. exp(sum of nats / sum of predicted) is the perplexity.
+        `texts` has the column `text`: words separated by spaces, or characters, as in the corpus; the end of a line
+        counts as `<eos>`, an unknown word as `<unk>`. exp(sum of nats / sum of predicted) is the perplexity.
         """
         return pd.DataFrame([self._read(text) for text in texts["text"]])
 
     def _read(self, text: str) -> dict[str, Any]:
-        words = text.replace("\n", f" {EOS} ").split()
+        words = tokens(text, self.separator)
         unknown = [word for word in words if word not in self.ids] if UNK not in self.ids else []
         if not words or unknown:
             raise InputError(f"text {text[:40]!r}: {unknown[:3] or 'empty'}; give words of the vocabulary")
@@ -111,7 +114,7 @@ def _chunks(model: ReplicatedModel, inputs: Tensor) -> Any:
 def text_of(corpus: Corpus, steps: Any) -> str:
     """Steps of a corpus (ids [T], or notes [T, V]) in the words that `predict` reads."""
     if isinstance(corpus, Words):
-        return " ".join(corpus.vocabulary[i] for i in steps)
+        return decode(steps, corpus.vocabulary, corpus.separator)
     return " | ".join(" ".join(str(corpus.lowest + i) for i in np.flatnonzero(step)) for step in steps)
 
 
