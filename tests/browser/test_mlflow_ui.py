@@ -14,7 +14,7 @@ from servers import Server
 from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.sampling.audio import to_mp3
-from spectralgru.pipeline.sampling.music import TIMINGS, to_midi
+from spectralgru.pipeline.sampling.music import Timing, to_midi
 from spectralgru.pipeline.tracking import open_store, track
 from spectralgru.records import Setting
 from spectralgru.training.train import train
@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     figures = write_figures(Campaign.load(root, {"ptb": SETTINGS}, (0, 1), job.scale))
     uri = f"sqlite:///{folder}/mlflow.db"
     tune = folder / "ptb-tune.mp3"
-    tune.write_bytes(to_mp3(to_midi(np.eye(12, 93, k=50, dtype=np.uint8), 1, TIMINGS["chorales"], "a scale")))
+    tune.write_bytes(to_mp3(to_midi(np.eye(12, 93, k=50, dtype=np.uint8), 1, Timing(240, 96), "a scale")))
     shown = [tune, *(figure for figure in figures if figure.suffix == ".svg")]
     track(root, sorted(root.glob("runs/*/*/seed-*")), uri, shown, data=folder)
     return uri

@@ -18,7 +18,7 @@ from spectralgru.files import write_json
 from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.names import KEPT
 from spectralgru.pipeline.sampling.audio import to_mp3
-from spectralgru.pipeline.sampling.music import TIMINGS, to_midi
+from spectralgru.pipeline.sampling.music import Timing, to_midi
 
 pytestmark = chromium.MARKS
 RECORD = "2026-11-22-ptb-650"
@@ -67,7 +67,7 @@ def make_sample(folder: Path) -> None:
     """A scale of 16 eighths at 96 quarter notes a minute."""
     folder.mkdir()
     scale = np.eye(16, 93, k=50, dtype=np.uint8)
-    (folder / "scale.mp3").write_bytes(to_mp3(to_midi(scale, 1, TIMINGS["chorales"], "scale")))
+    (folder / "scale.mp3").write_bytes(to_mp3(to_midi(scale, 1, Timing(240, 96), "scale")))
     sounds = [{"text": "A scale", "href": "scale.mp3"}]
     write_json(
         folder / "summary.json",

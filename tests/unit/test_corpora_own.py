@@ -105,26 +105,22 @@ def test_nottinghams_folder_gives_the_pieces_of_the_built_in_corpus(tunes, tmp_p
 
 
 def test_music21s_other_corpora_as_midi(tmp_path):
-    """Palestrina and Monteverdi: scores in several metres and with long notes, written by music21."""
+    """A mass by Palestrina, motets by Josquin and fiddle tunes, parsed and written by music21."""
     music21 = pytest.importorskip("music21")
-    written = 0
-    for work in (
-        "palestrina/Agnus_00.krn",
-        "palestrina/Kyrie_1.krn",
-        "monteverdi/madrigal.3.1.mxl",
-        "oneills1850/0001-0050.abc",
-    ):
-        paths = [path for path in music21.corpus.getPaths() if Path(path).as_posix().endswith(work)]
-        for path in paths[:1]:
-            scores = music21.converter.parse(path)
-            for score in getattr(scores, "scores", None) or [scores]:
-                score.write("midi", tmp_path / "folder" / f"{written}.mid") if written < 12 else None
-                written += 1
-    path = prepare("mine", tmp_path, own(midi=tmp_path / "folder", step="1/4"))
-    summary = record_of(path)["summary"]
-    assert summary["skipped"] == 0
-    assert summary["pieces"] >= 8
-    assert summary["most_notes"] >= 4
+    corpus, scores = Path(music21.__file__).parent / "corpus", []
+    for work in ("palestrina/Agnus_00.krn", "josquin/4vPerIlludAveProlatum.abc"):
+        read = music21.converter.parse(corpus / work)
+        scores += list(read.scores) if isinstance(read, music21.stream.Opus) else [read]
+    scores += [
+        music21.converter.parse(path) for path in sorted(corpus.glob("ryansMammoth/*Hornpipe.abc"))[:4]
+    ]
+    (tmp_path / "midi").mkdir()
+    for i, score in enumerate(scores):
+        score.write("midi", tmp_path / f"midi/{i}.mid")
+    record = record_of(prepare("mine", tmp_path, own(midi=tmp_path / "midi", step="1/4")))
+    assert record["summary"]["pieces"] == len(scores) == 7
+    assert record["summary"]["skipped"] == record["summary"]["duplicates"] == 0
+    assert record["summary"]["most_notes"] >= 4
 
 
 def test_ptb_through_the_text_path_is_ptb(ptb, data, tmp_path):

@@ -30,7 +30,7 @@ class Timing(NamedTuple):
 
     def seconds(self, steps: int) -> float:
         """How long `steps` rows last."""
-        return steps * self.step / TICKS_PER_BEAT * 60 / self.tempo
+        return steps * self.step / self.ticks_per_beat * 60 / self.tempo
 
 
 def timing_of(corpus: Notes) -> Timing:
