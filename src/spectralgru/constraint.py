@@ -242,6 +242,9 @@ class SpectralConstraint:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()` of a constraint on a module of the same structure.
 
+        Args:
+            state: what `state_dict()` returned.
+
         Raises:
             InputError: it is of another module, or none at all; nothing is loaded.
         """

@@ -55,10 +55,15 @@ def number(value: float) -> str:
 
 
 class Setting(NamedTuple):
-    """A method and its value."""
+    """A method and its value.
+
+    Attributes:
+        method: "constraint", "clipping", "none", or a further one of `beyond`.
+        value: delta, threshold or strength: as in `Run`.
+    """
 
     method: Method
-    value: float | None = None  # delta, threshold or strength: as in `Run`
+    value: float | None = None
 
     @property
     def name(self) -> str:
@@ -67,7 +72,14 @@ class Setting(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> "Setting":
-        """The setting of this name. Raises InputError if no setting has this name."""
+        """The setting of a name.
+
+        Args:
+            name: as in paths, `constraint-0.2`.
+
+        Raises:
+            InputError: no setting has this name.
+        """
         method, dash, text = name.partition("-")
         with suppress(ValueError):
             setting = cls(cast(Method, method), float(text) if dash else None)
@@ -83,31 +95,57 @@ def run_path(root: Path | str, corpus: str, method: Method, value: float | None,
 
 @dataclass(frozen=True)
 class Run:
-    """What `run.json` says."""
+    """What `run.json` says.
+
+    Attributes:
+        corpus: its name.
+        method: with `value`, the setting.
+        value: a delta (constraint, spectral_norm), a threshold, a strength (weight_decay), or None.
+        seed: of weights, order and dropout.
+        scale: "quick" or "paper".
+        status: "finished" or "diverged".
+        metric: of `best` and `final`: "perplexity", or "nll" in nats per time step.
+        best: `epoch`, `valid_loss`, `valid`, `test_loss`, `test` at the best validation epoch; losses in nats.
+        final: the same at the last epoch.
+        diverged: `epoch`, `step`, `reason`, or None.
+        spectrum: `initial` and `final` singular values of W_hh, one list a layer.
+        settings: `model`, `training`, `data`, as in params.yaml.
+        key: hash of everything that determines the run.
+        data_sha256: of the prepared corpus.
+        git_commit: of the code.
+        versions: of Python and packages.
+        host: the machine.
+        device: "cpu" or a GPU's name.
+        threads: of the process.
+        started: ISO 8601, UTC.
+        wall_seconds: of the process; replicas trained together share it.
+        replicas: how many replicas were trained together.
+        files: SHA-256 of `RUN_FILES`; empty in records of old.
+    """
 
     corpus: str
     method: Method
-    value: float | None  # delta (constraint, spectral_norm), threshold, strength (weight_decay) or None
+    value: float | None
     seed: int
     scale: str
     status: Status
     metric: Literal["perplexity", "nll"]
-    best: dict[str, float] = field(default_factory=dict)  # epoch, valid_loss, valid, test_loss, test
-    final: dict[str, float] = field(default_factory=dict)  # the same at the last epoch
-    diverged: dict[str, Any] | None = None  # epoch, step, reason
-    spectrum: dict[str, list[list[float]]] = field(default_factory=dict)  # initial, final: one list a layer
-    settings: dict[str, Any] = field(default_factory=dict)  # model, training, data
-    key: str = ""  # hash of everything that determines the run
+    best: dict[str, float] = field(default_factory=dict)
+    final: dict[str, float] = field(default_factory=dict)
+    diverged: dict[str, Any] | None = None
+    spectrum: dict[str, list[list[float]]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
     data_sha256: str = ""
     git_commit: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     host: str = ""
     device: str = ""
     threads: int = 1
-    started: str = ""  # ISO 8601, UTC
-    wall_seconds: float = 0.0  # of the process; replicas trained together share it
-    replicas: int = 1  # how many replicas were trained together
-    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of `RUN_FILES`; empty in records of old
+    started: str = ""
+    wall_seconds: float = 0.0
+    replicas: int = 1
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def setting(self) -> str:
@@ -159,7 +197,14 @@ def write_history(directory: Path | str, history: Sequence[Mapping[str, float]])
 
 
 def read_run(directory: Path | str) -> Run:
-    """Read `run.json` of a run directory. Raises InputError if it is missing, damaged, edited or another's."""
+    """Read `run.json` of a run.
+
+    Args:
+        directory: the run's, `results/<scale>/runs/<corpus>/<setting>/seed-<k>`.
+
+    Raises:
+        InputError: it is missing, damaged, edited or another run's.
+    """
     path = Path(directory) / "run.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

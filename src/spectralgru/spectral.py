@@ -28,13 +28,23 @@ def jacobian_at_origin(weight: Tensor) -> Tensor:
 
     Args:
         weight: candidate's recurrent weights W_hn [..., H, H].
+
+    Raises:
+        InputError: the weight is not square.
     """
     _expect_square(weight)
     return weight / 4 + torch.eye(weight.shape[-1], dtype=weight.dtype, device=weight.device) / 2
 
 
 def spectral_radius(matrix: Tensor) -> Tensor:
-    """Largest absolute eigenvalue |lambda_1| of [..., n, n], shape [...], at least float32; NaN where not finite."""
+    """Largest absolute eigenvalue |lambda_1|, shape [...], at least float32; NaN where not finite.
+
+    Args:
+        matrix: [..., n, n].
+
+    Raises:
+        InputError: the matrix is not square.
+    """
     _expect_square(matrix)
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     finite = matrix.isfinite().all(-1).all(-1)
@@ -43,7 +53,14 @@ def spectral_radius(matrix: Tensor) -> Tensor:
 
 
 def is_stable(weight: Tensor) -> Tensor:
-    """Whether a GRU with candidate weights W_hn [..., H, H] is stable at the origin, |lambda_1(J)| < 1."""
+    """Whether a GRU without biases is stable at the origin, |lambda_1(J)| < 1; bool [...].
+
+    Args:
+        weight: candidate's recurrent weights W_hn [..., H, H].
+
+    Raises:
+        InputError: the weight is not square.
+    """
     return spectral_radius(jacobian_at_origin(weight)) < 1
 
 

@@ -47,7 +47,8 @@ def autopsy(
             loss or has one (`.loss`, `["loss"]`); with a recording, the gradient that came back to the output.
         optimizer: whose learning rates a step is tried with; a recording knows them.
         dtype: of the replay; None: the model's own, and float64 where that overflows.
-        delta, gates: of the constraint that is tried.
+        delta: of the constraint that is tried.
+        gates: of the same.
 
     Raises:
         InputError: a file that is no recording, a model that does not fit it or runs nothing recurrent, no loss.

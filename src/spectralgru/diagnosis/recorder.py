@@ -95,6 +95,10 @@ class ExplosionRecorder(Listener):
     def attach(self, optimizer: Optimizer, *others: Optimizer) -> RemovableHandle:
         """Record every step of the optimisers, until the handle's `remove()`.
 
+        Args:
+            optimizer: trains the model; a wrapper's inner optimiser is found.
+            others: further ones, where several do.
+
         Raises:
             InputError: they hold none of the model's parameters, run no hooks, or the model has a recorder already.
         """
@@ -126,7 +130,12 @@ class ExplosionRecorder(Listener):
         self._handles = []
 
     def note(self, loss: Tensor | float | None = None, **noted: Any) -> None:
-        """Tell the loss of this step, and what else belongs to the batch (targets, masks); before `step()`."""
+        """Tell what belongs to this step; before `step()`.
+
+        Args:
+            loss: of the batch.
+            noted: what else the loss needs, by name: targets, masks.
+        """
         self._loss = loss if loss is not None else self._loss
         self._noted.update(noted)
 

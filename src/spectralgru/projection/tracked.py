@@ -28,11 +28,17 @@ SMALL_STEP = 0.02
 
 @dataclass(frozen=True)
 class ProjectionReport:
-    """Result of one call of `SpectralProjection.project_`, per replica."""
+    """Result of one call of `SpectralProjection.project_`, per replica.
 
-    sigma_max: Tensor  # [R] sigma_1 after the call; from below, within 2 %, where nothing was clipped; NaN: not finite
-    saturated: Tensor  # [R] int64, how many singular values were above the bound and are now at it
-    projected: Tensor  # [R] bool, whether the matrix was changed
+    Attributes:
+        sigma_max: [R] sigma_1 after the call; from below, within 2 %, where nothing was clipped; NaN: not finite.
+        saturated: [R] int64, how many singular values were above the bound and are now at it.
+        projected: [R] bool, whether the matrix was changed.
+    """
+
+    sigma_max: Tensor
+    saturated: Tensor
+    projected: Tensor
 
 
 @dataclass
@@ -184,7 +190,11 @@ class SpectralProjection:
         return _learn(clip(weight[None].double(), limit, self.method), target, memory)
 
     def select(self, indices: Tensor | Sequence[int]) -> None:
-        """Keep only the replicas `indices`, in that order."""
+        """Keep only some replicas.
+
+        Args:
+            indices: which, in their new order.
+        """
         kept = [int(i) for i in indices]
         self.max_sv = [self.max_sv[i] for i in kept]
         self._memories = [self._memories[i] for i in kept]
@@ -206,7 +216,15 @@ class SpectralProjection:
         return {"max_sv": list(self.max_sv), "memories": memories, "batched": batched}
 
     def load_state_dict(self, state: dict[str, Any], size: int | None = None) -> None:
-        """Continue from a `state_dict()` of n = `size`, or LookupError, TypeError, ValueError, AttributeError."""
+        """Continue from a `state_dict()`.
+
+        Args:
+            state: what `state_dict()` returned.
+            size: n of the matrices, if known.
+
+        Raises:
+            ValueError: the state is not of these matrices; LookupError, TypeError or AttributeError: it is no state.
+        """
         memories = [_remembered(m, size) for m in state["memories"]]
         if not len(memories) == len(self.max_sv) == len(state["max_sv"]):
             raise ValueError(f"{len(memories)} matrices, expected {len(self.max_sv)}")

@@ -79,7 +79,11 @@ class GRU(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
 
     def layer_weights(self, k: int) -> tuple[Tensor, Tensor]:
-        """`weight_ih`, `weight_hh` of layer k."""
+        """`weight_ih` [3H, I], `weight_hh` [3H, H] of a layer, each with the axis of replicas first if there is one.
+
+        Args:
+            k: the layer, from 0.
+        """
         return getattr(self, f"weight_ih_l{k}"), getattr(self, f"weight_hh_l{k}")
 
     def forward(

@@ -25,51 +25,50 @@ UNK = "<unk>"
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A text corpus: token ids (int32 [tokens]), `<eos>` at the end of each line."""
+    """A text corpus: token ids, `<eos>` at the end of each line.
+
+    Attributes:
+        name: of the corpus.
+        sha256: of the prepared .npz.
+        train: int32 [tokens].
+        valid: the same.
+        test: the same.
+        vocabulary: `vocabulary[id]` is the word.
+        separator: what stands between two words of a line; nothing between characters.
+    """
 
     kind: ClassVar[Literal["words"]] = "words"
 
     name: str
-    sha256: str  # of the prepared .npz
+    sha256: str
     train: npt.NDArray[np.int32]
     valid: npt.NDArray[np.int32]
     test: npt.NDArray[np.int32]
-    vocabulary: list[str]  # vocabulary[id] is the word
-    separator: str = " "  # stands between two words of a line; nothing between characters
-
-    def split(self, split: Split) -> npt.NDArray[np.int32]:
-        """Token ids of a split, int32 [tokens]."""
-        return {"train": self.train, "valid": self.valid, "test": self.test}[split]
-
-
-@dataclass(frozen=True, eq=False)
-class Notes:
-    """A music corpus: piano rolls (uint8 [steps, notes], 0 or 1), the tunes of a split laid end to end."""
-
-    kind: ClassVar[Literal["notes"]] = "notes"
-
-    name: str
-    sha256: str  # of the prepared .npz
-    train: npt.NDArray[np.uint8]
-    valid: npt.NDArray[np.uint8]
-    test: npt.NDArray[np.uint8]
-    train_lengths: npt.NDArray[np.int32]  # [tunes], steps of each tune; they add up to the split's steps
-    valid_lengths: npt.NDArray[np.int32]
-    test_lengths: npt.NDArray[np.int32]
-    lowest: int  # MIDI number of column 0
-    step: Fraction = Fraction(1, 2)  # quarter notes in a row
-    tempo: float = 120.0  # quarter notes a minute
+    vocabulary: list[str]
+    separator: str = " "
 
     def split(self, split: Split) -> npt.NDArray[np.uint8]:
-        """All steps of a split, uint8 [steps, notes]."""
+        """All steps, uint8 [steps, notes].
+
+        Args:
+            split: "train", "valid" or "test".
+        """
         return {"train": self.train, "valid": self.valid, "test": self.test}[split]
 
     def lengths(self, split: Split) -> npt.NDArray[np.int32]:
-        """Steps of each tune of a split, int32 [tunes]."""
+        """Steps of each tune, int32 [tunes].
+
+        Args:
+            split: "train", "valid" or "test".
+        """
         return {"train": self.train_lengths, "valid": self.valid_lengths, "test": self.test_lengths}[split]
 
     def tunes(self, split: Split) -> list[npt.NDArray[np.uint8]]:
-        """The tunes of a split in their order, views of shape [steps, notes]."""
+        """The tunes in their order, views [steps, notes].
+
+        Args:
+            split: "train", "valid" or "test".
+        """
         return np.split(self.split(split), np.cumsum(self.lengths(split))[:-1])
 
 
@@ -77,9 +76,13 @@ Corpus = Words | Notes
 
 
 def load(corpus_npz: Path | str) -> Corpus:
-    """Read a prepared corpus: `<corpus>.npz` and the `<corpus>.json` beside it.
+    """Read a prepared corpus.
 
-    Raises InputError if one of them is missing, unreadable, or not the pair that was written together.
+    Args:
+        corpus_npz: path of `<corpus>.npz`; `<corpus>.json` is beside it.
+
+    Raises:
+        InputError: one of them is missing, unreadable, or not of the pair that was written together.
     """
     path = Path(corpus_npz)
     name = path.stem
