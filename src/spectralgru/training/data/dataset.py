@@ -47,6 +47,47 @@ class Words:
     vocabulary: list[str]
     separator: str = " "
 
+    def split(self, split: Split) -> npt.NDArray[np.int32]:
+        """Token ids, int32 [tokens].
+
+        Args:
+            split: "train", "valid" or "test".
+        """
+        return {"train": self.train, "valid": self.valid, "test": self.test}[split]
+
+
+@dataclass(frozen=True, eq=False)
+class Notes:
+    """A music corpus: piano rolls, the tunes of a split laid end to end.
+
+    Attributes:
+        name: of the corpus.
+        sha256: of the prepared .npz.
+        train: uint8 [steps, notes], 0 or 1.
+        valid: the same.
+        test: the same.
+        train_lengths: int32 [tunes], steps of each tune; they add up to the split's steps.
+        valid_lengths: the same.
+        test_lengths: the same.
+        lowest: MIDI number of column 0.
+        step: quarter notes in a row.
+        tempo: quarter notes a minute.
+    """
+
+    kind: ClassVar[Literal["notes"]] = "notes"
+
+    name: str
+    sha256: str
+    train: npt.NDArray[np.uint8]
+    valid: npt.NDArray[np.uint8]
+    test: npt.NDArray[np.uint8]
+    train_lengths: npt.NDArray[np.int32]
+    valid_lengths: npt.NDArray[np.int32]
+    test_lengths: npt.NDArray[np.int32]
+    lowest: int
+    step: Fraction = Fraction(1, 2)
+    tempo: float = 120.0
+
     def split(self, split: Split) -> npt.NDArray[np.uint8]:
         """All steps, uint8 [steps, notes].
 
