@@ -5,9 +5,10 @@ import json
 import os
 import re
 import shutil
+import time
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 import chromium
 import numpy as np
@@ -113,7 +114,8 @@ def test_on_a_phone_tables_and_figures_scroll_in_boxes_of_their_own(browser, pag
     show(browser, page, 360)
     boxes = "return [...document.querySelectorAll('.scroll')].map(b => b.scrollWidth > b.clientWidth)"
     found = browser.execute_script(boxes)
-    assert len(found) == (2 + 1 + 1) + (10 + 1 + 1)  # of the scale, the experiment, the kept campaign
+    # Of the first screen, the claims, the scale, the experiment, the kept campaign.
+    assert len(found) == 1 + 1 + (2 + 1 + 1) + (10 + 1 + 1)
     assert all(found)
     sizes = (
         "return [...document.querySelectorAll('main *')].map(e => parseFloat(getComputedStyle(e).fontSize))"
@@ -157,17 +159,49 @@ def test_every_image_is_drawn(browser, page: Path):
     assert min(sizes) > 300
 
 
-def test_every_link_resolves(browser, page: Path):
-    show(browser, page, 1280)
-    links = browser.execute_script("return [...document.links].map(a => a.href)")
-    assert len(links) > 30
-    for link in links:
-        target = urlparse(link)
-        assert Path(unquote(target.path)).exists(), link
-        if target.fragment:
-            assert browser.execute_script(
-                "return !!document.getElementById(arguments[0])", target.fragment
-            ), link
+def test_every_link_works_in_a_page_that_travels_alone(browser, page: Path, tmp_path: Path):
+    show(browser, Path(shutil.copy(page, tmp_path)), 1280)
+    links = browser.execute_script(
+        "return [...document.links].map(a => [a.getAttribute('href'), a.download])"
+    )
+    assert len(links) > 15
+    for link, name in links:
+        if link.startswith("#"):
+            assert browser.execute_script("return !!document.getElementById(arguments[0])", link[1:]), link
+        else:
+            assert link.startswith("data:")
+            assert name
+    folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
+    browser.execute_script("document.querySelector('a[download=\"table1.csv\"]').click()")
+    saved, deadline = tmp_path / "table1.csv", time.monotonic() + 10
+    while not saved.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert saved.read_bytes() == (page.parent / "tables" / "table1.csv").read_bytes()
+
+
+def test_the_first_screen_answers(browser, page: Path):
+    show(browser, page, 1400)
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('#answer h3, #answer img, #answer table')].map(e => {"
+        "const b = e.getBoundingClientRect(); return [e.tagName, b.left, b.bottom] })"
+    )
+    assert [tag for tag, _, _ in boxes] == ["H3", "H3", "H3", "IMG", "TABLE"]
+    assert all(bottom <= 900 for _, _, bottom in boxes)
+    assert min(left for tag, left, _ in boxes if tag != "H3") > 650  # the second column
+
+
+def test_on_a_phone_the_names_of_rows_stay(browser, page: Path):
+    show(browser, page, 360)
+    for column in (1, 2):
+        moved = browser.execute_script(
+            "const cell = document.querySelector(`#tables tbody th:nth-child(${arguments[0]})`);"
+            "const before = cell.getBoundingClientRect().left; cell.closest('.scroll').scrollLeft = 200;"
+            "return cell.getBoundingClientRect().left - before",
+            column,
+        )
+        assert abs(moved) < 1
+        browser.execute_script("document.querySelector('#tables .scroll').scrollLeft = 0")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -1,13 +1,16 @@
+import base64
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from results_records import REPOSITORY, SETTINGS, make_experiment, make_results
 from spectralgru.errors import InputError
+from spectralgru.pipeline.provenance.record import other_selection
 from spectralgru.pipeline.report import headline, write_report
 from spectralgru.pipeline.results.names import FIGURE_CAPTIONS
 
@@ -53,18 +56,24 @@ def test_it_needs_nothing_but_itself(made):
     assert "url(" not in (made / "report.html").read_text().split("</style>")[0]
 
 
-def test_every_link_leads_somewhere(root):
+def saved(page: Page) -> dict[str, bytes]:
+    """The files that links of the page save, by name."""
+    links = [attrs for tag, attrs in page.tags if tag == "a" and "download" in attrs]
+    return {attrs["download"]: base64.b64decode(attrs["href"].partition("base64,")[2]) for attrs in links}
+
+
+def test_every_link_works_in_a_page_that_travels_alone(root):
     make_experiment(root / "experiments" / "learning_rate")
-    write_report(root)
-    page = Page(root / "report.html")
+    page = Page(write_report(root))
     links, ids = page.all("href"), page.all("id")
     assert len(ids) == len(set(ids))
-    assert {"#answer", "#learning_rate", "tables/table1.tex", "figures/ptb-trajectory.pdf"} <= set(links)
-    for link in links:
-        assert link[1:] in ids if link.startswith("#") else (root / link).exists(), link
+    assert {"#answer", "#learning_rate"} <= set(links)
+    assert all(link[1:] in ids if link.startswith("#") else link.startswith("data:") for link in links)
+    files = saved(page)
+    assert set(files) == {"table1.csv", "table1.md", "table1.tex", "rates.csv"}
+    assert files["table1.tex"] == (root / "tables/table1.tex").read_bytes()
     (root / "tables" / "table1.tex").unlink()
-    write_report(root)
-    assert "tables/table1.tex" not in Page(root / "report.html").all("href")
+    assert "table1.tex" not in saved(Page(write_report(root)))
 
 
 def test_it_shows_every_table_figure_and_claim(made):
@@ -94,6 +103,46 @@ def test_the_answer_is_counted_from_the_claims(root):
     assert expected in Page(root / "report.html").text
 
 
+def test_the_first_screen_answers_from_the_claims(root):
+    claims = json.loads((root / "claims.json").read_text())
+    evidence = {claim["id"]: claim["evidence"]["summary"] for claim in claims}
+    for verdict, word in (("holds", "✓ Yes"), ("fails", "✗ No"), ("undecided", "? Not decided")):
+        for claim in claims:
+            claim["verdict"] = verdict
+        (root / "claims.json").write_text(json.dumps(claims))
+        text = Page(write_report(root)).text
+        for name in ("constraint-never-diverges", "constraint-beats-clipping"):
+            assert f"{word} ptb, quick scale, 1 layer: {evidence[name]}" in text
+    assert "And with several layers? No run here tells." in text
+    (claim,) = (claim for claim in claims if claim["id"] == "constraint-never-diverges")
+    deep = claim | {"layers": 2, "verdict": "fails", "evidence": {"summary": "6 of 15 diverged."}}
+    make_experiment(root / "experiments" / "readings", claims=[deep])
+    text = Page(write_report(root)).text
+    assert "And with several layers? ✗ No ptb, quick scale, 2 layers: 6 of 15 diverged." in text
+
+
+def test_the_first_screen_has_the_best_of_each_method(made):
+    text = " ".join(re.sub("<[^>]+>", " ", (made / "report.html").read_text()).split())
+    table = pd.read_csv(made / "tables/table1.csv")
+    valid, test = (table[table["quantity"] == f"{split} perplexity"] for split in ("validation", "test"))
+    cases = (("constraint", "δ =", "6 of 6", "3 of 3"), ("clipping", "clip", "4 of 6", "1 of 3"))
+    for method, word, finished, runs in cases:
+        ours = valid[(valid["source"] == "ours") & valid["setting"].str.startswith(method)]
+        best = ours.loc[ours["mean"].idxmin(), "setting"]
+        (row,) = test[(test["source"] == "ours") & (test["setting"] == best)].to_dict("records")
+        spread = "" if method == "clipping" else f" ± {row['sd']:.2g}"  # of one run there is none
+        assert f"{finished} {word} {best.partition('-')[2]} ({runs}) {row['mean']:.4g}{spread}" in text
+    assert "unconstrained 0 of 3 n/a n/a" in text
+
+
+def test_results_of_other_corpora_are_told_apart(made):
+    assert other_selection(made, ["ptb"]) == ""
+    assert other_selection(made / "none", ["ptb"]) == ""
+    said = other_selection(made, ["ptb", "chorales"])
+    assert f"{made / 'report.html'} and what it is made of show ptb and will show ptb, chorales" in said
+    assert "results=FOLDER" in said
+
+
 def test_experiments_and_samples_are_shown_when_they_are_there(root):
     before = Page(root / "report.html")
     assert "lower rate" not in before.text
@@ -106,10 +155,8 @@ def test_experiments_and_samples_are_shown_when_they_are_there(root):
     page = Page(write_report(root))
     assert "The constraint works at 5 of 7 <rates> & more." in page.text
     assert {"learning_rate", "samples"} <= set(page.all("id"))
-    hrefs = page.all("href")
-    assert {"experiments/learning_rate/rates.csv", "experiments/learning_rate/heat_map.pdf"} <= set(hrefs)
-    assert "samples/one.mid" in hrefs
-    assert "samples/two.mid" not in hrefs
+    assert saved(page)["one.mid"] == b"MThd"
+    assert "two.mid" not in saved(page)
     assert "clip 5; what was given is bold he said <unk> the" in page.text
     count = [sum(tag == "img" for tag, _ in p.tags) for p in (before, page)]
     assert count[1] == count[0] + 2
@@ -128,10 +175,8 @@ def test_campaigns_kept_beside_the_results_are_shown_with_their_own_table(made, 
     (record / "answer.json").write_text(json.dumps(answer))
     page = Page(write_report(root))
     assert "2026-01-02-long" in page.all("id")
-    assert page.text.count("Clipping at 5 is <worse> than ever.") == 2  # in the answer, and above its table
-    links = {link for link in page.all("href") if link.startswith("../../reproduction/2026-01-02-long/")}
-    assert {link.rpartition("/")[2] for link in links} == {"claims.md", "ptb-learning_curves.svg"}
-    assert all((root / link).exists() for link in links)
+    assert "Clipping at 5 is <worse> than ever." in page.text
+    assert "Records and files: reproduction/2026-01-02-long/" in page.text
     shown = re.search(r"<table.*?</table>", (root / "tables/table1.html").read_text(), re.DOTALL)[0]
     source = (root / "report.html").read_text()
     assert source.count(shown) == 2

@@ -13,7 +13,7 @@ from spectralgru.pipeline.experiments.base import chosen_parts
 from spectralgru.pipeline.dates import date_by_contents
 from spectralgru.pipeline.params import asked, write_params
 from spectralgru.pipeline.presence import be_present, put_on_path
-from spectralgru.pipeline.provenance.record import WRITTEN
+from spectralgru.pipeline.provenance.record import WRITTEN, other_selection
 from spectralgru.records import Setting
 from spectralgru.pipeline.results.names import FIGURE_NAMES, NUMBERS, table_names
 
@@ -89,12 +89,12 @@ if workflow.is_main_process:
     if FILE != Path(GIVEN):
         write_params(PARAMS, FILE)
     try:
-        complaint = date_by_contents(PARAMS, placed(DATA), placed(ROOT), placed(LOGS))
+        dated = date_by_contents(PARAMS, placed(DATA), placed(ROOT), placed(LOGS))
     except InputError as error:
         print(f"spectralgru: {error}", file=sys.stderr)
         sys.exit(2)
-    if complaint:
-        print(f"spectralgru: {complaint}", file=sys.stderr)
+    for line in filter(None, (dated, other_selection(placed(ROOT), CORPORA))):
+        print(f"spectralgru: {line}", file=sys.stderr)
 
 SUCCESS = f"""
 Everything is up to date at scale {SCALE}.

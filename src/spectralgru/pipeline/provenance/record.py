@@ -21,12 +21,13 @@ from spectralgru.pipeline.results.names import (
     FIGURE_NAMES,
     KEPT,
     NUMBERS,
+    REPORT,
     WORDS,
     table_names,
     words_of,
 )
 from spectralgru.pipeline.results.paper import NAME
-from spectralgru.pipeline.sealed import write_sealed_json
+from spectralgru.pipeline.sealed import read_as, write_sealed_json
 from spectralgru.pipeline.summary import SUMMARY
 from spectralgru.records import Setting, check_files, files_here, read_run, run_path
 from spectralgru.resources import PACKAGE, resource
@@ -146,6 +147,17 @@ def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) ->
             for seed in seeds
         },
     }
+
+
+def other_selection(root: Path, corpora: Sequence[str]) -> str:
+    """A line that says which corpora the results below `root` show, if not just these; empty otherwise."""
+    record = read_as(Provenance, root / WRITTEN[0], sealed=True)
+    if record is None or set(record.data) == set(corpora):
+        return ""
+    return (
+        f"{root / REPORT} and what it is made of show {', '.join(record.data)} and will show {', '.join(corpora)}; "
+        "runs stay. To keep both, add `--config results=FOLDER`"
+    )
 
 
 def report_made_from(root: Path) -> str:

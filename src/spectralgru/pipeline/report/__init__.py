@@ -10,27 +10,20 @@ from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.provenance.explain import read_record
 from spectralgru.pipeline.provenance.page import Record, common
 from spectralgru.pipeline.provenance.record import report_made_from
+from spectralgru.pipeline.report.answer import WORDS, Best, questions
 from spectralgru.pipeline.report.claimed import every_claim
 from spectralgru.pipeline.report.kept import kept_sections
-from spectralgru.pipeline.report.parts import figure, present, read_claims, sections
+from spectralgru.pipeline.report.parts import Attachment, figure, read_claims, sections
 from spectralgru.pipeline.report.recorded import tables
 from spectralgru.pipeline.results.claims.marks import SIGNS, statement
-from spectralgru.pipeline.results.claims.overview import NOTE, Overview
+from spectralgru.pipeline.results.claims.overview import NOTE, Overview, experiment
 from spectralgru.pipeline.results.claims.render import by_corpus, footnote, test_line
-from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, NUMBERS, REPORT
+from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, REPORT
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.render import Fragment
-from spectralgru.pipeline.results.tables import describe
+from spectralgru.pipeline.results.tables import METRICS, describe
 from spectralgru.pipeline.sealed import OPEN, write_sealed
 from spectralgru.records import read_run
-
-# The claims a reader asks about first; failed ones are listed with them.
-FIRST = (
-    "constraint-prevents-explosion",
-    "constraint-beats-clipping",
-    "smaller-delta-is-more-accurate",
-    "bursts-where-radius-crosses-one",
-)
 
 
 def write_report(root: Path) -> Path:
@@ -40,28 +33,28 @@ def write_report(root: Path) -> Path:
     """
     root = Path(root)
     record, claims = read_record(root), read_claims(root)
-    corpora = [_corpus(root, record, claims, *found) for found in tables(root, "tables", record).items()]
+    made = tables(root / "tables", record)
+    corpora = [_corpus(root, record, claims, corpus, *found) for corpus, found in made.items()]
+    every = every_claim(root)
     page = render(
         "report.html",
         seal=OPEN,
         made_from=report_made_from(root),
         scale=record["scale"],
-        overview=Overview.of(every_claim(root)),
+        overview=Overview.of(every),
         overview_note=NOTE,
         statement=statement,
         test_line=test_line,
         signs=SIGNS,
         paper=load_paper(),
         headline=headline(claims, record["scale"]),
+        questions=questions(claims, every),
+        words=WORDS,
+        experiment=experiment,
         corpora=corpora,
         sections=[*kept_sections(root), *sections(root)],
         rules=footnote(claims),
         runs=len(record["runs"]),
-        provenance_files=present(
-            root, ["provenance.html", "provenance.json", "ro-crate-metadata.json", "params.yaml"]
-        ),
-        claim_files=present(root, ["claims.json", "claims.md", "claims.html"]),
-        number_files=present(root, [f"tables/{name}" for name in NUMBERS]),
     )
     write_sealed(root / REPORT, page)
     return root / REPORT
@@ -74,7 +67,13 @@ def headline(claims: Sequence[Mapping[str, Any]], scale: str) -> str:
 
 
 def _corpus(
-    root: Path, record: Record, claims: Sequence[Record], corpus: str, table: tuple[Fragment, list[str]]
+    root: Path,
+    record: Record,
+    claims: Sequence[Record],
+    corpus: str,
+    table: Fragment,
+    files: list[Attachment],
+    best: list[Best],
 ) -> dict[str, Any]:
     found = next(by_corpus([claim for claim in claims if claim["corpus"] == corpus]), None)
     if found is None:
@@ -86,10 +85,11 @@ def _corpus(
         "heading": heading,
         "setup": describe(read_run(root / next(iter(runs)))),
         "counted": _counted(of_corpus),
-        "first": [c for c in of_corpus if c["id"] in FIRST or c["verdict"] == "fails"],
         "claims": of_corpus,
-        "table": table[0],
-        "table_files": table[1],
+        "table": table,
+        "table_files": files,
+        "best": best,
+        "metric": METRICS[next(iter(runs.values()))["metric"]],
         "figures": [
             figure(root, f"figures/{corpus}-{what}.svg", caption) for what, caption in FIGURE_CAPTIONS.items()
         ],

@@ -5,16 +5,11 @@ from pathlib import Path
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.provenance.explain import read_record
-from spectralgru.pipeline.report.parts import Section, figure, present
+from spectralgru.pipeline.report.parts import Section, figure
 from spectralgru.pipeline.report.recorded import tables
 from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, KEPT, table_names, words_of
 
 CURVES = "learning_curves"
-LINKS = {
-    "README.md": "Commands, hardware, versions, time and findings",
-    "claims.md": "Claims, with their tests",
-    "runs.csv": "Every run in a line",
-}
 
 
 def kept_sections(root: Path) -> list[Section]:
@@ -32,12 +27,18 @@ def _section(root: Path, path: Path) -> Section:
     try:
         answer = json.loads(path.read_text(encoding="utf-8"))
         names = table_names(list(record["data"]), words_of(record["data"]))
-        rendered = list(tables(root, folder, record).values())
+        rendered = [(table, files) for table, files, _ in tables(path.parent, record).values()]
         figures = [
             figure(root, f"{folder}/{corpus}-{CURVES}.svg", FIGURE_CAPTIONS[CURVES]) for corpus in names
         ]
-        links = [(text, href) for name, text in LINKS.items() for href in present(root, [f"{folder}/{name}"])]
-        return Section(path.parent.name, answer["title"], answer["answer"], rendered, figures, links, [], [])
+        return Section(
+            path.parent.name,
+            answer["title"],
+            answer["answer"],
+            rendered,
+            figures,
+            folder=f"{KEPT}/{path.parent.name}/",
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not the answer of a record ({error!r}); restore it from the repository"

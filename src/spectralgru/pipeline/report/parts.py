@@ -3,7 +3,8 @@
 import base64
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ class Figure:
 
     source: str  # data: URL
     caption: str
-    files: list[str]  # the SVG, and the PDF if it is there
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file inside the page, saved by a link: the page may travel alone."""
+
+    text: str
+    name: str
+    source: str  # data: URL
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,12 @@ class Section:
     id: str
     title: str
     answer: list[str]
-    tables: list[tuple[Fragment, list[str]]]  # with its files
+    tables: list[tuple[Fragment, list[Attachment]]]  # with its files
     figures: list[Figure]
-    links: list[tuple[str, str]]  # text and target
-    texts: list[Text]
-    sounds: list[Sound]
+    attachments: list[Attachment] = field(default_factory=list)
+    texts: list[Text] = field(default_factory=list)
+    sounds: list[Sound] = field(default_factory=list)
+    folder: str = ""  # where the rest of it lies, relative to the page
 
 
 def read_claims(root: Path) -> list[dict[str, Any]]:
@@ -65,8 +75,7 @@ def read_claims(root: Path) -> list[dict[str, Any]]:
 
 def figure(root: Path, name: str, caption: str) -> Figure:
     """The figure `root/name` (SVG) as part of the page."""
-    files = present(root, [name, f"{name.removesuffix('.svg')}.pdf"])
-    return Figure(embedded("image/svg+xml", _read(root / name).encode()), caption, files)
+    return Figure(embedded("image/svg+xml", _read(root / name).encode()), caption)
 
 
 def embedded(kind: str, content: bytes) -> str:
@@ -80,14 +89,19 @@ def sections(root: Path) -> list[Section]:
     return [_section(root, path) for path in summaries if path.exists()]
 
 
-def forms(root: Path, folder: str, table: Fragment) -> list[str]:
-    """The existing files of a table in `root/folder`."""
-    return present(root, [f"{folder}/{table.name}.{suffix}" for suffix in FORMS])
+def forms(folder: Path, table: Fragment) -> list[Attachment]:
+    """The existing files of a table in `folder`, but for the page that repeats it."""
+    names = [(suffix.upper(), f"{table.name}.{suffix}") for suffix in FORMS if suffix != "html"]
+    return attached(folder, names)
 
 
-def present(root: Path, names: Iterable[str]) -> list[str]:
-    """Those of the files `root/name` that exist: links must lead somewhere."""
-    return [name for name in names if (root / name).exists()]
+def attached(folder: Path, named: Iterable[tuple[str, str]]) -> list[Attachment]:
+    """Those of the files (text of the link, name) that exist in `folder`."""
+    return [
+        Attachment(text, name, embedded(guess_type(name)[0] or "text/plain", (folder / name).read_bytes()))
+        for text, name in named
+        if (folder / name).exists()
+    ]
 
 
 def _section(root: Path, path: Path) -> Section:
@@ -95,22 +109,18 @@ def _section(root: Path, path: Path) -> Section:
     try:
         summary = json.loads(_read(path))
         title = summary["title"]
-        tables = [(table, forms(root, folder, table)) for table in (Fragment(**t) for t in summary["tables"])]
+        tables = [(table, forms(path.parent, table)) for table in (Fragment(**t) for t in summary["tables"])]
         figures = [
             figure(root, f"{folder}/{name}", f"{_words(name)}: {title}") for name in summary["figures"]
         ]
-        links = [
-            (link["text"], f"{folder}/{link['href']}")
-            for link in summary.get("links", [])
-            if (path.parent / link["href"]).exists()
-        ]
+        links = attached(path.parent, [(link["text"], link["href"]) for link in summary.get("links", [])])
         texts = [Text(**text) for text in summary.get("texts", [])]
         sounds = [
             Sound(sound["text"], embedded("audio/mpeg", (path.parent / sound["href"]).read_bytes()))
             for sound in summary.get("sounds", [])
         ]
         answer = list(summary["answer"])
-        return Section(path.parent.name, title, answer, tables, figures, links, texts, sounds)
+        return Section(path.parent.name, title, answer, tables, figures, links, texts, sounds, f"{folder}/")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a summary ({error!r}); delete it and make it again") from None
 

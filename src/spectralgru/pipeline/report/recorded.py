@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from spectralgru.pipeline.provenance.page import Record
-from spectralgru.pipeline.report.parts import forms
+from spectralgru.pipeline.report.answer import Best, best_of_each
+from spectralgru.pipeline.report.parts import Attachment, forms
 from spectralgru.pipeline.results.names import table_names, words_of
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.render import Fragment, to_fragment
@@ -24,12 +25,12 @@ def recorded_runs(record: Record) -> dict[str, dict[Setting, list[Run]]]:
     return runs
 
 
-def tables(root: Path, folder: str, record: Record) -> dict[str, tuple[Fragment, list[str]]]:
-    """The table of each corpus, with those of its files that are in `root/folder`."""
+def tables(folder: Path, record: Record) -> dict[str, tuple[Fragment, list[Attachment], list[Best]]]:
+    """The table of each corpus, with those of its files that are in `folder`, and the best of each method."""
     paper, rendered = load_paper(), {}
     names = table_names(list(record["data"]), words_of(record["data"]))
     for corpus, runs in recorded_runs(record).items():
         numbers = make_table(runs, corpus, paper.table_for(corpus))
         table = to_fragment(names[corpus], layout(numbers, runs, names[corpus], corpus, paper))
-        rendered[corpus] = (table, forms(root, folder, table))
+        rendered[corpus] = (table, forms(folder, table), best_of_each(corpus, numbers))
     return rendered

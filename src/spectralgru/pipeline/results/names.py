@@ -19,7 +19,8 @@ FIGURE_CAPTIONS = {
     ),
     "learning_curves": (
         "Validation by epoch and setting: mean over the seeds that reached the epoch, band from the lowest to "
-        "the highest. Dashed: what the corpus' frequencies alone predict; a run above it does worse than that."
+        "the highest. Dashed, where drawn: what the corpus' frequencies alone predict; a run above it does worse "
+        "than that."
     ),
     "gradient_norms": "Gradient norm before clipping (largest of each interval of steps), all seeds, by setting.",
     "singular_values": (

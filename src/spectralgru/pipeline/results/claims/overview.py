@@ -18,8 +18,8 @@ class Overview:
     @classmethod
     def of(cls, claims: Sequence[Record]) -> "Overview":
         """`claims`: records as in claims.json; those of a kept campaign have its folder as `record`."""
-        experiments = tuple(dict.fromkeys(_experiment(claim) for claim in claims))
-        verdicts = {(claim["id"], _experiment(claim)): _verdict(claim) for claim in claims}
+        experiments = tuple(dict.fromkeys(experiment(claim) for claim in claims))
+        verdicts = {(claim["id"], experiment(claim)): _verdict(claim) for claim in claims}
         sentences = {claim["id"]: statement(claim) for claim in claims}
         return cls(
             experiments,
@@ -36,7 +36,8 @@ class Overview:
         return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", NOTE])
 
 
-def _experiment(claim: Record) -> str:
+def experiment(claim: Record) -> str:
+    """Where a claim was judged: corpus, scale, layers, and the folder of a kept campaign."""
     layers = claim["layers"]
     name = f"{claim['corpus']}, {claim['scale']} scale, {layers} {'layer' if layers == 1 else 'layers'}"
     return f"{name} ({claim['record']})" if "record" in claim else name

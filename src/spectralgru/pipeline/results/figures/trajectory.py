@@ -106,4 +106,7 @@ def _mark_divergence(top: Axes, bottom: Axes, item: RunFiles) -> None:
         "xytext": (-3, 0),
         "textcoords": "offset points",
     }
-    top.annotate("diverged", (step, 0.97), **place, ha="right", va="top", rotation=90, fontsize=7)
+    legible = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    top.annotate(
+        "diverged", (step, 0.97), **place, ha="right", va="top", rotation=90, fontsize=7, bbox=legible
+    )
