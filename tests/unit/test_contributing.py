@@ -22,6 +22,7 @@ for command in (
     "train --corpus ptb --method constraint --value 0.2 --threads 1",
     "figures --corpus ptb",
     "experiment frequencies",
+    "prepare --corpus novel",
     "experiment beyond --part ptb/gru-scaling-0.5",
 ):
     app(command.split(), standalone_mode=False)
@@ -52,6 +53,7 @@ def grown(tmp_path_factory):
     values["quick"] = quick | {"settings": quick["settings"] | {"ptb": ptb}}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     tiny.write_corpora(folder / "data")
+    (folder / "novel.txt").write_text("".join(f"the {word} is here\n" for word in ("fox", "dog") * 50))
     run(folder, "-c", COMMANDS)
     return folder
 
@@ -70,7 +72,7 @@ def run(folder, *arguments):
 
 
 def test_there_is_a_diff_for_each():
-    assert set(DIFFS) == {"method", "experiment", "figure"}
+    assert set(DIFFS) == {"method", "corpus", "experiment", "figure"}
 
 
 def test_the_method_keeps_its_bound(grown):
@@ -78,6 +80,11 @@ def test_the_method_keeps_its_bound(grown):
         "gru-scaling-0.5/*/runs/ptb/scaling-0.5/seed-0/steps.csv"
     )
     assert (pd.read_csv(steps)["sigma_max"] <= 1.5 * (1 + 1e-6)).all()
+
+
+def test_the_corpus_is_prepared(grown):
+    record = json.loads((grown / "data/prepared/novel.json").read_text())
+    assert {"the", "fox", "dog"} <= set(record["vocabulary"])
 
 
 def test_the_experiment_answers_and_the_figure_is_drawn(grown):

@@ -83,6 +83,9 @@ def project(tmp_path_factory):
         settings["training"] |= {"epochs": 2, "batch_size": 6, "bptt_steps": 10, "learning_rate": 0.1}
         settings["methods"] = {"constraint": [0.2], "clipping": [threshold], "none": False}
     values["quick"]["seeds"] = [0]
+    values["own"] = {"tunes": {"midi": "tunes"}}
+    (folder / "tunes").mkdir()
+    (folder / "tunes/one.mid").touch()  # planned, not read
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     tiny.write_corpora(folder / "data")
     with pytest.MonkeyPatch.context() as patch:
