@@ -118,6 +118,7 @@ def make_run(
             "grad_norm": norms[i],
             "sigma_max": min(bound, 1 + i / 100),
             "spectral_radius": radius[i],
+            "growth": 0.1 * np.log(norms[i] / 2) if np.isfinite(norms[i]) else np.nan,
         }
         for i in range(rows)
     ]

@@ -46,7 +46,7 @@ MODEL = "model.safetensors"
 TRACES = ("history.csv", "steps.csv")
 RUN_FILES = (*TRACES, MODEL)  # beside `run.json`
 UNDER_WAY = "history.partial.csv"  # history of a run that is to replace an existing one
-STEP_COLUMNS = ("step", "epoch", "grad_norm", "sigma_max", "spectral_radius")
+STEP_COLUMNS = ("step", "epoch", "grad_norm", "sigma_max", "spectral_radius", "growth")  # docs/method.md
 
 
 def number(value: float) -> str:

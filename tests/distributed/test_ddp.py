@@ -71,7 +71,7 @@ def test_ranks_come_to_the_result_of_one_process(
     for setting, rows in expected.items():
         assert len(rows) == len(found[setting]) >= 50
         for row, theirs in zip(rows, found[setting], strict=True):
-            for column in ("grad_norm", "sigma_max", "spectral_radius"):
+            for column in ("grad_norm", "sigma_max", "spectral_radius", "growth"):
                 assert theirs[column] == pytest.approx(row[column], rel=1e-4), (setting, row["step"])
     assert max(row["grad_norm"] for row in found["clipping-1"]) > 1.0  # there was something to clip
     assert max(row["sigma_max"] for row in found["constraint-1.4"]) <= 0.6 * (1 + 1e-6)

@@ -60,7 +60,7 @@ def test_trace_rows_hold_the_maxima_of_their_interval():
     trace = Trace(3, 2, 10, CPU)
     trace.add(torch.tensor([1.0, 5.0, 2.0]), torch.tensor([0.5, 0.6, 0.7]))
     trace.add(torch.tensor([3.0, 4.0, 1.0]), torch.tensor([0.4, 0.7, 0.6]))
-    trace.close(2, 1, torch.tensor([0.9, 0.8, 0.7]), [0, 1])
+    trace.close(2, 1, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([-0.1, 0.0, 0.1]), [0, 1])
     assert [r["grad_norm"] for r in trace.rows[0] + trace.rows[1]] == [3.0, 5.0]
     assert trace.rows[2] == []
     assert trace.grad_norm.tolist() == [0.0, 0.0, 2.0]
@@ -70,4 +70,5 @@ def test_trace_rows_hold_the_maxima_of_their_interval():
         "grad_norm": 5.0,
         "sigma_max": pytest.approx(0.7),
         "spectral_radius": pytest.approx(0.8),
+        "growth": 0.0,
     }

@@ -64,14 +64,20 @@ def lyapunov_exponents(
             state = state.masked_fill(starts.select(-2, t).unsqueeze(-1), 0)
         before.append(state)
         state = cell.step(a, state)
-    start = torch.randn(count, cell.state_size, generator=torch.Generator().manual_seed(0))
-    directions = torch.linalg.qr(start.mT.double())[0].to(state).expand(*state.shape, count)
+    directions = starting_directions(count, cell.state_size).to(state).expand(*state.shape, count)
     logs = []
     for a, entering in zip(reversed(arguments), reversed(before), strict=True):
         directions, growth = _orthonormal(pulled_back(cell, a, entering, directions))
         logs.append(growth.log())
     counted = torch.stack(logs[transient:][::-1])
     return Exponents(counted.mean(0), counted, state)
+
+
+def starting_directions(count: int, size: int) -> Tensor:
+    """Orthonormal columns [size, count] in float64, the same at every call."""
+    start = torch.randn(count, size, generator=torch.Generator().manual_seed(0))
+    directions: Tensor = torch.linalg.qr(start.mT.double())[0]
+    return directions
 
 
 def pulled_back(cell: Cell, a: Tensor, state: Tensor, directions: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def _layer(*arguments: Any) -> Tensor:
     return output
 
 
-def _sweeps(weight_hh: Tensor) -> Any:
+def sweeps_for(weight_hh: Tensor) -> Any:
     """The module whose `forward` and `backward` suit the tensors of a layer best."""
     return next((module for module in (fused, native) if module.usable(weight_hh)), sweeps)
 
@@ -189,7 +189,7 @@ class _Layer(torch.autograd.Function):
         before: bool,
     ) -> Tensor:
         inputs = sweeps.Inputs(x, h0, weight_ih, weight_hh, keep)
-        activations: sweeps.Activations = _sweeps(weight_hh).forward(inputs, before)
+        activations: sweeps.Activations = sweeps_for(weight_hh).forward(inputs, before)
         ctx.save_for_backward(x, weight_ih, weight_hh, keep, *activations)
         ctx.before = before
         return activations.states.narrow(-3, 1, x.shape[-3])
@@ -200,7 +200,7 @@ class _Layer(torch.autograd.Function):
         x, weight_ih, weight_hh, keep, *saved = ctx.saved_tensors
         activations = sweeps.Activations(*saved)
         inputs = sweeps.Inputs(x, activations.states.select(-3, 0), weight_ih, weight_hh, keep)
-        gradients = _sweeps(weight_hh).backward(
+        gradients = sweeps_for(weight_hh).backward(
             grad, inputs, activations, ctx.before, ctx.needs_input_grad[0]
         )
         return *gradients, None, None

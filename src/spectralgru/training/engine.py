@@ -16,6 +16,7 @@ from spectralgru.training.data.dataset import Corpus
 from spectralgru.training.data.loading import width
 from spectralgru.training.distributed import ALONE, Ranks
 from spectralgru.training.graph import CapturedStep
+from spectralgru.training.growth import growth
 from spectralgru.training.models import ReplicatedModel, initial_weights
 from spectralgru.training.precision import product_dtype, tf32
 from spectralgru.training.projector import BatchedProjector, MatrixProjector, Projector
@@ -65,7 +66,7 @@ class Engine:
             r.value if r.method == "clipping" and r.value else INFINITY for r in self.replicas
         )
         self.rate = self._column(r.learning_rate for r in self.replicas)
-        self.state = self.model.initial_state(self.share.stop - self.share.start)
+        self.state = self.entered = self.model.initial_state(self.share.stop - self.share.start)
         form = BatchedProjector if device.type == "cuda" else MatrixProjector
         self.projector: Projector = form(max_sv, model.num_layers)
         # Bounds on W_hr and W_hz of each layer, where a constrained run has them.
@@ -99,6 +100,7 @@ class Engine:
         thresholds live on that scale. The norm is the one before clipping. The weights of a run that diverges become
         NaN; the other runs are not affected.
         """
+        self.entered = self.state.clone()  # a captured step overwrites it
         loss, norm = (self.captured or self.advance)(chunk)
         self._finish_projection()
         return self.ranks.total(loss), norm
@@ -179,6 +181,12 @@ class Engine:
             layers.append(torch.where(finite, radius, torch.nan))
         return torch.stack(layers).amax(0)
 
+    def growth(self, chunk: Chunk) -> Tensor:
+        """Growth along the last step's `chunk`, by today's weights: the largest over lanes and layers, [R]."""
+        of_lanes = growth(self.model, chunk.of_lanes(self.share), self.entered)
+        largest: Tensor = self.ranks.all_lanes(of_lanes.unsqueeze(-1), self.lanes).amax((1, 2, 3))
+        return largest
+
     def singular_values(self, replicas: Sequence[int] | None = None) -> list[list[list[float]]]:
         """Singular values of W_hh of `replicas` (all), descending: [R][L][H]; zero where W_hh is not finite.
 
@@ -204,7 +212,7 @@ class Engine:
         self.network = self.ranks.parallel(self.model)
         for projector, _ in self._projectors():
             projector.keep(index)
-        for name in ("threshold", "rate", "state"):
+        for name in ("threshold", "rate", "state", "entered"):
             setattr(self, name, getattr(self, name)[index])
         self._restart()
 
@@ -218,6 +226,7 @@ class Engine:
             "rate": self.rate,
             "drawn": (self.drawn,),
             "state": self.ranks.all_lanes(self.state, self.lanes),
+            "entered": self.ranks.all_lanes(self.entered, self.lanes),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -229,5 +238,6 @@ class Engine:
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
         self.rate, self.drawn = state["rate"].to(self.device), state["drawn"][0].to(self.device)
-        self.state = state["state"].to(self.device)[:, :, self.share]
+        for name in ("state", "entered"):
+            setattr(self, name, state[name].to(self.device)[:, :, self.share])
         self._restart()

@@ -81,14 +81,7 @@ class ReplicatedModel(nn.Module):
         for the input of every GRU layer and of the output layer. `products`: type of the factors of every product
         outside the recurrence; weights, states and logits are float32.
         """
-        steps, lanes = inputs.shape[-2:] if self.kind == "words" else inputs.shape[-3:-1]
-        if self.kind == "words":
-            x = self.input["weight"].index_select(1, inputs.reshape(-1))
-        else:
-            flat = inputs.reshape(inputs.shape[0], steps * lanes, -1).expand(self.replicas, -1, -1)
-            x = linear(flat.to(products), self.input["weight"].to(products).mT).float()
-        x = x.view(self.replicas, steps, lanes, -1) * self.input_scale
-        last = []
+        x, last = self.embedded(inputs, products), []
         for layer in range(self.num_layers):
             if masks is not None:
                 x = x * masks[layer]
@@ -101,6 +94,17 @@ class ReplicatedModel(nn.Module):
             x = x * masks[-1]
         logits = linear(x.to(products), self.output["weight"].to(products), self.output["bias"])
         return logits, torch.stack(last, 1)
+
+    def embedded(self, inputs: Tensor, products: torch.dtype = torch.float32) -> Tensor:
+        """The first layer's output [R, T, B, H], scaled; see `forward`."""
+        steps, lanes = inputs.shape[-2:] if self.kind == "words" else inputs.shape[-3:-1]
+        if self.kind == "words":
+            x = self.input["weight"].index_select(1, inputs.reshape(-1))
+        else:
+            flat = inputs.reshape(inputs.shape[0], steps * lanes, -1).expand(self.replicas, -1, -1)
+            x = linear(flat.to(products), self.input["weight"].to(products).mT).float()
+        scaled: Tensor = x.view(self.replicas, steps, lanes, -1) * self.input_scale
+        return scaled
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Loss of every replica, summed over steps and lanes where `weights` [R or 1, T, B] is 1: [R].
@@ -122,6 +126,14 @@ class ReplicatedModel(nn.Module):
             parameter.data = parameter.data.index_select(0, index)
             parameter.grad = None
         self.gru.replicas = len(index)
+
+    def with_weights(self, weights: Sequence[Mapping[str, Tensor]]) -> "ReplicatedModel":
+        """Networks of this shape, on the same device, one for each of `weights`."""
+        shape = (self.output["bias"].shape[-1], self.hidden_size, self.num_layers)
+        model = ReplicatedModel(self.kind, *shape, self.input_scale, len(weights)).to(self.device)
+        for replica, of_one in enumerate(weights):
+            model.set_weights(replica, of_one)
+        return model
 
     def weights_of(self, replica: int) -> dict[str, Tensor]:
         """Copy of one replica's weights, on its device, without the replica axis."""

@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
+from spectralgru.training.batches import Chunk, NoteStream, WordStream, evaluation_stream, training_stream
 from spectralgru.training.checkpoint import CheckpointStore, of_run, on, save
 from spectralgru.training.data.dataset import Corpus
-from spectralgru.training.data.loading import width
 from spectralgru.training.distributed import Ranks
 from spectralgru.training.engine import Engine
 from spectralgru.training.epoch import NOT_FINITE, NOT_VALID, Divergence, EpochCounters
 from spectralgru.training.evaluate import evaluate
-from spectralgru.training.models import ReplicatedModel
 from spectralgru.training.progress import Progress
 from spectralgru.training.run_writer import Ending, Writer
 from spectralgru.training.schedule import LearningRate
@@ -123,8 +121,14 @@ class Session:
         self.counters.add(loss, norm, sigma, self.steps, chunk.count)
         self.trace.add(norm, sigma)
         if self.trace.due(self.steps):
-            self.trace.close(self.steps, self.epoch, self.engine.spectral_radius())
+            self._close_interval(chunk)
             self._end_diverged()
+
+    def _close_interval(self, chunk: Chunk | None = None, runs: Sequence[int] | None = None) -> None:
+        """`chunk`: what the last step was on; None: it is read again."""
+        chunk = chunk or self._training_stream().chunk(self.counters.steps - 1)
+        measured = self.engine.spectral_radius(), self.engine.growth(chunk)
+        self.trace.close(self.steps, self.epoch, *measured, runs)
 
     def _end_diverged(self) -> None:
         """Write the records of runs that have diverged in this epoch, and remove them from the engine."""
@@ -132,7 +136,7 @@ class Session:
         if any(steps):
             ended = {i: Divergence(self.epoch, step, NOT_FINITE) for i, step in enumerate(steps) if step}
             if not self.trace.due(self.steps):  # their last interval ends with the epoch
-                self.trace.close(self.steps, self.epoch, self.engine.spectral_radius(), list(ended))
+                self._close_interval(runs=list(ended))
             self._write(ended)
             self._keep([i for i in range(len(steps)) if i not in ended])
 
@@ -167,7 +171,7 @@ class Session:
         self._report(going_on)
         if ended:
             if not self.trace.due(self.steps):  # the last interval may be a short one
-                self.trace.close(self.steps, self.epoch, radius, list(ended))
+                self._close_interval(runs=list(ended))
             self._write(ended)
             self._keep(going_on)
         if time.monotonic() >= self.show_at:
@@ -223,13 +227,9 @@ class Session:
 
     def _test_losses(self, indices: Sequence[int]) -> list[tuple[float, float]]:
         """Test loss with the best and with the final weights of these runs."""
-        m = self.job.model
-        shape = (width(self.corpus), m.hidden_size, m.num_layers)
-        model = ReplicatedModel(self.corpus.kind, *shape, m.input_scale, 2 * len(indices)).to(self.device)
-        for at, i in enumerate(indices):
-            model.set_weights(2 * at, self.progress[i].best_weights)
-            model.set_weights(2 * at + 1, self.engine.model.weights_of(i))
-        losses: Tensor = evaluate(model, self.test, self.ranks)
+        model = self.engine.model
+        weights = [w for i in indices for w in (self.progress[i].best_weights, model.weights_of(i))]
+        losses: Tensor = evaluate(model.with_weights(weights), self.test, self.ranks)
         return [(best, final) for best, final in losses.view(-1, 2).tolist()]
 
     def state_dict(self) -> dict[str, Any]:

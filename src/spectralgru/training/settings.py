@@ -11,6 +11,9 @@ from spectralgru.records import Method, Setting
 from spectralgru.resources import PACKAGE
 
 SOURCES = (
+    "diagnosis/cells.py",
+    "diagnosis/growth.py",
+    "diagnosis/lyapunov.py",
     "spectral.py",
     "projection/*.py",
     "recurrent/*.cpp",

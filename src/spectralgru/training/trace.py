@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from spectralgru.records import STEP_COLUMNS
+
 MAX_ROWS = 4000
 
 
 class Trace:
     """Interval maxima of gradient norm and sigma_1 of every replica; one row an interval.
 
-    Every step counts for both; the spectral radius is measured at each interval's last step.
+    Every step counts for both; spectral radius and growth are measured at each interval's last step.
     """
 
     def __init__(self, replicas: int, every: int, total_steps: int, device: torch.device) -> None:
@@ -30,14 +32,21 @@ class Trace:
         return step % self.every == 0
 
     def close(
-        self, step: int, epoch: int, spectral_radius: Tensor, replicas: Sequence[int] | None = None
+        self,
+        step: int,
+        epoch: int,
+        spectral_radius: Tensor,
+        growth: Tensor | None = None,
+        replicas: Sequence[int] | None = None,
     ) -> None:
-        """Write a row for `replicas` (all) and begin a new interval for them."""
+        """Write a row for `replicas` (all) and begin a new interval for them; `growth` None: not measured."""
         which = list(range(len(self.rows)) if replicas is None else replicas)
-        seen = torch.stack([self.grad_norm, self.sigma_max, spectral_radius.to(self.sigma_max)], 1).tolist()
+        unknown = torch.full_like(self.sigma_max, torch.nan)
+        measured = [value.to(unknown) for value in (spectral_radius, unknown if growth is None else growth)]
+        seen = torch.stack([self.grad_norm, self.sigma_max, *measured], 1).tolist()
         for r in which:
             row: dict[str, float] = {"step": step, "epoch": epoch}
-            row |= zip(("grad_norm", "sigma_max", "spectral_radius"), seen[r], strict=True)
+            row |= zip(STEP_COLUMNS[2:], seen[r], strict=True)
             self.rows[r].append(row)
         self.grad_norm[which] = self.sigma_max[which] = 0.0
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from spectralgru.pipeline.results.load import RunFiles, flatten
 from spectralgru.pipeline.results.outcome import succeeded
-from spectralgru.records import Method, Run, number
+from spectralgru.records import STEP_COLUMNS, Method, Run, number
 
 Point = tuple[str, float, int, int]  # name, value, time (milliseconds since 1970), step
 
@@ -30,7 +30,7 @@ EPOCH_COLUMNS = (
 )
 MEAN_COLUMNS = ("valid_loss", "valid_metric")  # of a setting, so that settings are compared as they are
 FIGURES = ("epoch", "valid", "test")  # of the best and of the last epoch
-TRACE_COLUMNS = ("grad_norm", "sigma_max", "spectral_radius")
+TRACE_COLUMNS = STEP_COLUMNS[2:]
 TRACE_POINTS = 100  # for each run and column: enough for a curve; the artifact steps.csv has the rest
 SOURCE = {"mlflow.source.name": "spectralgru", "mlflow.source.type": "LOCAL"}
 COMMIT = "mlflow.source.git.commit"
@@ -172,6 +172,6 @@ def _trace(
     position = thinned["step"].to_numpy()
     knots = np.concatenate([[0], last[whole], [max(last[whole].max(initial=0), position.max(initial=0)) + 1]])
     times = np.interp(position, knots, np.concatenate([[start], clock[whole], [end]]))
-    for name in TRACE_COLUMNS:
+    for name in thinned.columns.intersection(list(TRACE_COLUMNS)):  # records of old have no growth
         for value, time, step in zip(thinned[name], times, position, strict=True):
             yield f"trace/{name}", value, int(time), int(step)
