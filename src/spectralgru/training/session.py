@@ -43,8 +43,7 @@ class Session:
         self.job, self.corpus, self.writer, self.device = job, corpus, writer, device
         self.say, self.ranks = say, ranks
         self.clock = self.show_at = time.monotonic()
-        self.total = len(replicas)
-        self.epoch, self.steps = 1, 0
+        self.total, self.epoch, self.steps = len(replicas), 1, 0
         training = job.training
         options = (training.precision, training.gates)
         self.engine = Engine(corpus, job.model, replicas, training.batch_size, device, ranks, *options)
