@@ -5,9 +5,6 @@ This file also puts its folder on the import path, for helpers that several kind
 
 import pytest
 
-from spectralgru.pipeline.corpora.prepare import prepare
-from spectralgru.pipeline.corpora.sources import MIRROR_VARIABLE
-
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
@@ -28,6 +25,10 @@ def chorales(data):
 
 
 def _from_packages(corpus, data):
+    # Imported here: tests of the library and the trainer run where torch and numpy are all there is.
+    from spectralgru.pipeline.corpora.prepare import prepare
+    from spectralgru.pipeline.corpora.sources import MIRROR_VARIABLE
+
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(MIRROR_VARIABLE, raising=False)
         return prepare(corpus, data)

@@ -4,10 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import spectralgru
 
@@ -24,23 +28,117 @@ assert SOURCE.is_relative_to(PACKAGE) and SOURCE.exists()
 """
 
 
-def test_a_wheel_brings_its_data_files(tmp_path: Path) -> None:
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--wheel-dir",
-        str(tmp_path),
-        str(ROOT),
-    ]
-    subprocess.run(build, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+TRAIN = """
+import shutil, sys, torch
+from spectralgru import GRU, SpectralConstraint, is_stable
+assert not any(map(shutil.which, ("cc", "c++", "g++", "gcc", "clang")))
+model = torch.nn.ModuleList([GRU(4, 16), torch.nn.GRU(16, 8)])
+optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+constraint = SpectralConstraint(model, delta=0.2, gates=1.5)
+constraint.attach(optimizer)
+for _ in range(3):
+    model[1](model[0](torch.randn(9, 2, 4))[0])[0].square().sum().backward()
+    optimizer.step()
+assert is_stable(model[0].weight_hh_l0[32:])
+assert constraint.growth_bound() < 10
+foreign = {name.partition(".")[0] for name in sys.modules} & {"pydantic", "yaml", "pandas", "mlflow", "typer", "rich"}
+assert not foreign, foreign
+"""
+IMPORT = """
+import sys
+import spectralgru
+assert not {"torch", "numpy"} & set(sys.modules)
+import torch
+start = set(sys.modules)
+for name in spectralgru.__all__:
+    getattr(spectralgru, name)
+new = {name for name in set(sys.modules) - start if name.partition(".")[0] not in sys.stdlib_module_names}
+assert {name.partition(".")[0] for name in new} == {"spectralgru"}, new
+"""
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Wheel and sdist, built without the network."""
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(out)], cwd=ROOT, check=True)
+    (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def with_requirements(names: list[str]) -> set[metadata.Distribution]:
+    """These packages as they are installed here, and all that they require."""
+    distributions: dict[str, metadata.Distribution] = {}
+    left = [Requirement(name) for name in names]
+    while left:
+        wanted = left.pop()
+        if wanted.name not in distributions and (
+            wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+        ):
+            distributions[wanted.name] = metadata.distribution(wanted.name)
+            left += map(Requirement, distributions[wanted.name].requires or [])
+    return set(distributions.values())
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with torch and numpy, what they require, and nothing else."""
+    place = tmp_path_factory.mktemp("empty")
+    venv.create(place, with_pip=False)
+    (site,) = place.glob("lib/*/site-packages")
+    for distribution in with_requirements(["torch", "numpy"]):
+        for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+            here = Path(str(distribution.locate_file(top)))
+            if top.endswith(".dist-info"):  # uv sees no links
+                shutil.copytree(here, site / top)
+            else:
+                (site / top).symlink_to(here)
+    return place / "bin" / "python"
+
+
+def install(python: Path, package: Path, *options: str) -> None:
+    """Offline; what the package requires must be there."""
+    command = ["uv", "pip", "install", "--offline", "--no-index", "--reinstall-package", "spectralgru"]
+    subprocess.run([*command, "--python", str(python), *options, str(package)], check=True)
+
+
+def test_wheel_and_sdist_hold_the_same_and_their_data_files(
+    packages: tuple[Path, Path], tmp_path: Path
+) -> None:
+    wheel, sdist = packages
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=source, check=True)
+    (again,) = source.glob("dist/*.whl")
+    assert again.read_bytes() == wheel.read_bytes()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
     subprocess.run([sys.executable, "-c", USE], check=True, env=environment, cwd=tmp_path)
+
+
+def test_it_installs_offline_beside_torch_and_trains_without_a_compiler(
+    packages: tuple[Path, Path], empty: Path, tmp_path: Path
+) -> None:
+    install(empty, packages[0])
+    here = {"PATH": str(empty.parent), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    subprocess.run([empty, "-c", TRAIN], check=True, env=here, cwd=tmp_path)
+    done = subprocess.run(
+        [empty, "-m", "spectralgru.training", "--help"],
+        env=here,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_it_loads_no_torch_and_using_it_nothing_else(tmp_path: Path) -> None:
+    """That is what makes the import take milliseconds beside torch's seconds."""
+    subprocess.run(
+        [sys.executable, "-c", IMPORT], check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user: needs root")
