@@ -63,8 +63,7 @@ class SpectralConstraint:
             raise InputError(f"a {type(module).__name__} is no torch.nn.Module: give the model itself")
         if gates is not None and not (isinstance(gates, SupportsFloat) and 0 < gates < inf):
             raise InputError(f"gates={gates!r}: must be a number above 0, or None")
-        self.delta, self.gates = delta, gates
-        self._model = module
+        self.delta, self.gates, self._model = delta, gates, module
         self._blocks = find_blocks(module, method, gates is not None)
         self._watches: dict[str, Watch] = {}
         # Hooks, by optimiser. The optimiser keeps the constraint alive, not the other way round.
@@ -242,6 +241,8 @@ class SpectralConstraint:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()` of a constraint on a module of the same structure.
 
+        Weights that differ from those of the state by no more than a projection rounds become equal to them.
+
         Args:
             state: what `state_dict()` returned.
 
@@ -249,6 +250,8 @@ class SpectralConstraint:
             InputError: it is of another module, or none at all; nothing is loaded.
         """
         restore(self._kept(), state)
+        for block in self._blocks.values():
+            block.settle()
 
     def _kept(self) -> dict[str, Kept]:
         return {key(name, part): kept for name, b in self._blocks.items() for part, kept in b.kept.items()}

@@ -64,6 +64,12 @@ class Block:
         """The weight's square blocks [R, H, H] by name, views without gradient."""
         return _matrices(self.module, self.weight())
 
+    def settle(self) -> None:
+        """Undo what a new constraint rounded in a weight that was projected before."""
+        matrices = self.matrices()
+        for part, kept in self.kept.items():
+            kept.settle(matrices[part])
+
     def growth_bound(self, cell: float) -> float:
         """See `SpectralConstraint.growth_bound`; the largest over replicas."""
         shift = None
