@@ -79,7 +79,7 @@ def _checked(
     if h0 is None:
         h0 = weight_hh.new_zeros(state)
     device = x.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         x, h0, weight_ih, weight_hh = (t.to(dtype) for t in (x, h0, weight_ih, weight_hh))
     half = x.dtype in (torch.bfloat16, torch.float16)
@@ -107,7 +107,7 @@ def _layer(*arguments: Any) -> Tensor:
 
 def sweeps_for(weight_hh: Tensor) -> Any:
     """The module whose `forward` and `backward` suit the tensors of a layer best."""
-    return fused if fused.usable(weight_hh) else native if native.usable(weight_hh) else sweeps
+    return next((module for module in (fused, native) if module.usable(weight_hh)), sweeps)
 
 
 def check_reset(reset: str) -> None:
