@@ -6,6 +6,7 @@ import struct
 import time
 import tracemalloc
 import zipfile
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -172,10 +173,9 @@ def test_tracks_and_channels_hold_their_own_notes():
         (TUNE[:14] + b"MTrX" + TUNE[18:], "not a valid MIDI file"),
         (midi_file([mido.MetaMessage("track_name", name="silence")]), "no notes"),
         (midi_file([on(60), off(60)]), "no notes"),
-        (midi_file([on(60), off(60, 480)], [on(62), off(62, 480)], kind=2), "type 2"),
         (TUNE[:8] + struct.pack(">H", 7) + TUNE[10:], "type 7"),
-        (TUNE[:12] + struct.pack(">h", -25 * 256 + 40) + TUNE[14:], "SMPTE"),
-        (TUNE[:12] + b"\0\0" + TUNE[14:], "0 ticks a beat"),
+        (TUNE[:12] + struct.pack(">h", -26 * 256 + 40) + TUNE[14:], "gives no time"),
+        (TUNE[:12] + b"\0\0" + TUNE[14:], "gives no time"),
         (b"RIFF\0\0\0\0RMIDdata", "truncated"),
         (b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0" + bytes(16), "not a valid MIDI file"),
     ],
@@ -187,7 +187,6 @@ def test_tracks_and_channels_hold_their_own_notes():
         "no track",
         "no notes",
         "no length",
-        "type 2",
         "type 7",
         "smpte",
         "no division",
@@ -198,6 +197,25 @@ def test_tracks_and_channels_hold_their_own_notes():
 def test_bad_midi_is_refused_by_name_and_reason(content, reason):
     with pytest.raises(InputError, match=rf"^jig\.mid: .*{reason}.*"):
         midi.read(content, "jig.mid")
+
+
+def test_the_sequences_of_type_2_follow_one_another():
+    content = midi_file([on(60), off(60, 480)], [on(62, 240), off(62, 480)], [on(64), off(64, 10)], kind=2)
+    assert midi.read(content, "a.mid").notes == [Note(60, 0, 480), Note(62, 720, 1200), Note(64, 1200, 1210)]
+
+
+@pytest.mark.parametrize(("frames", "ticks"), [(24, 40), (25, 40), (29, 80), (30, 255)])
+def test_smpte_time_becomes_beats_by_the_first_tempo(frames, ticks):
+    tempo = 600_000  # 100 beats a minute
+    second = Fraction(30_000, 1001) * ticks if frames == 29 else frames * ticks
+    beat = round(second * Fraction(6, 10))
+    content = midi_file(
+        [mido.MetaMessage("set_tempo", tempo=tempo), on(60), off(60, 2 * beat), on(62), off(62, beat)]
+    )
+    score = midi.read(content[:12] + struct.pack(">bB", -frames, ticks) + content[14:], "a.mid")
+    assert score.tempo == 100
+    roll = pianoroll.roll(score.notes, score.ticks_per_beat * Fraction(1, 4), "a.mid", lowest=0, columns=128)
+    assert np.argmax(roll, axis=1).tolist() == [60] * 8 + [62] * 4
 
 
 def test_damaged_midi_is_read_or_refused_but_never_crashes():

@@ -4,6 +4,10 @@ import io
 import json
 import os
 import random
+import re
+import shutil
+from collections import Counter
+from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
@@ -12,10 +16,10 @@ import numpy as np
 import pytest
 
 from spectralgru.pipeline import cli
-from spectralgru.pipeline.corpora import nottingham
+from spectralgru.pipeline.corpora import midi, nottingham
 from spectralgru.pipeline.corpora.archive import read_members
 from spectralgru.pipeline.corpora.midi import Note
-from spectralgru.pipeline.corpora.prepare import prepare
+from spectralgru.pipeline.corpora.prepare import is_current, prepare
 from spectralgru.pipeline.corpora.sources import MIRROR_VARIABLE
 from spectralgru.pipeline.params.keys import parse_own
 from spectralgru.training.data.dataset import SPLITS, load
@@ -129,3 +133,283 @@ def test_ptb_through_the_text_path_is_ptb(ptb, data, tmp_path):
         path = prepare("mine", tmp_path, own(text=files, vocabulary=vocabulary))
         assert path.read_bytes() == ptb.read_bytes()
         assert record_of(path)["vocabulary"] == record_of(ptb)["vocabulary"]
+
+
+# Folders
+
+
+def test_any_form_of_midi_is_found_wherever_it_lies(tmp_path):
+    """The same melody at several resolutions, in any case of suffix, below folders; other files are left alone."""
+    folder = tmp_path / "music"
+    for i, ticks in enumerate((24, 96, 480, 960, 15360)):
+        (folder / f"{i}").mkdir(parents=True)
+        (folder / f"{i}/a.{('mid', 'MID', 'midi', 'Kar', 'smf')[i]}").write_bytes(melody(1, ticks=ticks))
+    write(folder, 4)
+    (folder / "notes.txt").write_text("not music")
+    (folder / "b.mid").symlink_to(folder / "0/a.mid")
+    record = record_of(prepare("mine", tmp_path, own(midi=folder)))
+    assert record["summary"]["pieces"] == 10
+    (same,) = record["duplicates"]
+    assert len(same) == 7  # one of the four melodies is it, too
+    assert [split for split in SPLITS if set(same) & set(record["files"][split])] == ["train"]
+    assert record["raw"] == {
+        str(folder): {"sha256": record["raw"][str(folder)]["sha256"], "source": "10 MIDI files"}
+    }
+
+
+@pytest.mark.parametrize("step", ["1", "1/3", "1/64", "2/7", "4"])
+def test_rows_are_exact_fractions_of_a_quarter_note(tmp_path, step):
+    rng, folder = random.Random(0), tmp_path / "music"
+    folder.mkdir()
+    rolls = {}
+    for i in range(6):
+        parts = [[], []]
+        for part in parts:
+            starts = sorted(rng.sample(range(0, 4000), 8))
+            part += [Note(60 + j, start, start + rng.randint(1, 900)) for j, start in enumerate(starts)]
+        parts[0].append(Note(40, 0, 5000))
+        (folder / f"{i}.mid").write_bytes(midi.write(parts, 97))
+        rows = {
+            (row, note.pitch)
+            for note in parts[0] + parts[1]
+            for row in range(
+                *(
+                    int(Fraction(time, 97) / Fraction(step) + Fraction(1, 2))
+                    for time in (note.start, note.end)
+                )
+            )
+        }
+        rolls[f"{i}.mid"] = rows
+    path = prepare("mine", tmp_path, own(midi=folder, step=step))
+    notes, record = load(path), record_of(path)
+    assert (notes.step, record["step"]) == (Fraction(step), step)
+    for split in SPLITS:
+        for name, tune in zip(record["files"][split], notes.tunes(split), strict=True):
+            steps, columns = np.nonzero(tune)
+            assert set(zip(steps.tolist(), (columns + notes.lowest).tolist(), strict=True)) == rolls[name]
+
+
+def test_identical_pieces_are_in_one_split_whatever_the_seed(tmp_path):
+    folder = write(tmp_path / "music", 12)
+    for seed in range(12):
+        (folder / f"copy {seed}.mid").write_bytes(melody(seed))
+        (folder / f"higher {seed}.mid").write_bytes(melody(seed, shift=5))
+    divided = set()
+    for seed in range(6):
+        for any_key, group in ((False, 2), (True, 3)):
+            path = prepare(
+                "mine", tmp_path, own(midi=folder, seed=seed, any_key=any_key, split=[0.5, 0.25, 0.25])
+            )
+            record = record_of(path)
+            split_of = {name: split for split in SPLITS for name in record["files"][split]}
+            assert len(split_of) == 36
+            assert Counter(map(len, record["duplicates"])) == {group: 12}
+            for same in record["duplicates"]:
+                assert len({split_of[name] for name in same}) == 1
+            assert all(abs(len(record["files"][s]) - n) <= 2 for s, n in zip(SPLITS, (18, 9, 9), strict=True))
+        divided.add(json.dumps(record["files"]))
+    assert len(divided) == 6
+
+
+def test_drums_are_left_out_unless_asked_for(tmp_path):
+    folder = write(tmp_path / "music", 9)
+    (folder / "drums.mid").write_bytes(melody(3, channel=9))
+    record = record_of(prepare("mine", tmp_path, own(midi=folder)))
+    assert list(record["skipped"]) == ["drums.mid"]
+    assert "percussion does not count" in record["skipped"]["drums.mid"]
+    record = record_of(prepare("mine", tmp_path, own(midi=folder, drums=True)))
+    assert (record["summary"]["pieces"], record["skipped"]) == (10, {})
+
+
+def test_what_cannot_be_read_is_named_and_skipped_up_to_a_share(tmp_path, capsys):
+    folder = write(tmp_path / "music", 20)
+    (folder / "empty.mid").touch()
+    (folder / "text.mid").write_text("no music at all")
+    os.mkfifo(folder / "fifo.mid")
+    (folder / "nowhere.mid").symlink_to(folder / "gone")
+    (folder / "half.mid").write_bytes(melody(1)[:40])
+    arguments = ("prepare", "--corpus", "mine", "--midi", folder, "--data", tmp_path / "data")
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert "5 of 25 MIDI files cannot be used, more than the share of 0.1" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+    assert run(*arguments, "--set", "may_skip=0.2") == 0
+    said = capsys.readouterr().out
+    for name in ("empty", "text", "fifo", "nowhere", "half"):
+        assert f"skipped: {name}.mid: " in said
+    assert "20 pieces, 240 steps of 1/2 quarter note, 240 notes from " in said
+    assert "0 repeat another piece and are in its split; 5 files skipped" in said
+
+
+def test_a_folder_that_changed_is_prepared_again_and_one_that_is_gone_is_not(tmp_path):
+    folder, definition = write(tmp_path / "music"), own(midi=tmp_path / "music")
+    path = prepare("mine", tmp_path, definition)
+    first = path.stat().st_mtime_ns
+    prepare("mine", tmp_path, definition)
+    assert path.stat().st_mtime_ns == first
+    changes = (
+        lambda: (folder / "new.mid").write_bytes(melody(99)),
+        lambda: (folder / "new.mid").write_bytes(melody(98)),
+        lambda: (folder / "new.mid").rename(folder / "newer.mid"),
+        (folder / "newer.mid").unlink,
+    )
+    for change in changes:
+        change()
+        assert not is_current(path, definition)
+        prepare("mine", tmp_path, definition)
+        assert is_current(path, definition)
+    assert not is_current(path, own(midi=folder, step="1/4"))
+    shutil.rmtree(folder)
+    assert is_current(path, definition)
+
+
+# Texts
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_they_like(tmp_path, end):
+    text = end.join(["the cat sat", "", "the  dog\tsat", "a cat é"] * 5) + end
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    words = load(prepare("mine", tmp_path, own(text=tmp_path / "a.txt", split=[0.6, 0.2, 0.2])))
+    assert words.vocabulary == ["the", "cat", "sat", "<eos>", "dog", "a", "é", "<unk>"]
+    assert words.train[:9].tolist() == [0, 1, 2, 3, 3, 0, 4, 2, 3]
+    assert [len(words.split(split)) for split in SPLITS] == [39, 13, 13]
+
+
+def test_the_vocabulary_is_of_the_most_frequent_words_of_train(tmp_path):
+    for name, text in {"train": "b b a a a c\n", "valid": "a d b\n", "test": "c a\n"}.items():
+        (tmp_path / name).write_text(text)
+    files = {split: str(tmp_path / split) for split in SPLITS}
+    words = load(prepare("mine", tmp_path, own(text=files, vocabulary=4)))
+    assert words.vocabulary == ["b", "a", "<unk>", "<eos>"]
+    assert words.valid.tolist() == [1, 2, 0, 3]
+    assert words.test.tolist() == [2, 1, 3]
+
+
+def test_characters(tmp_path):
+    (tmp_path / "a.txt").write_text("ab a\n" * 10)
+    words = load(prepare("mine", tmp_path, own(text=tmp_path / "a.txt", unit="character")))
+    assert words.vocabulary == ["a", "b", " ", "<eos>", "<unk>"]
+    assert words.separator == ""
+
+
+# What makes no corpus
+
+
+def _three_hours():
+    return midi.write([[Note(60 + i % 9, i * 480, (i + 1) * 480) for i in range(3 * 60 * 120)]], 480)
+
+
+@pytest.mark.parametrize(
+    ("files", "keys", "reason"),
+    [
+        ({}, (), r"no MIDI files in it \(.mid, .*name the folder that holds them"),
+        ({"a.txt": b"text"}, (), "no MIDI files in it"),
+        ({f"{i}.mid": b"broken" for i in range(30)}, (), "30 of 30 MIDI files cannot be used"),
+        ({f"{i}.mid": b"broken" for i in range(30)}, ("may_skip=1",), "30 of 30 MIDI files cannot be used"),
+        ({"a.mid": midi.write([[Note(60, 0, 480)]], 480)}, (), r"train would be empty|train and valid|\(1 pieces"),
+        ({"a.mid": _three_hours()}, (), r"would be empty \(1 pieces"),
+        ({"a.mid": _three_hours()}, ("step=1/64",), "1382400 steps of 15/2 ticks, more than 100000; divide it"),
+        ({f"{i}.mid": melody(0) for i in range(200)}, (), r"would be empty \(200 pieces, 1 of them different"),
+        ({f"{i}.mid": melody(i % 2) for i in range(20)}, (), r"would be empty \(20 pieces, 2 of them different"),
+        ({f"{i}.mid": melody(i) for i in range(5)}, ("split=[1, 0, 0]",), r"split\.0 is 1: must be less than 1"),
+        ({f"{i}.mid": melody(i) for i in range(5)}, ("step=0",), "must be a fraction of a quarter note"),
+        ({f"{i}.mid": melody(i) for i in range(5)}, ("tempo=3",), r"unknown key own\.mine\.tempo"),
+        ({f"{i}.mid": melody(i) for i in range(5)}, ("step",), "must be key=value"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_makes_no_corpus_is_one_line(tmp_path, capsys, files, keys, reason):
+    (tmp_path / "music").mkdir()
+    for name, content in files.items():
+        (tmp_path / "music" / name).write_bytes(content)
+    options = [part for key in keys for part in ("--set", key)]
+    place = ("--midi", tmp_path / "music", "--data", tmp_path / "data")
+    assert run("prepare", "--corpus", "mine", *place, *options) == 2
+    error = capsys.readouterr().err
+    assert re.search(reason, error), error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "reason"),
+    [
+        (b"caf\xe9 au lait\n", (), r"not UTF-8 \(byte 0xe9 at offset 3\)"),
+        (b"", (), "empty"),
+        (b" \n\n", (), "empty"),
+        (b"one line", (), "would have no word"),
+        (b"a\n\n\n\n\n\n\n\n\n\n\n\n", (), r"valid would have no word \(12 lines"),
+        (None, (), "no such file; name a text"),
+        (b"a\nb\nc\n", ("vocabulary=2",), "vocabulary is 2"),
+        (b"a\nb\nc\n", ("unit=line",), "unit is 'line': must be 'word' or 'character'"),
+    ],
+)
+def test_a_text_that_makes_no_corpus_is_one_line(tmp_path, capsys, content, keys, reason):
+    if content is not None:
+        (tmp_path / "a.txt").write_bytes(content)
+    options = [part for key in keys for part in ("--set", key)]
+    place = ("--text", tmp_path / "a.txt", "--data", tmp_path / "data")
+    assert run("prepare", "--corpus", "mine", *place, *options) == 2
+    error = capsys.readouterr().err
+    assert re.search(reason, error), error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (
+            ("--corpus", "ptb", "--midi", "x"),
+            "own.ptb is 'ptb': the name of a corpus that comes with the project",
+        ),
+        (("--corpus", "words", "--midi", "x"), "the name of a kind of corpus"),
+        (("--corpus", "a/b", "--midi", "x"), "no name of a corpus"),
+        (("--corpus", "../x", "--text", "x"), "no name of a corpus"),
+        (("--corpus", "mine", "--midi", "x", "--text", "y"), "one of the two"),
+        (("--corpus", "mine", "--text", "x", "--text", "y"), "--text is given 2 times"),
+        (("--corpus", "mine", "--midi", "missing"), "missing: cannot be searched"),
+        (("--corpus", "mine", "--midi", "/dev/null"), "/dev/null: cannot be searched"),
+        (("--corpus", "mine"), "corpus 'mine': unknown; one of ptb, .*, or one of your own"),
+        (("--corpus", "ptb", "--set", "step=1"), "ptb is no corpus of your own"),
+    ],
+)
+def test_names_and_options_that_cannot_be_are_one_line(tmp_path, capsys, arguments, reason):
+    assert run("prepare", *arguments, "--data", tmp_path / "data") == 2
+    error = capsys.readouterr().err
+    assert re.search(reason, error), error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+# By hand
+
+
+@pytest.mark.parametrize("kind", ["midi", "text"])
+def test_prepared_trained_sampled_and_evaluated_by_hand(tmp_path, capsys, monkeypatch, kind):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    write(tmp_path / "music", 30)
+    (tmp_path / "a.txt").write_text("the cat sat\nthe dog ran\n" * 300)
+    monkeypatch.chdir(tmp_path)
+    source = {
+        "midi": ("--midi", "music", "--set", "step=1/3"),
+        "text": ("--text", "a.txt", "--set", "unit=character"),
+    }
+    assert run("prepare", "--corpus", "mine", *source[kind]) == 0
+    small = [x for key in ("model.hidden_size=8", "training.epochs=1") for x in ("--set", key)]
+    train = ("train", "--corpus", "mine", "--method", "constraint", "--value", 0.5, "--seeds", 0, *small)
+    assert run(*train) == 0, capsys.readouterr().err
+    folder = "results/quick/runs/mine/constraint-0.5/seed-0"
+    assert run("evaluate", folder) == 0
+    capsys.readouterr()
+    if kind == "midi":
+        assert run("sample", "--run", folder, "--out", "a.mid") == 0
+        score = mido.MidiFile("a.mid")
+        assert score.ticks_per_beat == 480
+        assert {m.time % 160 for m in score.tracks[0]} == {0}
+        tempo = next(m.tempo for m in score.tracks[0] if m.type == "set_tempo")
+        assert round(mido.tempo2bpm(tempo)) == 91
+    else:
+        assert run("sample", "--run", folder, "--prompt", "the c") == 0
+        assert re.match(r"the c[acdeghnorst \n]+|the c.*<unk>", capsys.readouterr().out)

@@ -4,7 +4,8 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from itertools import cycle, pairwise
+from fractions import Fraction
+from itertools import accumulate, cycle, pairwise
 from typing import NamedTuple
 
 import mido
@@ -15,6 +16,7 @@ from spectralgru.errors import InputError
 PERCUSSION = 9  # channel 10 as musicians count; its notes stand for instruments, not pitches
 LARGEST = 4 << 20  # bytes of a file, several times the longest score
 LONGEST_PAUSE = 256  # beats in which no note starts or ends
+FRAMES = {24: Fraction(24), 25: Fraction(25), 29: Fraction(30_000, 1001), 30: Fraction(30)}  # a second, SMPTE
 LEGATO = 16  # a note may last for 1/16 of a beat after the same pitch was struck again
 
 
@@ -30,44 +32,44 @@ class Score(NamedTuple):
     """The notes of a MIDI file, in the order in which they end."""
 
     notes: list[Note]
-    ticks_per_beat: int
+    ticks_per_beat: int | Fraction
     tempo: float = 120.0  # the first, in quarter notes a minute
 
 
 def read(content: bytes, name: str, drums: bool = False) -> Score:
-    """Notes of a MIDI file of type 0 or 1; tempo changes have no effect, times are in ticks.
+    """Notes of a MIDI file; tempo changes have no effect, times are in ticks.
 
+    Tracks sound together, those of type 2 one after another. SMPTE time is turned into beats by the first tempo.
     Each track and channel has its own notes. A note-on for a pitch already sounding overwrites its start, unless the
     earlier note ends at once, within 1/16 of a beat: then both sound. A note-off for a silent pitch is ignored; a note
     without note-off sounds to the end of its track. Percussion (channel 10) is left out unless `drums`, as are chunks
     that the standard does not know; a file in a RIFF container (.rmi) is read.
 
-    Raises InputError, naming the file `name`, if it is empty, truncated, damaged or not MIDI, of type 2, timed in SMPTE
-    frames, without notes, or without events for 256 beats.
+    Raises InputError, naming the file `name`, if it is empty, truncated, damaged or not MIDI, without notes, or
+    without events for 256 beats.
     """
     kind, division, chunks = _opened(content, name)
-    if kind == 2:
-        raise InputError(
-            f"{name}: MIDI type 2 (independent sequences) has no common time; export it as type 0 or 1"
-        )
-    if kind not in (0, 1):
+    if kind not in (0, 1, 2):
         raise InputError(f"{name}: unknown MIDI type {kind}; export it as type 0 or 1")
-    if division < 0:
-        raise InputError(f"{name}: timed in SMPTE frames, not in beats; export it with ticks per beat")
-    if division == 0:
-        raise InputError(f"{name}: 0 ticks a beat, which gives no time; export it with ticks per beat")
     tracks = [_track(chunk, name) for chunk in chunks]
-    notes = [note for track in tracks for note in _notes(track, division, drums)]
+    tempo = _tempo(tracks)
+    beat = _beat(division, tempo, name)
+    lengths = [sum(message.time for message in track) if kind == 2 else 0 for track in tracks]
+    notes = [
+        Note(note.pitch, begin + note.start, begin + note.end)
+        for track, begin in zip(tracks, accumulate(lengths, initial=0), strict=False)
+        for note in _notes(track, beat, drums)
+    ]
     if not notes:
         raise InputError(f"{name}: no notes in it (percussion does not count); leave it out or replace it")
     times = sorted({0, *(note.start for note in notes), *(note.end for note in notes)})
     for before, after in pairwise(times):
-        if after - before > LONGEST_PAUSE * division:
+        if after - before > LONGEST_PAUSE * beat:
             raise InputError(
-                f"{name}: no note starts or ends for {(after - before) // division} beats from tick {before} "
+                f"{name}: no note starts or ends for {(after - before) // beat} beats from tick {before} "
                 "(a damaged time?); export it again, or leave it out"
             )
-    return Score(notes, division, _tempo(tracks))
+    return Score(notes, beat, 60e6 / tempo)
 
 
 def _opened(content: bytes, name: str) -> tuple[int, int, list[bytes]]:
@@ -118,12 +120,23 @@ def _track(chunk: bytes, name: str) -> mido.MidiTrack:
         raise InputError(f"{name}: not a valid MIDI file ({error}); fetch or export it again") from None
 
 
-def _tempo(tracks: list[mido.MidiTrack]) -> float:
+def _tempo(tracks: list[mido.MidiTrack]) -> int:
+    """The first tempo, in microseconds a beat."""
     tempi = (message.tempo for track in tracks for message in track if message.type == "set_tempo")
-    return 60e6 / (next(filter(None, tempi), 0) or 500_000)  # what the standard assumes
+    return next(filter(None, tempi), 500_000)  # what the standard assumes
 
 
-def _notes(track: mido.MidiTrack, ticks_per_beat: int, drums: bool) -> list[Note]:
+def _beat(division: int, tempo: int, name: str) -> int | Fraction:
+    """Ticks a beat. SMPTE time has ticks a second, so a beat is as long as the tempo says."""
+    if division > 0:
+        return division
+    frames, ticks = FRAMES.get(-(division >> 8)), division & 0xFF
+    if not frames or not ticks:
+        raise InputError(f"{name}: its header gives no time ({division}); export it with ticks per beat")
+    return frames * ticks * Fraction(tempo, 1_000_000)
+
+
+def _notes(track: mido.MidiTrack, ticks_per_beat: int | Fraction, drums: bool) -> list[Note]:
     notes = []
     sounding: dict[tuple[int, int], int] = {}
     earlier: dict[tuple[int, int], int] = {}  # starts of notes struck again before they ended
