@@ -66,7 +66,7 @@ BLOCKS = {str(page.relative_to(ROOT)): blocks for page in PAGES if (blocks := li
 def test_commands_are_found():
     found = {word for _, command in COMMANDS for word in command.split() if word in PROGRAMS}
     assert found == set(PROGRAMS)
-    assert ("README.md", "snakemake --profile workflow/profiles/gpu") in COMMANDS
+    assert ("clusters.md", "snakemake --profile workflow/profiles/slurm") in COMMANDS
 
 
 @pytest.fixture(scope="module")
