@@ -1,7 +1,7 @@
 """Why a gradient exploded: where it grew, through which path, and what would have helped."""
 
 from collections.abc import Callable
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,6 +53,8 @@ def autopsy(
     Raises:
         InputError: a file that is no recording, a model that does not fit it or runs nothing recurrent, no loss.
     """
+    if not 0 < delta < 2 or not 0 < gates < inf:
+        raise InputError(f"delta={delta}: must be above 0 and below 2; gates={gates}: must be above 0")
     recording = Recording.read(batch) if isinstance(batch, str | Path) else batch
     if not isinstance(recording, Recording):
         if model is None:
@@ -65,7 +67,14 @@ def autopsy(
         replay = replay_of(model, recording, loss, dtype)
         rates = recording.rates
     remarks = list(recording.remarks) if recording else []
-    whole = replay.run()
+    try:
+        whole = replay.run()
+    except (RuntimeError, IndexError) as error:
+        if isinstance(replay, ModelReplay):
+            raise
+        raise InputError(
+            f"the recorded calls do not fit the recorded weights ({error}): a damaged file"
+        ) from None
     if not isfinite(whole.norm) and isinstance(replay, ModelReplay):
         wide = replay.in_float64()
         try:

@@ -133,5 +133,8 @@ def _draw(found: Autopsy, path: Path) -> None:
     above.set(ylabel="|dL/dh|", title=f"{found.cause.kind}: {found.cause.where}".rstrip(": "))
     below.set(ylabel="growth in the step back", xlabel="time step")
     above.legend(fontsize=8, frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+    try:
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None

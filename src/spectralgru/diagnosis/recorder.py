@@ -27,7 +27,7 @@ from spectralgru.errors import InputError
 from spectralgru.projection.blocks import named_modules
 
 # Steps between two looks at the spectra.
-LOOK_EVERY = 10
+LOOK_EVERY = 20
 
 
 class ExplosionRecorder(Listener):
@@ -185,13 +185,17 @@ class ExplosionRecorder(Listener):
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         parameters = list(self._parameters.values())
         where = [i for i, p in enumerate(parameters) if p.grad is not None and id(p) in held]
-        gradients = torch.full((len(parameters),), torch.nan, device=parameters[0].device)
-        found = [n.to(gradients) for n in norms([parameters[i].grad for i in where])]
-        total = torch.zeros_like(gradients[0])
-        if found:
-            known = torch.stack(found) / (1.0 if scale is None else scale.to(gradients))
-            gradients[torch.tensor(where, device=gradients.device)] = known
-            total = known.norm()
+        both = norms([*(parameters[i].grad for i in where), *parameters])
+        device = parameters[0].device
+        known = torch.stack([n.to(device) for n in both])
+        gradients, weights = known[: len(where)], known[len(where) :]
+        if scale is not None:
+            gradients = gradients / scale.to(device)
+        total = torch.linalg.vector_norm(gradients)
+        if len(where) < len(parameters):
+            every = torch.full_like(weights, torch.nan)
+            every[torch.tensor(where, dtype=torch.long, device=device)] = gradients
+            gradients = every
         unclipped = [n.to(gradients) for n in self._unclipped.values()]
         loss = self._loss.detach().sum() if isinstance(self._loss, Tensor) else self._loss
         numbers = [total, torch.stack(unclipped).norm() if unclipped else total * torch.nan]
@@ -206,7 +210,7 @@ class ExplosionRecorder(Listener):
             values[0],
             values[1] if unclipped else None,
             gradients,
-            torch.stack([n.to(gradients) for n in norms(parameters)]),
+            weights,
             self.calls[-1].inputs() if self.calls else 0.0,
             self._spectra,
             self._seen,

@@ -2,7 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from spectralgru.errors import InputError
+
+# Medians are taken anew after so many steps; while the ring fills, in each.
+RENEWED = 10
 
 
 @dataclass(frozen=True)
@@ -28,27 +31,41 @@ class SpikeRule:
         if not (self.gradient > 1 and self.loss > 1 and self.after >= 1):
             raise InputError(f"{self}: gradient and loss must be above 1, after at least 1")
 
-    def verdict(self, now: "Step", before: list["Step"]) -> str:
+    def verdict(self, now: "Step", usual: "Usual") -> str:
         """Why `now` is an explosion; empty if it is none."""
-        for name, value in (
-            ("loss", now.loss),
-            ("gradient's norm", now.norm),
-            ("gradient's norm", now.unclipped),
-        ):
+        values = {name: getattr(now, name) for name in _SAID}
+        for name, value in values.items():
             if value is not None and not isfinite(value):
-                return f"the {name} is not finite"
-        for name, factor, attribute in (
-            ("gradient's norm", self.gradient, "norm"),
-            ("recurrent gradient's norm, before any clipping,", self.gradient, "unclipped"),
-            ("loss", self.loss, "loss"),
-        ):
-            past = [v for step in before if (v := getattr(step, attribute)) is not None and isfinite(v)]
-            value, usual = getattr(now, attribute), median(past) if past else nan
-            if value is not None and len(past) >= self.after and value > factor * usual > 0:
-                return (
-                    f"the {name} is {value:.4g}, {value / usual:.3g} times its median over {len(past)} steps"
-                )
+                return f"the {_SAID[name]} is not finite"
+        for name, value in values.items():
+            factor, median_of = self.loss if name == "loss" else self.gradient, usual.medians.get(name, 0.0)
+            if value is not None and usual.count >= self.after and value > factor * median_of > 0:
+                times = f"{value / median_of:.3g} times its median over {usual.count} steps"
+                return f"the {_SAID[name]} is {value:.4g}, {times}"
         return ""
+
+
+_SAID = {
+    "norm": "gradient's norm",
+    "unclipped": "recurrent gradient's norm, before any clipping,",
+    "loss": "loss",
+}
+
+
+@dataclass
+class Usual:
+    """What the steps of one optimiser in the ring have in common."""
+
+    count: int
+    medians: dict[str, float]
+
+    @classmethod
+    def of(cls, steps: list["Step"]) -> "Usual":
+        """Of their finite values."""
+        known = {
+            name: [v for s in steps if (v := getattr(s, name)) is not None and isfinite(v)] for name in _SAID
+        }
+        return cls(len(steps), {name: median(values) for name, values in known.items() if values})
 
 
 @dataclass
@@ -86,17 +103,21 @@ class Ring:
 
     def __init__(self, length: int) -> None:
         self.steps: deque[Step] = deque(maxlen=length)
+        self._usual: dict[int, Usual] = {}
 
     def add(self, step: Step, rule: SpikeRule) -> str:
         """One more step; the rule's verdict on it."""
-        verdict = rule.verdict(step, [s for s in self.steps if s.optimizer == step.optimizer])
+        usual = self._usual.get(step.optimizer)
+        if usual is None or len(self.steps) < rule.after + RENEWED or step.step % RENEWED == 0:
+            mine = [s for s in self.steps if s.optimizer == step.optimizer]
+            usual = self._usual[step.optimizer] = Usual.of(mine)
+        verdict = rule.verdict(step, usual)
         self.steps.append(step)
         return verdict
 
 
-def norms(tensors: list[Tensor]) -> list[Tensor]:
+def norms(tensors: list[Any]) -> list[Tensor]:
     """Frobenius norms, in float32 at least."""
-    if any(t.layout != torch.strided for t in tensors):  # an embedding's sparse gradient
-        tensors = [t.coalesce().values() if t.is_sparse else t for t in tensors]
-    wide = torch.float32 if any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors) else None
-    return list(torch._foreach_norm(tensors, 2.0, dtype=wide)) if tensors else []
+    dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]  # an embedding's gradient
+    wide = torch.float32 if any(t.dtype in (torch.float16, torch.bfloat16) for t in dense) else None
+    return list(torch._foreach_norm(dense, 2.0, dtype=wide)) if dense else []

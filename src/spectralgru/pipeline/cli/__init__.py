@@ -11,7 +11,16 @@ from typing import Annotated
 import typer
 
 from spectralgru.errors import INTERRUPTED, explained
-from spectralgru.pipeline.cli import data, experiments, project, results, sampling, tracking, training
+from spectralgru.pipeline.cli import (
+    data,
+    diagnosis,
+    experiments,
+    project,
+    results,
+    sampling,
+    tracking,
+    training,
+)
 from spectralgru.pipeline.redaction import without_secrets
 
 # In the order of `spectralgru --help`.
@@ -30,6 +39,7 @@ COMMANDS = (
     results.provenance,
     results.report,
     experiments.experiment,
+    diagnosis.autopsy,
     project.status,
     tracking.ui,
     project.schema,
