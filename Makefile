@@ -14,10 +14,11 @@ PODMAN ?= podman
 MINUTES ?= 60
 SEEDS ?= 0
 TARGET ?= cpu
+OLDEST ?= 2.6.0 2.11.0
 # Several times as fast as gzip, and smaller; kernels before 4.14 cannot read it: SIF_OPTIONS=
 SIF_OPTIONS ?= --mksquashfs-args='-comp zstd -Xcompression-level 6'
 
-.PHONY: help setup reproduce test test-unit test-container lint format ui report workflow-report docs bench gpu-campaign lock audit image sif schema clean
+.PHONY: help setup reproduce test test-unit test-oldest test-container lint format ui report workflow-report docs bench gpu-campaign lock audit image sif schema clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +44,14 @@ test-container: setup ## the tests of the container image: minutes, root on Debi
 
 test-unit: setup ## the unit tests alone
 	pytest tests/unit
+
+# Those of the library and the trainer, which need torch and numpy alone.
+TORCH_TESTS = $(shell grep -LE 'pipeline|pandas|yaml|safetensors|snakemake|mlflow|benchmarks|scripts' tests/unit/test_*.py)
+
+test-oldest: setup ## unit tests with the oldest torch that is promised, and with 2.11 (gigabytes; OLDEST=2.13.0 PYTHON=python3.13)
+	for torch in $(OLDEST); do PYTHONPATH=src $(BIN)/uv run --no-project --isolated --python $(PYTHON) \
+	  --with torch==$$torch --with numpy --with filelock --with hypothesis --with pytest --with setuptools \
+	  python -m pytest -q -p no:cacheprovider $(TORCH_TESTS) || exit 1; done
 
 lint: setup ## style, types, workflow
 	ruff format --check .
