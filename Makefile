@@ -46,7 +46,7 @@ test-unit: setup ## the unit tests alone
 	pytest tests/unit
 
 # Those of the library and the trainer, which need torch and numpy alone.
-TORCH_TESTS = $(shell grep -LE 'pipeline|pandas|yaml|safetensors|snakemake|mlflow|benchmarks|scripts' tests/unit/test_*.py)
+TORCH_TESTS = $(shell grep -LE 'pipeline|pandas|yaml|safetensors|snakemake|mlflow|benchmarks|scripts|griffe' tests/unit/test_*.py)
 
 test-oldest: setup ## unit tests with the oldest torch that is promised, and with 2.11 (gigabytes; OLDEST=2.13.0 PYTHON=python3.13)
 	for torch in $(OLDEST); do PYTHONPATH=src $(BIN)/uv run --no-project --isolated --python $(PYTHON) \

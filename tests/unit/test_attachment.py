@@ -654,6 +654,19 @@ def test_sharded_weights_are_refused():
         constraint.attach(sgd(model))
 
 
+@pytest.mark.usefixtures("process_group")
+def test_recurrent_modules_left_out_of_sharding_are_held():
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = Model()
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)), ignored_params=set(model.rnn.parameters()))
+    optimizer = sgd(model)
+    SpectralConstraint(model, delta=0.5).attach(optimizer)
+    assert type(model.out.weight).__name__ == "DTensor"
+    assert holds(train(model, optimizer))
+
+
 def test_a_shard_of_a_weight_is_refused():
     """As FSDP with `use_orig_params` leaves them."""
     gru = nn.GRU(4, 16)
