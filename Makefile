@@ -34,7 +34,9 @@ $(STAMP): envs/requirements.lock envs/hashes.lock envs/installer.lock pyproject.
 
 reproduce: setup ## fetch, train, track, tables, figures: everything at the scale of params.yaml
 	$(BIN)/python workflow/scripts/unlock_stale.py
-	snakemake --cores all
+	@# Bars in a terminal, Snakemake's own lines in a file.
+	[ ! -t 2 ] || set -- --logger spectralgru; \
+	  PYTHONPATH="$(CURDIR)/workflow/logger:$$PYTHONPATH" snakemake --cores all "$$@"
 
 test: setup ## all tests
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -1,13 +1,17 @@
 """A campaign's state from its run directories."""
 
+import io
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from spectralgru.pipeline.params import Params, load_params
 from spectralgru.pipeline.status import campaign_status, describe, seconds_left
+from spectralgru.pipeline.watch import bars, watch
 from spectralgru.records import HISTORY_COLUMNS, Run, run_path, write_history, write_record
 
 ROOT = Path(__file__).parents[2]
@@ -86,3 +90,33 @@ def test_a_damaged_history_stops_nothing_and_runs_for_nobody(
     tomorrow = time.time() + 86_400  # as after the clock was set back
     os.utime(history, (tomorrow, tomorrow))
     assert "1 interrupted" in describe(params, tmp_path)
+
+
+def test_it_is_watched_until_every_run_has_ended(params: Params, tmp_path: Path, monkeypatch) -> None:
+    settings, epochs = params.settings("ptb"), params.of_corpus("ptb").training.epochs
+    for setting in settings[1:]:
+        for seed in params.section.seeds:
+            ended(tmp_path, setting, seed, epochs, "finished")
+    under_way(tmp_path, settings[0], params.section.seeds[0], 3)
+
+    def end(_seconds: float) -> None:
+        for seed in params.section.seeds:
+            ended(tmp_path, settings[0], seed, epochs, "diverged")
+
+    monkeypatch.setattr("spectralgru.pipeline.watch.time.sleep", end)
+    output = io.StringIO()
+    watch(params, tmp_path, 1, Console(file=output))
+    lines = output.getvalue().splitlines()
+    others = (len(settings) - 1) * len(params.section.seeds)
+    assert f"{others} finished, 1 running" in lines[0]
+    assert lines[-1].endswith(f"{others} finished, {len(params.section.seeds)} diverged")
+
+
+def test_a_terminal_shows_bars(params: Params, tmp_path: Path) -> None:
+    setting, epochs = params.settings("ptb")[0], params.of_corpus("ptb").training.epochs
+    under_way(tmp_path, setting, params.section.seeds[0], 3)
+    console = Console(file=io.StringIO(), record=True, width=120)
+    console.print(bars(list(campaign_status(params, tmp_path))))
+    text = console.export_text()
+    assert re.search(rf"ptb {setting.name} seed 0 [━╸╺ ]+epoch 3 of {epochs}, best validation 97", text)
+    assert "time left: about" in text

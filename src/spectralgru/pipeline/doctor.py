@@ -1,16 +1,27 @@
 """What this machine has and what is missing."""
 
+import os
 import shutil
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import typer
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.corpora import CORPORA
-from spectralgru.pipeline.params import load_params
-from spectralgru.training.data.dataset import load
+from spectralgru.pipeline.params import Scale, load_params
+from spectralgru.training.data.dataset import Corpus, load
+from spectralgru.training.data.loading import width
+from spectralgru.training.memory import PROGRAM, bytes_available, bytes_per_run
 
+PROGRAMS = (
+    ("git", "commits in run records"),
+    ("sbatch", "workflow/profiles/slurm"),
+    ("apptainer", "containers on clusters"),
+    ("podman", "make image"),
+    ("chromium", "browser tests"),
+)
 NEEDED = ("torch", "numpy", "pandas", "matplotlib", "mido", "snakemake", "mlflow", "dvc")
 
 
@@ -33,7 +44,7 @@ def diagnose(data: Path, params: Path) -> bool:
     compiled = "absent   compiled sweeps (GRUs on CPUs half as fast)"
     compiled = compiled if compiler == "none" else f"ok       c++ {compiler}"
     typer.echo(f"{compiled}: {remark}" if remark else compiled)
-    for program, purpose in (("git", "commits in run records"), ("chromium", "browser tests")):
+    for program, purpose in PROGRAMS:
         location = shutil.which(program)
         typer.echo(f"{'ok      ' if location else 'absent  '} {program} ({purpose})")
     corpora = list(CORPORA)
@@ -50,8 +61,31 @@ def diagnose(data: Path, params: Path) -> bool:
             typer.echo(f"absent   {path}: spectralgru prepare --corpus {corpus}")
             continue
         try:
-            typer.echo(f"ok       {path} {load(path).sha256[:12]}")
+            loaded = load(path)
+            typer.echo(f"ok       {path} {loaded.sha256[:12]}")
+            _say_what_fits(params, loaded)
         except InputError as error:
             good = False
             typer.echo(f"BAD      {error}")
     return good
+
+
+def _say_what_fits(params: Path, corpus: Corpus) -> None:
+    """How many jobs (a setting with its seeds) of each scale can be trained on it at once."""
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    free, cores = bytes_available(device), len(os.sched_getaffinity(0))
+    for scale in get_args(Scale):
+        try:
+            chosen = load_params(params, {"scale": scale})
+            job = chosen.job(corpus.name, chosen.settings(corpus.name)[:1])
+        except InputError:  # no such file, or no settings of this corpus at this scale
+            continue
+        need = PROGRAM + len(job.replicas) * bytes_per_run(job, width(corpus))
+        fitting = min(int(free // need), cores if device.type == "cpu" else 1)
+        sign = "can run " if fitting else "too big "
+        typer.echo(
+            f"{sign} {corpus.name}, {scale} scale: {fitting} at once of jobs of {len(job.replicas)} runs; each needs "
+            f"about {need / 1e9:.1f} of {free / 1e9:.1f} GB"
+        )

@@ -143,14 +143,15 @@ def describe(params: Params, root: Path) -> str:
             lines.append(
                 f"  {run.corpus} {run.setting} seed {run.seed}: {run.state}, epoch {run.epoch}/{run.epochs}{best}"
             )
-    left = seconds_left(runs)
-    if left != 0.0:
-        lines.append("time left: unknown as yet" if left is None else f"time left: about {_duration(left)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, [time_left(runs)])])
 
 
-def _duration(seconds: float) -> str:
+def time_left(runs: list[RunStatus]) -> str:
+    """`time left: about 12 min`; empty when there is nothing left to do."""
+    seconds = seconds_left(runs)
+    if seconds is None:
+        return "time left: unknown as yet"
     minutes = round(seconds / 60)
     if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
+        return f"time left: about {seconds:.0f} s" if seconds else ""
+    return f"time left: about {minutes} min" if minutes < 120 else f"time left: about {seconds / 3600:.1f} h"

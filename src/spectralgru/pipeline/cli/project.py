@@ -17,12 +17,21 @@ def status(
     params: ParamsOption = PARAMS,
     scale: ScaleOption = None,
     out: OutOption = None,
+    live: Annotated[
+        bool, typer.Option("--watch", help="show it again and again until every run has ended")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks of --watch")] = 2.0,
 ) -> None:
     """Sum a campaign up: runs finished, running, diverged, queued, and the time left."""
     from spectralgru.pipeline.status import describe
+    from spectralgru.pipeline.watch import watch
 
     chosen = options.load(params, scale)
-    typer.echo(describe(chosen, options.results(out, chosen.scale)))
+    root = options.results(out, chosen.scale)
+    if live:
+        watch(chosen, root, every)
+    else:
+        typer.echo(describe(chosen, root))
 
 
 def schema() -> None:
