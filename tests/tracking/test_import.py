@@ -1,8 +1,6 @@
 import json
 import socket
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config
-from tracked import runs_of
+from tracked import Writer, runs_of
 
 from results_records import REPOSITORY, START, make_run, reseal
 from spectralgru.errors import InputError, RunError
@@ -261,15 +259,8 @@ def test_bulk_insert_stores_what_log_batch_would(uri):
 def test_two_processes_on_a_fresh_store_lose_nothing(campaign, tmp_path: Path):
     root, runs = campaign
     uri = f"sqlite:///{tmp_path}/fresh/mlflow.db"
-    code = (
-        "import sys; from pathlib import Path; from spectralgru.pipeline.tracking import track\n"
-        "track(Path(sys.argv[1]), [Path(p) for p in sys.argv[3:]], sys.argv[2])"
-    )
-    command = [sys.executable, "-c", code, str(root), uri, *map(str, runs)]
-    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in started:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    started = [Writer(root, uri, runs) for _ in range(2)]
+    assert [writer.wait()[0] for writer in started] == [0, 0]
     assert len(runs_of(uri, PTB)) == 6
 
 

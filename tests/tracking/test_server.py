@@ -1,14 +1,11 @@
 """Tracking into a running server, and by several processes at once."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from tracked import runs_of
+from tracked import Writer, runs_of
 
 from results_records import make_campaign, make_run
 from spectralgru.errors import RunError
@@ -17,17 +14,6 @@ from spectralgru.records import Setting
 
 PTB = "spectralgru/quick/ptb"
 SETTINGS = {"ptb": [Setting("constraint", 0.2), Setting("constraint", 0.5), Setting("none")]}
-TRACK = (
-    "import sys; from pathlib import Path; from spectralgru.pipeline.tracking import track\n"
-    "root = Path(sys.argv[1]); track(root, sorted(root.glob('runs/*/*/seed-*')), data=root)"
-)
-
-
-def start(root: Path, uri: str) -> subprocess.Popen:
-    environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
-    return subprocess.Popen(
-        [sys.executable, "-c", TRACK, str(root)], env=environment, stderr=subprocess.PIPE, text=True
-    )
 
 
 def check_complete(uri: str, runs: list[Path], settings: int) -> None:
@@ -73,13 +59,13 @@ def lose_nothing(uri: str, tmp_path: Path) -> None:
     for i in range(8):  # each with results of its own, all in one experiment that none of them finds there
         root = tmp_path / f"writer-{i}" / "quick"
         runs += [make_run(root, "ptb", "clipping", 1.0 + i, seed, trace=10) for seed in (0, 1)]
-        writers.append(start(root, uri))
+        writers.append(Writer(root, uri))
     for writer in writers:
-        _, errors = writer.communicate(timeout=300)
-        assert writer.returncode == 0, errors
+        code, errors = writer.wait()
+        assert code == 0, errors
     check_complete(uri, runs, settings=8)
-    writers = [start(tmp_path / "writer-0" / "quick", uri) for _ in range(2)]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    writers = [Writer(tmp_path / "writer-0" / "quick", uri) for _ in range(2)]
+    assert [writer.wait()[0] for writer in writers] == [0, 0]
     check_complete(uri, runs, settings=8)
 
 
@@ -99,26 +85,26 @@ def test_eight_writers_at_once_lose_nothing_in_a_server(server, tmp_path):
 def test_two_writers_of_the_same_results_make_every_run_once(server, tmp_path):
     root = tmp_path / "quick"
     runs = make_campaign(root, SETTINGS, seeds=(0,))
-    writers = [start(root, server.url) for _ in range(2)]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    writers = [Writer(root, server.url) for _ in range(2)]
+    assert [writer.wait()[0] for writer in writers] == [0, 0]
     check_complete(server.url, runs, settings=3)
 
 
 def test_a_server_that_dies_is_named_and_a_second_import_completes(server, tmp_path):
     root = tmp_path / "quick"
     runs = make_campaign(root, SETTINGS, seeds=tuple(range(8)))
-    writer = start(root, server.url)
+    writer = Writer(root, server.url)
     client, deadline = open_store(server.url), time.monotonic() + 120
     while True:
         experiment = client.get_experiment_by_name(PTB)
         if experiment and len(client.search_runs([experiment.experiment_id])) > 4:
             break
-        assert writer.poll() is None, writer.communicate()
+        assert not writer.ended(), writer.wait()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     server.kill()
-    _, errors = writer.communicate(timeout=120)
-    assert writer.returncode == 1
+    code, errors = writer.wait()
+    assert code == 1
     last = errors.strip().splitlines()[-1]
     assert last.startswith("spectralgru.errors.RunError")
     assert f"{server.place}/token=***: " in last

@@ -1,9 +1,19 @@
-"""What an MLflow experiment holds, for the tests of tracking."""
+"""What an MLflow experiment holds, and processes that write to one, for the tests of tracking."""
 
+import multiprocessing
+import os
 import sqlite3
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from spectralgru.pipeline.tracking import open_store
+from spectralgru.pipeline.tracking import open_store, track
+
+# Importing MLflow takes seconds: one process does it, and the writers are forks of that one.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["tracked", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "alembic"]
+)
 
 
 def copy_store(source: Path, target: Path) -> str:
@@ -19,3 +29,32 @@ def runs_of(uri: str, experiment: str) -> dict:
     names = [run.info.run_name for run in found]
     assert len(set(names)) == len(names)
     return dict(zip(names, found, strict=True))
+
+
+class Writer:
+    """A process that imports the runs below `root` into the store `uri`."""
+
+    def __init__(self, root: Path, uri: str, runs: Sequence[Path] | None = None) -> None:
+        runs = sorted(root.glob("runs/*/*/seed-*")) if runs is None else runs
+        handle, name = tempfile.mkstemp()
+        os.close(handle)
+        self.errors = Path(name)
+        self.process = FORKS.Process(target=_write, args=(root, uri, runs, self.errors))
+        self.process.start()
+
+    def ended(self) -> bool:
+        return self.process.exitcode is not None
+
+    def wait(self) -> tuple[int | None, str]:
+        """Exit code and what it said on standard error."""
+        self.process.join(timeout=300)
+        said = self.errors.read_text()
+        self.errors.unlink()
+        return self.process.exitcode, said
+
+
+def _write(root: Path, uri: str, runs: list[Path], errors: Path) -> None:
+    with errors.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    track(root, runs, data=root)
