@@ -9,7 +9,6 @@ the tables must be the same, byte by byte, and no run may be lost.
 """
 
 import argparse
-import json
 import os
 import platform
 import random
@@ -24,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import yaml
+from benchmarks.measuring import tell
 
 from spectralgru.pipeline.params import read_params
 from spectralgru.records import RUN_FILES
@@ -203,11 +203,7 @@ def main() -> int:
             "seconds_undisturbed": round(undisturbed_seconds),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         }
-    text = json.dumps(outcome, indent=2)
-    print(text)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+    tell(outcome, options.out)
     good = outcome["tables_identical"] and not outcome["runs_lost"] and not outcome["files_differing"]
     return 0 if good and len(runs) == 20 and done.total() >= options.disturbances else 1
 

@@ -10,15 +10,13 @@ processes does not count.
 
 import argparse
 import csv
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
+from benchmarks.measuring import machine, tell
 
 from spectralgru.pipeline.params import Params, load_params, with_changes
 from spectralgru.training.launch import Split, train_in
@@ -68,9 +66,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="JSON file for the outcome")
     options = parser.parse_args()
     outcome: dict[str, object] = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(),
         "torch": torch.__version__,
-        "load_at_start": round(os.getloadavg()[0], 1),
         "runs_in_a_job": 2,
         "cases": {},
     }
@@ -90,12 +87,7 @@ def main() -> int:
             }
             for name, measured in times.items()
         }
-    outcome["load_at_end"] = round(os.getloadavg()[0], 1)
-    text = json.dumps(outcome, indent=2)
-    print(text)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+    tell(outcome, options.out)
     return 0
 
 

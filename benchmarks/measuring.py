@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from spectralgru.files import write_json
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -105,6 +107,14 @@ def write(
         axes.legend(fontsize=8, frameon=False)
     axes.grid(alpha=0.3)
     figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None})
+
+
+def tell(outcome: Mapping[str, Any], out: Path | None) -> None:
+    """Print the outcome as JSON and, if asked for, write it to a file, with the load of the machine by then."""
+    outcome = {**outcome, "load_at_end": round(os.getloadavg()[0], 2)}
+    print(json.dumps(outcome, indent=2))
+    if out is not None:
+        write_json(out, outcome)
 
 
 def _cells(values: Any) -> str:

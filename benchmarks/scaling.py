@@ -7,9 +7,7 @@ their own settings; a checkpoint is one of the paper's word model, written by th
 """
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from benchmarks.measuring import machine, tell
 
 from spectralgru.pipeline.params import load_params, read_params, with_changes
 from spectralgru.records import read_run, run_path, write_record
@@ -118,8 +117,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(2)
     outcome: dict[str, object] = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load_at_start": round(os.getloadavg()[0], 1),
+        "machine": machine(),
     }
     with tempfile.TemporaryDirectory(prefix="scaling-") as name:
         folder = Path(name)
@@ -142,12 +140,7 @@ def main() -> int:
                         )
                     )
                 outcome["mlflow_1000_megabytes"] = round((place / "mlflow.db").stat().st_size / 1e6)
-    outcome["load_at_end"] = round(os.getloadavg()[0], 1)
-    text = json.dumps(outcome, indent=2)
-    print(text)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+    tell(outcome, options.out)
     return 0
 
 
