@@ -1,8 +1,9 @@
 """Commands that make results from finished runs."""
 
 from collections.abc import Callable
+from inspect import Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,59 +22,67 @@ if TYPE_CHECKING:
     from spectralgru.pipeline.results.load import Campaign
 
 
-def samples(
-    params: ParamsOption = PARAMS,
-    scale: ScaleOption = None,
-    corpora: CorporaOption = None,
-    data: DataOption = DATA,
-    out: OutOption = None,
-) -> None:
+def _results(write: Callable[..., list[Path]]) -> Callable[..., None]:
+    """The command that makes something of a campaign's runs: `write`, with what it takes beside the campaign.
+
+    It has the options of all such commands, loads the runs, and names the files made from them.
+    """
+
+    def command(
+        params: ParamsOption = PARAMS,
+        scale: ScaleOption = None,
+        corpora: CorporaOption = None,
+        out: OutOption = None,
+        **own: Any,
+    ) -> None:
+        from spectralgru.pipeline.results.load import Campaign
+
+        chosen = options.load(params, scale)
+        settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
+        root = options.results(out, chosen.scale)
+        for path in write(Campaign.load(root, settings, chosen.section.seeds, chosen.scale), **own):
+            typer.echo(path)
+
+    *shared, _ = signature(command).parameters.values()
+    _, *more = signature(write).parameters.values()
+    command.__signature__ = Signature([*shared, *more])  # type: ignore[attr-defined]
+    command.__annotations__ |= {option.name: option.annotation for option in more}
+    command.__name__, command.__doc__ = write.__name__, write.__doc__
+    return command
+
+
+@_results
+def samples(campaign: "Campaign", data: DataOption = DATA) -> list[Path]:
     """Continue a tune (MIDI, sound, piano rolls) or sentences with the best constrained and the best clipped run."""
     from spectralgru.pipeline.sampling.campaign import write_samples
 
-    _write(lambda campaign: write_samples(campaign, data), params, scale, corpora, out)
+    return write_samples(campaign, data)
 
 
-def tables(
-    params: ParamsOption = PARAMS,
-    scale: ScaleOption = None,
-    corpora: CorporaOption = None,
-    out: OutOption = None,
-) -> None:
+@_results
+def tables(campaign: "Campaign") -> list[Path]:
     """Write the tables, ours beside the paper's, the list of runs and the learning curves."""
     from spectralgru.pipeline.results.curves import write_curves
     from spectralgru.pipeline.results.runs import write_runs
     from spectralgru.pipeline.results.tables import write_tables
 
-    def write(campaign: "Campaign") -> list[Path]:
-        return [*write_tables(campaign), *write_runs(campaign), *write_curves(campaign)]
-
-    _write(write, params, scale, corpora, out)
+    return [*write_tables(campaign), *write_runs(campaign), *write_curves(campaign)]
 
 
-def figures(
-    params: ParamsOption = PARAMS,
-    scale: ScaleOption = None,
-    corpora: CorporaOption = None,
-    data: DataOption = DATA,
-    out: OutOption = None,
-) -> None:
+@_results
+def figures(campaign: "Campaign", data: DataOption = DATA) -> list[Path]:
     """Write the figures."""
     from spectralgru.pipeline.results.figures import write_figures
 
-    _write(lambda campaign: write_figures(campaign, data), params, scale, corpora, out)
+    return write_figures(campaign, data)
 
 
-def claims(
-    params: ParamsOption = PARAMS,
-    scale: ScaleOption = None,
-    corpora: CorporaOption = None,
-    out: OutOption = None,
-) -> None:
+@_results
+def claims(campaign: "Campaign") -> list[Path]:
     """Check the paper's claims on the runs: holds, fails or undecided, with the evidence."""
     from spectralgru.pipeline.results.claims import write_claims
 
-    _write(write_claims, params, scale, corpora, out)
+    return write_claims(campaign)
 
 
 def provenance(
@@ -108,20 +117,3 @@ def report(params: ParamsOption = PARAMS, scale: ScaleOption = None, out: OutOpt
     from spectralgru.pipeline.report import write_report
 
     typer.echo(write_report(options.results(out, options.load(params, scale).scale)))
-
-
-def _write(
-    write: "Callable[[Campaign], list[Path]]",
-    params: Path,
-    scale: str | None,
-    corpora: list[str] | None,
-    out: Path | None,
-) -> None:
-    """Load the campaign's runs and name the files made from them."""
-    from spectralgru.pipeline.results.load import Campaign
-
-    chosen = options.load(params, scale)
-    settings = {corpus: chosen.settings(corpus) for corpus in corpora or chosen.chosen_corpora()}
-    root = options.results(out, chosen.scale)
-    for path in write(Campaign.load(root, settings, chosen.section.seeds, chosen.scale)):
-        typer.echo(path)
