@@ -3,13 +3,21 @@
 This file also puts its folder on the import path, for helpers that several kinds of tests share.
 """
 
+import os
+
 import pytest
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """A data folder; `ptb` and `chorales` fill it."""
-    return tmp_path_factory.mktemp("data")
+    """A data folder that all of pytest's workers share: `ptb` and `chorales` fill it, tests copy what they change.
+
+    Names with a dot may vanish while another worker writes.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "data"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +34,11 @@ def chorales(data):
 
 def _from_packages(corpus, data):
     # Imported here: tests of the library and the trainer run where torch and numpy are all there is.
+    from filelock import FileLock
+
     from spectralgru.pipeline.corpora.prepare import prepare
     from spectralgru.pipeline.corpora.sources import MIRROR_VARIABLE
 
-    with pytest.MonkeyPatch.context() as patch:
+    with FileLock(data / f".{corpus}.lock"), pytest.MonkeyPatch.context() as patch:
         patch.delenv(MIRROR_VARIABLE, raising=False)
         return prepare(corpus, data)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -60,7 +61,11 @@ def test_record_beside_the_arrays(ptb):
     assert record["raw"] == raw
 
 
-def test_prepared_again_nothing_happens_and_damage_is_repaired(ptb, data, monkeypatch):
+@pytest.mark.usefixtures("ptb")
+def test_prepared_again_nothing_happens_and_damage_is_repaired(data, tmp_path, monkeypatch):
+    shutil.copytree(data / "raw" / "ptb", tmp_path / "raw" / "ptb")
+    shutil.copytree(data / "prepared", tmp_path / "prepared", ignore=shutil.ignore_patterns(".*"))
+    data, ptb = tmp_path, tmp_path / "prepared" / "ptb.npz"
     before, good = ptb.stat().st_mtime_ns, ptb.read_bytes()
     start = time.perf_counter()
     assert prepare("ptb", data) == ptb

@@ -36,7 +36,9 @@ class Project:
         self.values = values
         self.write_params()
         if data is not None:
-            shutil.copytree(data / "prepared", folder / "data" / "prepared")
+            shutil.copytree(
+                data / "prepared", folder / "data" / "prepared", ignore=shutil.ignore_patterns(".*")
+            )
 
     def write_params(self):
         (self.folder / "params.yaml").write_text(yaml.safe_dump(self.values))

@@ -108,7 +108,7 @@ def test_imported_with_a_prefix_and_other_names_everything_lies_below_the_prefix
 
 def test_imported_it_makes_everything_in_the_users_own_places(tmp_path, ptb, data):
     folder = importing(tmp_path, **PLACES)
-    shutil.copytree(data / "prepared", folder / "my/data/prepared")
+    shutil.copytree(data / "prepared", folder / "my/data/prepared", ignore=shutil.ignore_patterns(".*"))
     code, output = snakemake(folder)
     assert code == 0, output
     results = folder / "my/results/quick"
