@@ -105,6 +105,7 @@ Everything is up to date at scale {SCALE}.
   report   make report      the page to open first: {ROOT}/report.html
   runs     make ui          every run in MLflow, at the address that it prints
   paper    snakemake --cores all --config scale=paper      the paper's own settings (weeks on a CPU)
+Before `snakemake` and `spectralgru`, once in each shell: source .venv/bin/activate
 """
 FAILURE = f"""
 A job failed; the last lines of its log stand above, the whole log below {LOGS}/. Finished runs are kept:
