@@ -14,14 +14,19 @@ from pathlib import Path
 import mido
 import numpy as np
 import pytest
+import yaml
 
+from spectralgru.errors import InputError
 from spectralgru.pipeline import cli
 from spectralgru.pipeline.corpora import midi, nottingham
 from spectralgru.pipeline.corpora.archive import read_members
 from spectralgru.pipeline.corpora.midi import Note
 from spectralgru.pipeline.corpora.prepare import is_current, prepare
 from spectralgru.pipeline.corpora.sources import MIRROR_VARIABLE
+from spectralgru.pipeline.params import parse_params
 from spectralgru.pipeline.params.keys import parse_own
+from spectralgru.pipeline.sampling.campaign import Samples, _write_music, _write_words
+from spectralgru.pipeline.sampling.trained import open_run
 from spectralgru.training.data.dataset import SPLITS, load
 
 ROOT = Path(__file__).parents[2]
@@ -383,6 +388,39 @@ def test_names_and_options_that_cannot_be_are_one_line(tmp_path, capsys, argumen
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("own_corpora", "corpora", "reason"),
+    [
+        (
+            {"ptb": {"midi": "x"}},
+            ["ptb"],
+            "own.ptb is 'ptb': the name of a corpus that comes with the project",
+        ),
+        ({"notes": {"midi": "x"}}, None, "own.notes is 'notes': the name of a kind of corpus"),
+        ({"my tunes": {"midi": "x"}}, None, "own.my tunes is 'my tunes': no name of a corpus"),
+        ({1: {"midi": "x"}}, None, "own.1 is 1: must be a valid string"),
+        ({"a": {"midi": "x"}, "A": {"midi": "y"}}, None, "must differ in more than upper and lower case"),
+        ({"a": {}}, None, "own.a: must have midi: a folder, or text: a file or three"),
+        ({"a": "folder"}, None, "own.a is 'folder': must have midi"),
+        ({"a": {"midi": "x", "text": "y"}}, None, "unknown key own.a.text"),
+        ({"a": {"midi": "x", "step": 0.5}}, None, "own.a.step is 0.5: must be a fraction of a quarter note"),
+        ({"a": {"midi": "x", "split": [0.9, 0.1, 0.1]}}, None, "own.a.split is .*: must add up to 1"),
+        ({"a": {"text": {"train": "x"}}}, None, "own.a.text: must be a file, or three"),
+        (
+            {"a": {"text": {s: "x" for s in SPLITS}, "split": [0.8, 0.1, 0.1]}},
+            None,
+            "split is for a text in one file",
+        ),
+        ({"a": {"midi": "x"}}, ["b"], "corpora.0 is 'b': must be one of ptb, .*, a, or be defined under own"),
+    ],
+)
+def test_definitions_that_cannot_be_are_one_line(own_corpora, corpora, reason):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"own": own_corpora, "corpora": corpora}
+    with pytest.raises(InputError, match=reason) as caught:
+        parse_params(values)
+    assert "\n" not in str(caught.value)
+
+
 # By hand
 
 
@@ -403,7 +441,15 @@ def test_prepared_trained_sampled_and_evaluated_by_hand(tmp_path, capsys, monkey
     folder = "results/quick/runs/mine/constraint-0.5/seed-0"
     assert run("evaluate", folder) == 0
     capsys.readouterr()
+    trained, samples = {"constraint": open_run(Path(folder), Path("data"))}, Samples(Path("samples"))
     if kind == "midi":
+        corpus = trained["constraint"].corpus
+        corpus.test[: corpus.test_lengths[0]] = 0  # a rest of many bars
+        _write_music(samples, "mine", trained)
+        assert samples.links[0]["text"].startswith("mine test 1, original")
+        corpus.test[:] = 0
+        _write_music(samples, "mine", trained)
+        assert samples.answer[-1] == "mine: every test tune begins with silence, so none is continued."
         assert run("sample", "--run", folder, "--out", "a.mid") == 0
         score = mido.MidiFile("a.mid")
         assert score.ticks_per_beat == 480
@@ -411,5 +457,8 @@ def test_prepared_trained_sampled_and_evaluated_by_hand(tmp_path, capsys, monkey
         tempo = next(m.tempo for m in score.tracks[0] if m.type == "set_tempo")
         assert round(mido.tempo2bpm(tempo)) == 91
     else:
+        _write_words(samples, "mine", trained)
+        assert all(text["prompt"] in ("the ", "the") for text in samples.texts)
+        capsys.readouterr()
         assert run("sample", "--run", folder, "--prompt", "the c") == 0
         assert re.match(r"the c[acdeghnorst \n]+|the c.*<unk>", capsys.readouterr().out)

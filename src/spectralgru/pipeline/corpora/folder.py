@@ -21,6 +21,8 @@ from spectralgru.pipeline.corpora.contents import Contents, of_notes
 from spectralgru.pipeline.corpora.cores import cores
 from spectralgru.training.data.dataset import SPLITS
 
+TEMPI = 20, 400  # quarter notes a minute; files that say less or more mean something else
+
 
 class Piece(NamedTuple):
     """One file's piano roll."""
@@ -61,7 +63,7 @@ def contents(
     tunes: dict[str, list[npt.NDArray[np.uint8]]] = {
         split: [_widened(piece, lowest, width) for piece in splits[split]] for split in SPLITS
     }
-    tempo = round(median(piece.tempo for piece in pieces), 3)
+    tempo = round(min(max(median(piece.tempo for piece in pieces), TEMPI[0]), TEMPI[1]), 3)
     arrays, about = of_notes(tunes, lowest, tempo, step)
     sounding = np.concatenate([piece.roll.sum(axis=1) for piece in pieces])
     about |= {

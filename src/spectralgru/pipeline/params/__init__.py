@@ -60,6 +60,7 @@ class Params(Strict):
     """params.yaml."""
 
     scale: Scale = "quick"
+    own: Definitions = Field(default_factory=dict, description="corpora of the user's own")
     corpora: Annotated[Corpora | None, BeforeValidator(_listed)] = Field(
         None, description="one name or several, instead of the scale's own list"
     )
@@ -70,7 +71,6 @@ class Params(Strict):
         "replicas",
         description="how a training given several processes is spread over them: runs (replicas), or every batch",
     )
-    own: Definitions = Field(default_factory=dict, description="corpora of the user's own")
     quick: Section
     paper: Section
 

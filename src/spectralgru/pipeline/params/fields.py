@@ -16,9 +16,9 @@ Value = TypeVar("Value")
 
 def _known(name: str, info: ValidationInfo) -> str:
     """Refuse the name of no corpus; the validation's context holds the names of own ones."""
-    own = [str(known) for known in info.context or ()]
-    if name not in (*CORPORA, *own):
-        raise ValueError(f"must be one of {', '.join([*CORPORA, *own])}, or be defined under own")
+    known = [*CORPORA, *map(str, info.context or ())]
+    if name not in known:
+        raise ValueError(f"must be one of {', '.join(known)}, or be defined under own")
     return name
 
 

@@ -24,7 +24,7 @@ from spectralgru.records import Run, Setting
 from spectralgru.training.data.dataset import EOS, Notes, Words
 
 # The same for every method, chosen before hearing or reading any result.
-SEED, TEMPERATURE, TUNE = 0, 1.0, 0
+SEED, TEMPERATURE = 0, 1.0
 SENTENCES, GIVEN = 3, 4  # the first sentences of the test split, and how many words of each are given
 UNITS = {"perplexity": "perplexity", "nll": "nats a step"}
 
@@ -97,11 +97,16 @@ def _write_music(samples: Samples, corpus: str, chosen: Mapping[str, Trained]) -
     anyone = next(iter(chosen.values()))
     assert isinstance(anyone.corpus, Notes)
     known = anyone.corpus.lowest + np.flatnonzero(anyone.corpus.train.any(axis=0))
-    tunes = {"original": original(anyone, "test", TUNE, NOTE_STEPS)}
+    beginnings = (original(anyone, "test", i, 0).roll for i in range(len(anyone.corpus.test_lengths)))
+    number = next((i for i, roll in enumerate(beginnings) if roll.any()), None)
+    if number is None:
+        samples.answer.append(f"{corpus}: every test tune begins with silence, so none is continued.")
+        return
+    tunes = {"original": original(anyone, "test", number, NOTE_STEPS)}
     methods = {}
     for method, trained in chosen.items():
         heading = _heading(trained.run)
-        tunes[heading] = sample_tune(trained, "test", TUNE, NOTE_STEPS, TEMPERATURE, SEED)
+        tunes[heading] = sample_tune(trained, "test", number, NOTE_STEPS, TEMPERATURE, SEED)
         methods[heading] = method
     for heading, tune in tunes.items():
         name = f"{corpus}-{methods.get(heading, 'original')}"
@@ -109,19 +114,19 @@ def _write_music(samples: Samples, corpus: str, chosen: Mapping[str, Trained]) -
             with atomic_path(samples.folder / f"{name}.{form}") as temporary:
                 temporary.write_bytes(content)
             samples.files.append(f"{name}.{form}")
-        about = f"{corpus} test {TUNE}, {heading}"
+        about = f"{corpus} test {number}, {heading}"
         samples.links.append({"text": f"{about} (MIDI)", "href": f"{name}.mid"})
         said = f"{about}; its continuation begins at {tune.timing.seconds(tune.begins):.1f} s"
         samples.sounds.append({"text": said, "href": f"{name}.mp3"})
     with style.context(["default", RC]):
         figure = draw(tunes, methods)
-        figure.suptitle(f"{corpus}, test tune {TUNE}", fontsize=9, color="0.35")
+        figure.suptitle(f"{corpus}, test tune {number}", fontsize=9, color="0.35")
         samples.files += [path.name for path in save(figure, samples.folder / f"{corpus}-piano_rolls")]
     samples.figures.append(f"{corpus}-piano_rolls.svg")
     begins = tunes["original"].begins
     samples.answer.append(
-        f"{corpus}: the first {begins} steps of test tune {TUNE}, continued for {NOTE_STEPS} steps by the run of each "
-        f"method that is best on validation, with the same random numbers at temperature {TEMPERATURE:g}."
+        f"{corpus}: the first {begins} steps of test tune {number}, continued for {NOTE_STEPS} steps by the run of "
+        f"each method that is best on validation, with the same random numbers at temperature {TEMPERATURE:g}."
     )
     samples.answer += [
         f"{corpus}, {name}: after the beginning, {_counted(tune, known)}." for name, tune in tunes.items()
@@ -143,16 +148,18 @@ def _counted(tune: Tune, known: npt.NDArray[np.int64]) -> str:
 
 
 def _write_words(samples: Samples, corpus: str, chosen: Mapping[str, Trained]) -> None:
-    prompts = _prompts(next(iter(chosen.values())))
+    anyone = next(iter(chosen.values()))
+    assert isinstance(anyone.corpus, Words)
+    prompts, units = _prompts(anyone.corpus), "words" if anyone.corpus.separator else "characters"
     for seed, prompt in enumerate(prompts, SEED):
         for trained in chosen.values():
             text = sample_text(trained, prompt, TOKENS, TEMPERATURE, seed)
             about = {"title": f"{corpus}, {_heading(trained.run)}"}
             samples.texts.append(about | {"prompt": text.prompt, "continuation": text.continuation})
     rule = (
-        f"{corpus}: the first {GIVEN} words of each of the first {len(prompts)} test sentences, continued for {TOKENS} "
-        f"words by the run of each method that is best on validation, with the same random numbers at temperature "
-        f"{TEMPERATURE:g}."
+        f"{corpus}: the first {GIVEN} {units} of each of the first {len(prompts)} test sentences, continued for "
+        f"{TOKENS} {units} by the run of each method that is best on validation, with the same random numbers at "
+        f"temperature {TEMPERATURE:g}."
     )
     texts = [text for text in samples.texts if text["title"].startswith(f"{corpus}, ")]
     parts = [f"{t['title']}\n{t['prompt']} | {t['continuation']}\n" for t in texts]
@@ -165,10 +172,8 @@ def _write_words(samples: Samples, corpus: str, chosen: Mapping[str, Trained]) -
     samples.answer.append(rule)
 
 
-def _prompts(trained: Trained) -> list[str]:
+def _prompts(words: Words) -> list[str]:
     """The beginnings of the first sentences of the test split, in words that the model knows."""
-    words = trained.corpus
-    assert isinstance(words, Words)
     ends = np.flatnonzero(words.test == words.vocabulary.index(EOS))[:SENTENCES]
     begins = [0, *(ends[:-1] + 1)]
     sentences = (words.test[a : min(b, a + GIVEN)] for a, b in zip(begins, ends, strict=True))
