@@ -103,6 +103,7 @@ Everything is up to date at scale {SCALE}.
   answers  {ROOT}/experiments/   (made with `snakemake --cores all learning_rate cost`)
   samples  {ROOT}/samples/   (continued by the best runs: tunes to hear, sentences to read)
   report   make report      the page to open first: {ROOT}/report.html
+  article  {ROOT}/article.pdf
   runs     make ui          every run in MLflow, at the address that it prints
   paper    snakemake --cores all --config scale=paper      the paper's own settings (weeks on a CPU)
 Before `snakemake` and `spectralgru`, once in each shell: source .venv/bin/activate

@@ -1,4 +1,4 @@
-from spectralgru.pipeline.results.names import CLAIMS, REPORT
+from spectralgru.pipeline.results.names import ARTICLE, CLAIMS, REPORT
 
 
 # Environment, resources and command of the rules after it, too.
@@ -143,6 +143,19 @@ use rule write_tables as write_report with:
         f"{LOGS}/benchmarks/report/{SCALE}.tsv"
     params:
         command="report",
+        places=OUT,
+        of="",
+
+
+use rule write_report as write_article with:
+    output:
+        [f"{ROOT}/{name}" for name in ARTICLE],
+    log:
+        f"{LOGS}/article/{SCALE}.log",
+    benchmark:
+        f"{LOGS}/benchmarks/article/{SCALE}.tsv"
+    params:
+        command="article",
         places=OUT,
         of="",
 

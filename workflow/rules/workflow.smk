@@ -25,6 +25,7 @@ report: "../report/workflow.rst"
 localrules:
     all,
     report,
+    article,
     prepare_all,
     train_all,
     learning_rate,
@@ -36,6 +37,11 @@ localrules:
 rule report:
     input:
         rules.write_report.output,
+
+
+rule article:
+    input:
+        rules.write_article.output,
 
 
 rule prepare_all:
@@ -54,6 +60,7 @@ EVERYTHING = [
     PROVENANCE,
     rules.write_samples.output,
     rules.write_report.output,
+    rules.write_article.output,
     expand(
         f"{ROOT}/experiments/{{experiment}}/summary.json",
         experiment=EXPERIMENTS,

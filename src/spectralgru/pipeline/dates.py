@@ -27,7 +27,7 @@ from spectralgru.pipeline.provenance.record import (
     report_made_from,
     results_sha256,
 )
-from spectralgru.pipeline.results.names import REPORT
+from spectralgru.pipeline.results.names import ARTICLE, REPORT
 from spectralgru.pipeline.sampling.dates import are_current
 from spectralgru.pipeline.sealed import BEGINNING, is_whole, read_as, read_bytes
 from spectralgru.pipeline.summary import SUMMARY, are_whole
@@ -45,6 +45,11 @@ class _Corpus(BaseModel):
 
 class _Tracked(BaseModel):
     runs: dict[str, str]
+
+
+class _Article(BaseModel):
+    made_from: str
+    files: dict[str, str]
 
 
 def date_by_contents(params: Params, data: Path, root: Path, logs: Path) -> str:
@@ -143,6 +148,7 @@ def _date_results(
     in_page = [*(root / n for n in WRITTEN), samples / SUMMARY, *root.glob(f"experiments/*/{SUMMARY}")]
     latest = max([date, *map(date_of, in_page)])
     dates.set([root / REPORT], written and _is_current_page(root), latest)
+    dates.set([root / name for name in ARTICLE], written and _is_current_article(root), latest)
     for corpus, keys in expected.items():
         imported = root / "tracking" / f"{corpus}.json"
         tracked = read_as(_Tracked, imported)
@@ -177,5 +183,14 @@ def _is_current_page(root: Path) -> bool:
     page = read_bytes(root / REPORT)
     try:
         return is_whole(page) and f'content="{report_made_from(root)}"'.encode() in page[:BEGINNING]
+    except OSError:
+        return False
+
+
+def _is_current_article(root: Path) -> bool:
+    """Whether the article is as it was written and says everything there is to say."""
+    said = read_as(_Article, root / ARTICLE[1], sealed=True)
+    try:
+        return said is not None and said.made_from == report_made_from(root) and are_whole(root, said.files)
     except OSError:
         return False

@@ -38,6 +38,7 @@ COMMANDS = (
     results.claims,
     results.provenance,
     results.report,
+    results.article,
     experiments.experiment,
     diagnosis.autopsy,
     project.status,

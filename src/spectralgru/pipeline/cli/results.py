@@ -117,3 +117,11 @@ def report(params: ParamsOption = PARAMS, scale: ScaleOption = None, out: OutOpt
     from spectralgru.pipeline.report import write_report
 
     typer.echo(write_report(options.results(out, options.load(params, scale).scale)))
+
+
+def article(params: ParamsOption = PARAMS, scale: ScaleOption = None, out: OutOption = None) -> None:
+    """Write article.pdf: a replication report from the same records as report.html."""
+    from spectralgru.pipeline.article import write_article
+
+    for path in write_article(options.results(out, options.load(params, scale).scale)):
+        typer.echo(path)

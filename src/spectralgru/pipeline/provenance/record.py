@@ -36,7 +36,7 @@ Settings = Mapping[str, Sequence[Setting]]  # of each corpus
 
 WRITTEN = ("provenance.json", "provenance.html", "ro-crate-metadata.json", "Snakefile", "params.yaml")
 CHECKOUT = PACKAGE.parents[1]
-CODE = ("pages/*", "provenance/*.py", "report/*.py", "results/**/*.py")
+CODE = ("article/*", "pages/*", "provenance/*.py", "report/*.py", "results/**/*.py")
 RECORDED = (
     "status",
     "best",
@@ -161,11 +161,10 @@ def other_selection(root: Path, corpora: Sequence[str]) -> str:
 
 
 def report_made_from(root: Path) -> str:
-    """Hash of what the report shows: provenance (of tables, figures, claims, code), experiments, kept campaigns."""
+    """Hash of what report and article show: provenance (of tables, figures, claims, code), experiments, kept campaigns."""
     here = sha256_of_all(root, (WRITTEN[0], f"experiments/*/{SUMMARY}", f"samples/{SUMMARY}"))
-    kept = sha256_of_all(
-        root.parent.parent / KEPT, ("*/answer.json", "*/claims.json", "*/provenance.json", "*/*.svg")
-    )
+    shown = ("*/answer.json", "*/claims.json", "*/provenance.json", "*/*.svg", f"**/{SUMMARY}")
+    kept = sha256_of_all(root.parent.parent / KEPT, shown)
     return hashlib.sha256(f"{here} {kept}".encode()).hexdigest()
 
 

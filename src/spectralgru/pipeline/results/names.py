@@ -30,6 +30,7 @@ FIGURE_CAPTIONS = {
 }
 FIGURE_NAMES = tuple(FIGURE_CAPTIONS)
 REPORT = "report.html"
+ARTICLE = ("article.pdf", "article.json")  # the second: what it says and was made from
 KEPT = "reproduction"  # beside `results/`: campaigns that were run before
 # In tables/, for all corpora together.
 NUMBERS = ("metrics.json", "runs.csv", "curves.csv")

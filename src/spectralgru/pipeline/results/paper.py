@@ -53,6 +53,7 @@ class Paper:
     marks: dict[str, Mark]
     tables: dict[str, PaperTable]
     stand_in: dict[str, str]
+    settings: dict[str, dict[str, str]]  # of each quantity: by corpus, with the symbols of its marks
     cost: Cost
 
     def table_for(self, corpus: str) -> PaperTable | None:
@@ -97,6 +98,10 @@ def _paper(data: dict[str, Any]) -> Paper:
         marks=marks,
         tables=tables,
         stand_in=data["stand_in"],
+        settings={
+            name: {corpus: _with_symbols(text, marks) for corpus, text in of_corpus.items()}
+            for name, of_corpus in data["settings"].items()
+        },
         cost=Cost(
             cost["corpus"],
             marks[cost["provenance"]],
