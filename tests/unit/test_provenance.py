@@ -13,6 +13,7 @@ import yaml
 from results_records import make_experiment, make_run, reseal
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256, write_json, write_text
+from spectralgru.pipeline.article import write_article
 from spectralgru.pipeline.corpora.recipe import RECIPE
 from spectralgru.pipeline.dates import date_by_contents, run_keys
 from spectralgru.pipeline.dating import OUTDATED, date_of
@@ -24,7 +25,7 @@ from spectralgru.pipeline.results.claims import write_claims
 from spectralgru.pipeline.results.curves import write_curves
 from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.load import Campaign
-from spectralgru.pipeline.results.names import REPORT
+from spectralgru.pipeline.results.names import ARTICLE, REPORT
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import write_tables
 from spectralgru.pipeline.sampling.dates import made_of
@@ -33,6 +34,7 @@ from spectralgru.records import read_run, summed_up
 
 REPOSITORY = Path(__file__).parents[2]
 CORPORA = ("ptb", "chorales")
+PAGES = {REPORT, *ARTICLE}
 
 
 def parameters(**methods):
@@ -70,7 +72,7 @@ class Made:
         said = {"title": "Continuations", "answer": [], "tables": [], "figures": []}
         write_text(self.root / "samples/ptb.txt", "text")
         write_summary(self.root / "samples", said, ["ptb.txt"], made_of(keys))
-        for name in ("tables", "claims", "provenance", "samples", "report"):
+        for name in ("tables", "claims", "provenance", "samples", "report", "article"):
             write_text(self.logs / "benchmarks" / name / "quick.tsv", "s\n1\n")
         self.make()
         return self
@@ -89,7 +91,11 @@ class Made:
         for write in (write_tables, write_runs, write_curves, write_figures, write_claims):
             write(Campaign.load(self.root, self.settings, self.seeds, "quick"))
         write_provenance(self.root, self.settings, self.seeds, self.data, REPOSITORY / "params.yaml")
+        self.write_pages()
+
+    def write_pages(self):
         write_report(self.root)
+        write_article(self.root)
 
     def shuffle(self, seed=0):
         """Dates as a clone and `dvc pull` leave them: in any order."""
@@ -124,9 +130,10 @@ class Made:
             drawn = [path for path in artifacts(CORPORA) if path.startswith(f"figures/{corpus}-")]
             trained = [path for path in settings if path.startswith(f"runs/{corpus}/")]
             made |= dict.fromkeys(drawn, trained) | {f"tracking/{corpus}.json": [*trained, *drawn]}
-        made |= {"samples/summary.json": settings, REPORT: [*WRITTEN, "samples/summary.json"]}
+        made |= {"samples/summary.json": settings}
+        made |= dict.fromkeys(PAGES, (*WRITTEN, "samples/summary.json"))
         beside = {"tables": "tables/table1.csv", "claims": "claims.json", "provenance": WRITTEN[0]}
-        beside |= {"samples": "samples/summary.json", "report": REPORT}
+        beside |= {"samples": "samples/summary.json", "report": REPORT, "article": ARTICLE[0]}
         return made | {f"../../logs/benchmarks/{n}/quick.tsv": made[output] for n, output in beside.items()}
 
 
@@ -287,7 +294,7 @@ def test_results_of_other_parameters_are_outdated_until_they_are_asked_for_again
     campaign.shuffle()
     changed = parameters(constraint=[0.2, 0.8])
     found = campaign.outdated(changed)
-    assert {*artifacts(CORPORA), *WRITTEN, REPORT} <= found
+    assert {*artifacts(CORPORA), *WRITTEN, *PAGES} <= found
     assert not [name for name in found if name.endswith("constraint-0.2")]
     assert campaign.outdated() == set()
 
@@ -315,8 +322,8 @@ def test_a_file_touched_by_hand_is_made_again(campaign):
 def test_the_report_follows_the_experiments_that_are_there(campaign):
     make_experiment(campaign.root / "experiments" / "learning_rate")
     campaign.shuffle()
-    assert campaign.outdated() == {REPORT}
-    write_report(campaign.root)
+    assert campaign.outdated() == PAGES
+    campaign.write_pages()
     campaign.shuffle()
     assert campaign.outdated() == set()
 
@@ -328,8 +335,8 @@ def test_the_report_follows_the_campaigns_that_are_kept(campaign):
         shutil.copy(campaign.root / name, record)
     (record / "answer.json").write_text('{"title": "A long training", "answer": []}')
     campaign.shuffle()
-    assert campaign.outdated() == {REPORT}
-    write_report(campaign.root)
+    assert campaign.outdated() == PAGES
+    campaign.write_pages()
     campaign.shuffle()
     assert campaign.outdated() == set()
 
@@ -371,6 +378,7 @@ def side_files(campaign):
         "tracking": root / "tracking/ptb.json",
         "samples": root / "samples/summary.json",
         "report": root / REPORT,
+        "article": root / ARTICLE[1],
     } | {name: root / name for name in WRITTEN}
 
 
@@ -397,13 +405,13 @@ def test_a_damaged_side_file_is_outdated_and_stops_nothing(campaign, damage):
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["samples", REPORT, *WRITTEN])
+@pytest.mark.parametrize("name", ["samples", REPORT, *ARTICLE, *WRITTEN])
 def test_one_character_changed_is_seen(campaign, name):
     path = side_files(campaign).get(name, campaign.root / name)
     assert campaign.outdated() == set()
-    content = path.read_text()
-    at = len(content) // 2
-    path.write_text(content[:at] + ("a" if content[at] != "a" else "b") + content[at + 1 :])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
     campaign.outdated()
     assert date_of(path) == OUTDATED
 
@@ -443,6 +451,6 @@ def test_a_cache_that_files_are_linked_from_keeps_its_dates(campaign, tmp_path):
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cache.iterdir()}
     assert campaign.outdated() == set()
     changed = parameters(constraint=[0.2, 0.8])
-    assert {*artifacts(CORPORA), *WRITTEN, REPORT} <= campaign.outdated(changed)
+    assert {*artifacts(CORPORA), *WRITTEN, *PAGES} <= campaign.outdated(changed)
     assert campaign.outdated() == set()
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cache.iterdir()} == before

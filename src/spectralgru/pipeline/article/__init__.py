@@ -3,14 +3,16 @@
 import json
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spectralgru.errors import RunError
 from spectralgru.files import atomic_path, sha256
-from spectralgru.pipeline.article.contents import drawings, read_contents
+from spectralgru.pipeline.article.contents import Contents, read_contents, without_drawings
 from spectralgru.pipeline.provenance.record import report_made_from
 from spectralgru.pipeline.results.names import ARTICLE
 from spectralgru.pipeline.sealed import write_sealed_json
+
+Form = Literal["pdf", "png", "html"]
 
 
 def write_article(root: Path) -> list[Path]:
@@ -21,24 +23,26 @@ def write_article(root: Path) -> list[Path]:
     root = Path(root)
     pdf, said = (root / name for name in ARTICLE)
     contents = read_contents(root)
-    page = typeset(contents, drawings(root, contents))
+    page = typeset(contents)
     with atomic_path(pdf) as temporary:
         temporary.write_bytes(page)
     seals = {"made_from": report_made_from(root), "files": {pdf.name: sha256(pdf)}}
-    write_sealed_json(said, seals | contents)
+    write_sealed_json(said, seals | without_drawings(contents))
     return [pdf, said]
 
 
-def typeset(contents: dict[str, Any], svgs: dict[str, str], form: str = "pdf", **options: Any) -> Any:
-    """The article as bytes; as a list of them, one a page, if `form` is `png` or `svg`."""
+def typeset(contents: Contents, form: Form = "pdf", **options: Any) -> Any:
+    """The article as bytes; PNG as a list of them, one a page."""
     import typst
 
-    inputs = {"contents": json.dumps(contents), "drawings": json.dumps(svgs)}
     with as_file(files(__name__)) as folder:
         try:
             # Its own fonts, wherever it runs.
             compiler = typst.Compiler(
-                folder / "article.typ", root=folder, ignore_system_fonts=True, sys_inputs=inputs
+                folder / "article.typ",
+                root=folder,
+                ignore_system_fonts=True,
+                sys_inputs={"contents": json.dumps(contents)},
             )
             return compiler.compile(format=form, **options)
         except typst.TypstError as error:

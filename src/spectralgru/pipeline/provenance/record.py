@@ -161,7 +161,7 @@ def other_selection(root: Path, corpora: Sequence[str]) -> str:
 
 
 def report_made_from(root: Path) -> str:
-    """Hash of what report and article show: provenance (of tables, figures, claims, code), experiments, kept campaigns."""
+    """Hash of what report and article show: provenance (of tables, figures, claims, code), experiments, records."""
     here = sha256_of_all(root, (WRITTEN[0], f"experiments/*/{SUMMARY}", f"samples/{SUMMARY}"))
     shown = ("*/answer.json", "*/claims.json", "*/provenance.json", "*/*.svg", f"**/{SUMMARY}")
     kept = sha256_of_all(root.parent.parent / KEPT, shown)
