@@ -93,6 +93,7 @@ def test_through_apptainer_it_gives_the_same(finished, sif, new_campaign):
         "write_provenance",
         "write_samples",
         "write_report",
+        "write_article",
     ]
     jobs.append("track_runs")
     assert output.count("Activating singularity image") == len(jobs) + 2  # trainings

@@ -51,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for method, value in (("constraint", "0.2"), ("clipping", "5")):
                 train = ["train", "--corpus", corpus, "--method", method, "--value", value, "--threads", "1"]
                 assert spectralgru(*train) == (0, "")
-        for command in ("tables", "figures", "claims", "provenance", "report"):
+        for command in ("tables", "figures", "claims", "provenance", "report", "article"):
             assert spectralgru(command) == (0, ""), command
     return campaign.folder
 

@@ -109,6 +109,7 @@ OUTPUTS = {
     "claims": "claims --corpus ptb",
     "provenance": "provenance",
     "report": "report",
+    "article": "article",
     "train": "train --corpus ptb --method none --threads 1 --out OUTPUT",
     "checkpoints": "train --corpus ptb --method none --threads 1 --out new --checkpoints OUTPUT",
 }
@@ -117,6 +118,7 @@ MADE = {
     "claims": "claims.json",
     "provenance": "provenance.json",
     "report": "report.html",
+    "article": "article.pdf",
 }
 
 

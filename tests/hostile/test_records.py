@@ -25,7 +25,7 @@ RECORDS = {
     f"{RUN}/seed-0/history.csv": ["status", "tables --corpus ptb"],
     f"{RUN}/seed-0/steps.csv": ["status", "claims --corpus ptb"],
     f"{RUN}/setting.json": ["train --corpus ptb --method constraint --value 0.2 --threads 1"],
-    "results/quick/provenance.json": ["provenance table1", "report"],
+    "results/quick/provenance.json": ["provenance table1", "report", "article"],
     "data/prepared/ptb.json": [f"evaluate {RUN}/seed-0", "provenance table1"],
 }
 MENDED = {f"{RUN}/setting.json"}  # by the command that reads it

@@ -112,7 +112,7 @@ def test_imported_it_makes_everything_in_the_users_own_places(tmp_path, ptb, dat
     code, output = snakemake(folder)
     assert code == 0, output
     results = folder / "my/results/quick"
-    assert {"report.html", "provenance.json", "tables", "runs", "tracking"} <= {
+    assert {"report.html", "article.pdf", "provenance.json", "tables", "runs", "tracking"} <= {
         p.name for p in results.iterdir()
     }
     assert json.loads((results / "runs/ptb/clipping-5/setting.json").read_text())["runs"]

@@ -50,6 +50,7 @@ def test_everything_is_made(finished):
     assert len(list((results / "figures").glob("*.svg"))) == 10
     claims = json.loads((results / "claims.json").read_text())
     assert {claim["corpus"] for claim in claims} == {"ptb", "chorales"}
+    assert (results / "article.pdf").read_bytes().startswith(b"%PDF-")
     page = (results / "report.html").read_text()
     assert all(claim["statement"].split("(")[0] in page for claim in claims)
     for run in results.glob("runs/*/*/seed-*"):
@@ -75,7 +76,7 @@ def test_constrained_runs_never_leave_the_bound(finished):
 
 
 def test_the_second_time_nothing_is_done(finished):
-    for target in ("all", "report"):
+    for target in ("all", "report", "article"):
         code, output = finished.run(target)
         assert code == 0
         assert "Nothing to be done" in output
@@ -158,6 +159,7 @@ def test_one_delta_changed_trains_that_delta_only(finished):
         "write_provenance",
         "write_samples",
         "write_report",
+        "write_article",
         "all",
     }
     code, output = finished.run()
