@@ -52,7 +52,7 @@ TORCH_TESTS = $(shell grep -LE 'pipeline|pandas|yaml|safetensors|snakemake|mlflo
 
 test-oldest: setup ## unit tests with the oldest torch that is promised, and with 2.11 (gigabytes; OLDEST=2.13.0 PYTHON=python3.13)
 	for torch in $(OLDEST); do PYTHONPATH=src $(BIN)/uv run --no-project --isolated --python $(PYTHON) \
-	  --with torch==$$torch --with numpy --with filelock --with hypothesis --with pytest --with setuptools \
+	  --with torch==$$torch --with numpy --with filelock --with hypothesis --with pytest --with setuptools --with matplotlib \
 	  python -m pytest -q -p no:cacheprovider $(TORCH_TESTS) || exit 1; done
 
 lint: setup ## style, types, workflow
