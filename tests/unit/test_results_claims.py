@@ -368,6 +368,48 @@ def test_a_burst_is_against_the_level_before_it_not_against_the_drift(records: R
     assert records.claim(BURSTS)["verdict"] == "undecided"
 
 
+@pytest.mark.parametrize(("told_by", "verdict"), [("growth", "holds"), ("spectral_radius", "fails")])
+def test_which_of_growth_and_radius_tells_bursts_better(records: Records, told_by: str, verdict: str):
+    """Constrained runs count, too; a run without a burst and old records without the column do not."""
+    other = {"growth": "spectral_radius", "spectral_radius": "growth"}[told_by]
+    for seed in range(4):
+        for method, value in (("constraint", 0.2), ("clipping", 5.0)):
+            directory = records.run(method, value, seed, trace=40)
+            rng = np.random.default_rng(seed)
+
+            def change(steps: pd.DataFrame, rng=rng) -> pd.DataFrame:
+                norm, values = (
+                    np.exp(0.1 * rng.standard_normal(len(steps))),
+                    0.5 + 0.1 * rng.random(len(steps)),
+                )
+                here = np.arange(20, len(steps), 15)
+                norm[here] *= 20
+                values[here] += 0.3
+                noise = 0.5 + 0.1 * rng.random(len(steps))
+                return steps.assign(grad_norm=norm, **{told_by: values, other: noise})
+
+            records.edit(directory, "steps.csv", change)
+    records.run("none", None, 0, trace=40)
+    calm = run_path(records.root, "ptb", "none", None, 0)
+    records.edit(calm, "steps.csv", lambda steps: steps.assign(grad_norm=1.0))
+    claim = records.claim("growth-tells-bursts-better")
+    numbers = claim["evidence"]["numbers"]
+    assert claim["verdict"] == verdict
+    assert claim["evidence"]["n"] == 8
+    assert all(
+        run["growth" if told_by == "growth" else "radius"] > 0.95 for run in numbers["by_run"].values()
+    )
+    assert [numbers["by_method"][method]["runs"] for method in ("constraint", "clipping", "none")] == [
+        4,
+        4,
+        0,
+    ]
+    assert records.claim("bursts-where-growth-is-large")["verdict"] in ("holds", "undecided")
+    for directory in records.root.glob("runs/ptb/*/seed-*"):
+        records.edit(directory, "steps.csv", lambda steps: steps.drop(columns="growth"))
+    assert records.claim("growth-tells-bursts-better")["verdict"] == "undecided"
+
+
 def timed(records: Records, constraint: float, spread: float = 0.01) -> None:
     for method, values, base in (
         ("constraint", DELTAS, constraint),
@@ -421,10 +463,10 @@ def test_claims_of_a_campaign_as_json_markdown_and_html(tmp_path: Path):
             "evidence",
         }
         assert claim["verdict"] in ("holds", "fails", "undecided")
-        assert claim["provenance"] in ("S", "U")
+        assert claim["provenance"] in ("S", "U", "O")
         assert all((root / run / "run.json").exists() for run in claim["evidence"]["runs"])
         for text in (unescape(path.read_text()) for path in paths[1:]):
-            assert claim["statement"] + ("†" if claim["provenance"] == "U" else "") in text
+            assert claim["statement"] + {"S": "", "U": "†", "O": "°"}[claim["provenance"]] in text
     assert "chorales (standing in for nottingham)" in paths[1].read_text()
     before = [path.read_bytes() for path in paths]
     assert [

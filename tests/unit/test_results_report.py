@@ -83,7 +83,7 @@ def test_it_shows_every_table_figure_and_claim(made):
     assert len([tag for tag, _ in page.tags if tag == "img"]) == len(FIGURE_CAPTIONS)
     assert all(attrs["alt"] for tag, attrs in page.tags if tag == "img")
     for claim in json.loads((made / "claims.json").read_text()):
-        mark = "†" if claim["provenance"] == "U" else ""
+        mark = {"S": "", "U": "†", "O": "°"}[claim["provenance"]]
         text = f"{claim['verdict']} {claim['statement']}{mark} {claim['evidence']['summary']}"
         assert " ".join(text.split()) in page.text
     assert "paper†" in page.text

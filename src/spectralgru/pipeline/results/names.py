@@ -17,6 +17,10 @@ FIGURE_CAPTIONS = {
         "Gradient norm against spectral radius, every recorded interval of all seeds; right of the dashed "
         "line the origin is unstable."
     ),
+    "growth_gradient": (
+        "Gradient norm against growth along the data (largest finite-time Lyapunov exponent over the steps of a "
+        "batch), every recorded interval of all seeds; right of the dashed line a gradient grows on its way back."
+    ),
     "learning_curves": (
         "Validation by epoch and setting: mean over the seeds that reached the epoch, band from the lowest to "
         "the highest. Dashed, where drawn: what the corpus' frequencies alone predict; a run above it does worse "

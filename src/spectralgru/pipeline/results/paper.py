@@ -15,7 +15,7 @@ NAME = "paper.yaml"
 class Mark:
     """How surely a number is known."""
 
-    name: str  # S, R, Q or U
+    name: str  # S, R, Q, U, or O: ours
     symbol: str  # what follows the number in a table
     meaning: str
 

@@ -8,7 +8,7 @@ from matplotlib import style
 
 from spectralgru.pipeline.experiments.base import Answer
 from spectralgru.pipeline.results.claims import claim_records
-from spectralgru.pipeline.results.figures.trajectory import trajectory
+from spectralgru.pipeline.results.figures.trajectory import growth_gradient, trajectory
 from spectralgru.pipeline.results.load import Runs
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.render import Fragment, write_table
@@ -16,19 +16,25 @@ from spectralgru.pipeline.results.style import RC, save
 from spectralgru.pipeline.results.tables import layout, make_table
 
 TITLE = "What do other readings of the paper's network give?"
-SAID = ("constraint-never-diverges", "constraint-beats-clipping", "bursts-where-radius-crosses-one")
+SAID = (
+    "constraint-never-diverges",
+    "constraint-beats-clipping",
+    "bursts-where-radius-crosses-one",
+    "growth-tells-bursts-better",
+)
 
 
 def sum_up(of_each: Mapping[tuple[str, str], Runs], out: Path) -> Answer:
-    """Write `table_<corpus>_<reading>` and `trajectory_<corpus>_<reading>` below `out`."""
+    """Write `table_<corpus>_<reading>`, `trajectory_...` and `growth_gradient_...` below `out`."""
     tables, figures, answer = [], [], []
     claims: list[dict[str, Any]] = []
     for (corpus, reading), runs in of_each.items():
         name = f"{corpus}_{reading}"
         tables.append(_write_table(out / f"table_{name}", corpus, runs))
         with style.context(["default", RC]):
-            save(trajectory(runs), out / f"trajectory_{name}")
-        figures.append(f"trajectory_{name}.svg")
+            for draw in (trajectory, growth_gradient):
+                save(draw(runs), out / f"{draw.__name__}_{name}")
+                figures.append(f"{draw.__name__}_{name}.svg")
         found = [claim | {"reading": reading} for claim in claim_records({corpus: runs})]
         said = [
             f"{c['statement']} {c['verdict'].capitalize()}. {c['evidence']['summary']}"

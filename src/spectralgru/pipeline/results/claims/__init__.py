@@ -11,6 +11,7 @@ from spectralgru.pipeline.results.claims.bounds import origin_stays_stable, sigm
 from spectralgru.pipeline.results.claims.bursts import bursts_above_one, gradient_follows_radius
 from spectralgru.pipeline.results.claims.claim import RULES, Claim
 from spectralgru.pipeline.results.claims.cost import costs_no_more
+from spectralgru.pipeline.results.claims.growth import growth_tells_bursts, growth_tells_more
 from spectralgru.pipeline.results.claims.levels import ALPHA, correct
 from spectralgru.pipeline.results.claims.render import to_html, to_markdown
 from spectralgru.pipeline.results.claims.success import clipping_fails, never_diverges, prevents_explosion
@@ -34,6 +35,8 @@ CHECKS = (
     origin_stays_stable,
     bursts_above_one,
     gradient_follows_radius,
+    growth_tells_bursts,
+    growth_tells_more,
     costs_no_more,
 )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest, fisher_exact, spearmanr, wilcoxon
 
 from spectralgru.pipeline.results.claims.claim import Claim, Verdict, decide, of_method, paths
@@ -35,6 +36,9 @@ class Trace:
 
     item: RunFiles
     radius: Any  # larger of the spectral radii at the interval's start and end
+    radius_before: Any  # at its start
+    growth: Any  # the same of the growth along the data; NaN where it was not measured
+    growth_before: Any
     strength: Any  # gradient norm over its level; infinite where it is not finite
     burst: Any  # whether it is a burst
 
@@ -162,8 +166,8 @@ def crossing(runs: Runs, factor: float) -> list[Trace]:
 def trace_of(item: RunFiles, factor: float) -> Trace:
     """The trace of a run, its bursts by `factor`."""
     norms = item.steps["grad_norm"].to_numpy(dtype=float)
-    ends = item.steps["spectral_radius"].to_numpy(dtype=float)
-    radius = np.fmax(ends, np.concatenate([ends[:1], ends[:-1]]))
+    radius, radius_before = _around(item.steps["spectral_radius"])
+    growth, growth_before = _around(item.steps.get("growth", pd.Series(np.nan, item.steps.index)))
     strength = np.full(len(norms), np.nan)
     level: list[float] = []
     for i, norm in enumerate(norms):
@@ -172,7 +176,15 @@ def trace_of(item: RunFiles, factor: float) -> Trace:
         if np.isfinite(norm) and not strength[i] > factor:
             level.append(norm)
     known = ~np.isnan(strength) & ~np.isnan(radius)
-    return Trace(item, radius[known], strength[known], strength[known] > factor)
+    columns = (radius, radius_before, growth, growth_before, strength, strength > factor)
+    return Trace(item, *(column[known] for column in columns))
+
+
+def _around(ends: pd.Series) -> tuple[Any, Any]:
+    """Of values at the ends of intervals: the larger of those at an interval's start and end, and that at its start."""
+    values = ends.to_numpy(dtype=float)
+    before = np.concatenate([values[:1], values[:-1]])
+    return np.fmax(values, before), before
 
 
 def _shift_test(traces: list[Trace]) -> tuple[float, float]:

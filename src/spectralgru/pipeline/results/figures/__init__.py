@@ -10,7 +10,12 @@ from matplotlib.figure import Figure
 from spectralgru.pipeline.results.figures.gradient_norms import gradient_norms
 from spectralgru.pipeline.results.figures.learning_curves import learning_curves
 from spectralgru.pipeline.results.figures.singular_values import singular_values
-from spectralgru.pipeline.results.figures.trajectory import contrast, radius_gradient, trajectory
+from spectralgru.pipeline.results.figures.trajectory import (
+    contrast,
+    growth_gradient,
+    radius_gradient,
+    trajectory,
+)
 from spectralgru.pipeline.results.load import Campaign, Runs
 from spectralgru.pipeline.results.names import FIGURE_NAMES
 from spectralgru.pipeline.results.style import RC, save
@@ -18,7 +23,7 @@ from spectralgru.pipeline.saved import load_corpus
 from spectralgru.records import Setting
 from spectralgru.training.data.loading import baseline_loss
 
-DRAWN = (trajectory, radius_gradient, learning_curves, gradient_norms, singular_values)
+DRAWN = (trajectory, radius_gradient, growth_gradient, learning_curves, gradient_norms, singular_values)
 FIGURES: dict[str, Callable[[Runs], Figure]] = dict(zip(FIGURE_NAMES, DRAWN, strict=True))
 
 
@@ -48,6 +53,6 @@ def _baseline(runs: Runs, data: Path) -> float:
 
 def shown(name: str, settings: Sequence[Setting], seeds: Sequence[int]) -> list[tuple[Setting, int]]:
     """Setting and seed of every run that the figure `name` (of `FIGURE_NAMES`) shows, in order."""
-    chosen = contrast(settings) if name in ("trajectory", "radius_gradient") else settings
+    chosen = contrast(settings) if name in ("trajectory", "radius_gradient", "growth_gradient") else settings
     some = seeds[:1] if name in ("trajectory", "singular_values") else seeds
     return [(setting, seed) for setting in chosen for seed in some]

@@ -10,6 +10,7 @@ from matplotlib.transforms import ScaledTranslation
 
 GRADIENT = "gradient norm (nats)"
 RADIUS = "spectral radius $|\\lambda_1(J)|$"
+GROWTH = "growth along the data (log, per step)"
 RADIUS_LIMIT = 2.0  # an exploding run goes far beyond; what matters happens around 1
 
 
@@ -37,7 +38,7 @@ def legend_below(ax: Axes) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=ax.transAxes + shift)
 
 
-def stability_line(ax: Axes, horizontal: bool) -> None:
-    """Where the spectral radius is 1."""
+def stability_line(ax: Axes, horizontal: bool, at: float = 1.0) -> None:
+    """Where the spectral radius is 1, or a growth 0."""
     draw = ax.axhline if horizontal else ax.axvline
-    draw(1.0, color="black", linewidth=0.9, linestyle=(0, (4, 2)))
+    draw(at, color="black", linewidth=0.9, linestyle=(0, (4, 2)))

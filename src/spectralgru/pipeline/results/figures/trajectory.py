@@ -1,8 +1,9 @@
-"""Spectral radius and gradient norm: along training, and against each other."""
+"""Gradient norm and what may tell it, spectral radius or growth: along training, and against each other."""
 
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from spectralgru.pipeline.results.figures.axes import (
     GRADIENT,
+    GROWTH,
     RADIUS,
     RADIUS_LIMIT,
     finite,
@@ -63,15 +65,25 @@ def trajectory(runs: Runs) -> Figure:
 
 def radius_gradient(runs: Runs) -> Figure:
     """Gradient norm against spectral radius, every recorded interval of all seeds."""
+    return _scatter(runs, "spectral_radius", RADIUS, 1.0, RADIUS_LIMIT)
+
+
+def growth_gradient(runs: Runs) -> Figure:
+    """Gradient norm against growth along the data, every recorded interval of all seeds."""
+    return _scatter(runs, "growth", GROWTH, 0.0)
+
+
+def _scatter(runs: Runs, column: str, label: str, border: float, limit: float = np.inf) -> Figure:
+    """Gradient norm against a column; the dashed line is at `border`, and what exceeds `limit` is drawn there."""
     chosen = contrast(runs)
     figure = new_figure(WIDTH, 2.8)
     axes = figure.subplots(1, len(chosen), sharex=True, sharey=True, squeeze=False)[0]
     for ax, setting in zip(axes, chosen, strict=True):
-        points = pd.concat([item.steps for item in runs[setting]])
-        points = finite(points, "spectral_radius").pipe(finite, "grad_norm", positive=True)
+        points = pd.concat([item.steps for item in runs[setting]]).reindex(columns=[column, "grad_norm"])
+        points = finite(points, column).pipe(finite, "grad_norm", positive=True)
         points = points.iloc[:: max(1, len(points) // SCATTER_POINTS)]
         ax.plot(
-            points["spectral_radius"].clip(upper=RADIUS_LIMIT),
+            points[column].clip(upper=limit),
             points["grad_norm"],
             "o",
             markerfacecolor="none",
@@ -79,13 +91,13 @@ def radius_gradient(runs: Runs) -> Figure:
             markeredgewidth=0.5,
             markersize=3,
         )
-        stability_line(ax, horizontal=False)
+        stability_line(ax, horizontal=False, at=border)
         ax.set_title(title(setting))
-        ax.set_xlabel(RADIUS)
+        ax.set_xlabel(label)
     log_scale(axes)
-    if axes[0].get_xlim()[1] > RADIUS_LIMIT:
+    if axes[0].get_xlim()[1] > limit:
         axes[-1].annotate(
-            "beyond", (RADIUS_LIMIT, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7
+            "beyond", (limit, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7
         )
     axes[0].set_ylabel(GRADIENT)
     return figure
