@@ -11,7 +11,7 @@ import importlib
 from spectralgru.errors import InputError
 from spectralgru.training.distributed import device_seen
 
-NAMES = ("gru_layer", "library", "projection", "training_step", "end_to_end", "shapes")
+NAMES = ("gru_layer", "library", "projection", "training_step", "end_to_end", "shapes", "tracing")
 
 parser = argparse.ArgumentParser(
     prog="benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
