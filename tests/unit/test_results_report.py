@@ -96,7 +96,9 @@ def test_the_answer_is_counted_from_the_claims(root):
     claims = json.loads((root / "claims.json").read_text())
     for i, claim in enumerate(claims):
         claim["verdict"] = "holds" if i < 3 else "fails"
-    expected = f"At quick scale, on ptb, 3 of {len(claims)} claims hold, {len(claims) - 3} fail, 0 are undecided."
+    expected = (
+        f"At quick scale, on ptb, 3 of {len(claims)} claims hold, {len(claims) - 3} fail, 0 are undecided."
+    )
     assert headline(claims, "quick") == expected
     (root / "claims.json").write_text(json.dumps(claims))
     write_report(root)
