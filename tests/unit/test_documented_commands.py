@@ -35,7 +35,7 @@ PAGES = [
 PROGRAMS = ("snakemake", "spectralgru", "dvc", "make", "python")
 # They fetch, draw, measure or train for long, wait for a browser or for more runs, or need a server or GPUs.
 LONG = re.compile(
-    r"(?<!\w)(fetch|prepare|bench|experiment|provenance|ui|--follow|--scale paper|MLFLOW_TRACKING_URI|--gpus)\b"
+    r"(?<!\w)(fetch|prepare|bench|experiment|provenance|ui|--follow|--watch|--scale paper|MLFLOW_TRACKING_URI|--gpus)\b"
 )
 BLOCK = re.compile(r"^```\w*\n(.*?)^```|^((?:    [^\n]*\n)+)", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")

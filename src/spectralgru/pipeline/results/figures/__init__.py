@@ -23,7 +23,14 @@ from spectralgru.pipeline.saved import load_corpus
 from spectralgru.records import Setting
 from spectralgru.training.data.loading import baseline_loss
 
-DRAWN = (trajectory, radius_gradient, growth_gradient, learning_curves, gradient_norms, singular_values)
+DRAWN = (
+    trajectory,
+    radius_gradient,
+    growth_gradient,
+    learning_curves,
+    gradient_norms,
+    singular_values,
+)
 FIGURES: dict[str, Callable[[Runs], Figure]] = dict(zip(FIGURE_NAMES, DRAWN, strict=True))
 
 
