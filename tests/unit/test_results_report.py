@@ -96,8 +96,10 @@ def test_the_answer_is_counted_from_the_claims(root):
     claims = json.loads((root / "claims.json").read_text())
     for i, claim in enumerate(claims):
         claim["verdict"] = "holds" if i < 3 else "fails"
+        claim["verdict_holm"] = "holds" if i < 2 else "undecided"
     expected = (
-        f"At quick scale, on ptb, 3 of {len(claims)} claims hold, {len(claims) - 3} fail, 0 are undecided."
+        f"At quick scale, on ptb, 3 of {len(claims)} claims hold, {len(claims) - 3} fail, 0 are undecided; "
+        f"2, 0 and {len(claims) - 2} after Holm's correction."
     )
     assert headline(claims, "quick") == expected
     (root / "claims.json").write_text(json.dumps(claims))

@@ -100,7 +100,9 @@ def _corpus(
 def _counted(claims: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(claim["verdict"] for claim in claims)
     held, failed, open_ = (counts[verdict] for verdict in ("holds", "fails", "undecided"))
+    corrected = Counter(claim["verdict_holm"] for claim in claims)
     return (
         f"{held} of {len(claims)} claims {'holds' if held == 1 else 'hold'}, {failed} "
-        f"{'fails' if failed == 1 else 'fail'}, {open_} {'is' if open_ == 1 else 'are'} undecided."
+        f"{'fails' if failed == 1 else 'fail'}, {open_} {'is' if open_ == 1 else 'are'} undecided; "
+        f"{corrected['holds']}, {corrected['fails']} and {corrected['undecided']} after Holm's correction."
     )
