@@ -1,86 +1,96 @@
-"""The step in which the run of delta 0.2, seed 0 bursts, and where its gradient comes from. About five minutes.
+"""The first step in which a run's gradient bursts, taken apart by `spectralgru.autopsy`. About five minutes.
 
-    python burst.py data > burst.csv
+    python burst.py data [delta [seed]] > burst.txt
 
-Trains the run to that step, then takes the step's gradient in float64 by PyTorch's own differentiation of the GRU's
-equations: as it is, and with the recurrence cut (in the gradient alone) where it enters the update gate, the reset
-gate, the candidate, or all three. The step before is there to compare.
+Trains the run (delta 0.2, seed 0) until the norm of a gradient is 10 times its median over the last 100 steps, then
+repeats that step's batch from the weights, states and dropout masks before it, in float64: where the gradient grew on
+its way back, with which paths cut out, beside the step before, and what would have helped.
 """
 
-import csv
 import sys
+from collections import deque
 from pathlib import Path
+from statistics import median
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from spectralgru import GRU, autopsy
 from spectralgru.pipeline.params import load_params
 from spectralgru.training.batches import Chunk, training_stream
 from spectralgru.training.data.dataset import load
 from spectralgru.training.engine import Engine
 
-EPOCH, STEP, LAYERS = 34, 243, 2
-CPU = torch.device("cpu")
+CPU, FACTOR, WINDOW = torch.device("cpu"), 10.0, 100
 
 
-def gradient(engine: Engine, chunk: Chunk, masks: list[Tensor], cut: str) -> tuple[float, float, float]:
-    """Loss a step, norm of the gradient, and how many times |dL/dh_t| grows, backward from the last t, at most.
+class Network(nn.Module):
+    """The engine's first replica, with the dropout masks of one step."""
 
-    The growth is that of layer 2 in the lane where |dL/dh_t| is largest.
-    """
-    weights = {name: w[0].detach().double().requires_grad_() for name, w in engine.model.named_parameters()}
-    x = chunk.inputs[0].double() @ weights["input.weight"] * engine.model.input_scale
-    keep = (~chunk.starts[0]).double().unsqueeze(-1)
-    for layer in range(LAYERS):
-        x, h, states = x * masks[layer][0].double(), engine.state[0, layer].double(), []
-        w_r, w_z, w_n = weights[f"gru.weight_ih_l{layer}"].chunk(3)
-        u_r, u_z, u_n = weights[f"gru.weight_hh_l{layer}"].chunk(3)
-        for x_t, kept in zip(x, keep, strict=True):
-            h = h * kept
-            to_r, to_z, to_n = (h.detach() if gate in cut else h for gate in "rzn")
-            r, z = torch.sigmoid(x_t @ w_r.T + to_r @ u_r.T), torch.sigmoid(x_t @ w_z.T + to_z @ u_z.T)
-            h = z * h + (1 - z) * torch.tanh(x_t @ w_n.T + (r * to_n) @ u_n.T)
-            h.retain_grad()
-            states.append(h)
-        x = torch.stack(states)
-    logits = (x * masks[-1][0].double()) @ weights["output.weight"].T + weights["output.bias"]
-    losses = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits, chunk.targets[0].double(), reduction="none"
-    )
-    loss = (losses.sum(-1) * chunk.weights[0]).sum()
-    (loss / engine.lanes).backward()
-    norm = torch.stack([w.grad.norm() for w in weights.values()]).norm().item()
-    back = torch.stack([h.grad.norm(dim=-1) for h in states])
-    lane = back[:, back.amax(0).argmax()]
-    return loss.item() / chunk.count, norm, (lane.max() / lane[-1]).item()
+    def __init__(self, engine: Engine, masks: list[Tensor]) -> None:
+        super().__init__()
+        model = engine.model
+        self.scale, self.masks = model.input_scale, [mask[0] for mask in masks]
+        self.input = nn.Parameter(model.input["weight"][0].detach().clone())
+        self.layers = nn.ModuleList(
+            GRU(model.hidden_size, model.hidden_size) for _ in range(model.num_layers)
+        )
+        self.output = nn.Linear(model.hidden_size, len(self.input))
+        with torch.no_grad():
+            for k, layer in enumerate(self.layers):
+                for ours, theirs in zip(layer.layer_weights(0), model.gru.layer_weights(k), strict=True):
+                    ours.copy_(theirs[0])
+            self.output.weight.copy_(model.output["weight"][0])
+            self.output.bias.copy_(model.output["bias"][0])
+
+    def forward(self, notes: Tensor, state: Tensor, starts: Tensor) -> Tensor:
+        """Logits [T, B, V]."""
+        x = notes @ self.input * self.scale
+        for layer, h, mask in zip(self.layers, state, self.masks, strict=False):
+            x = layer(x * mask.to(x), h.unsqueeze(0), starts)[0]
+        return self.output(x * self.masks[-1].to(x))
+
+
+def before_step(engine: Engine, chunk: Chunk) -> tuple[Network, tuple[Tensor, ...]]:
+    """Network and batch of the step that comes next."""
+    drawn = [generator.get_state() for generator in engine.generators]
+    masks = engine._dropout_masks(*chunk.weights.shape[1:])
+    for generator, state in zip(engine.generators, drawn, strict=True):
+        generator.set_state(state)
+    return Network(engine, masks), (chunk.inputs[0], engine.state[0].clone(), chunk.starts[0])
+
+
+def taken_apart(network: Network, batch: tuple[Tensor, ...], chunk: Chunk, engine: Engine) -> str:
+    """The autopsy in words."""
+
+    def loss(logits: Tensor) -> Tensor:
+        targets = chunk.targets[0].to(logits)
+        losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return (losses.sum(-1) * chunk.weights[0]).sum() / engine.lanes
+
+    rates = torch.optim.SGD(network.parameters(), lr=float(engine.rate[0]))
+    return str(autopsy(network, batch, loss, optimizer=rates, dtype=torch.float64, gates=1.5))
 
 
 torch.set_num_threads(1)
-data = Path(sys.argv[1])
+data, delta, seed = Path(sys.argv[1]), *(float(word) for word in [*sys.argv[2:], 0.2, 0][:2])
 params = load_params(Path(__file__).with_name("params.yaml"), {})
-job = params.job("nottingham", [("constraint", 0.2)], [0])
+job = params.job("nottingham", [("constraint", delta)], [int(seed)])
 corpus, training = load(data / "prepared" / "nottingham.npz"), job.training
 engine = Engine(corpus, job.model, job.replicas, training.batch_size, CPU)
-table = csv.writer(sys.stdout, lineterminator="\n")
-sigmas = [f"sigma_{gate}_layer_{layer}" for layer in (1, 2) for gate in "rzn"]
-table.writerow(["step", "cut", "loss", "gradient_norm", "backward_growth", "spectral_radius", *sigmas])
-for epoch in range(1, EPOCH + 1):
-    stream = training_stream(corpus, [0], epoch, training.batch_size, training.bptt_steps, CPU)
+norms, last, step = deque[float](maxlen=WINDOW), None, 0
+for epoch in range(1, training.epochs + 1):
+    stream = training_stream(corpus, [int(seed)], epoch, training.batch_size, training.bptt_steps, CPU)
     engine.start_epoch()
-    for i in range(len(stream) if epoch < EPOCH else STEP + 1):
-        chunk, step = stream.chunk(i), (epoch - 1) * len(stream) + i + 1
-        if epoch == EPOCH and i >= STEP - 1:
-            drawn = [generator.get_state() for generator in engine.generators]
-            masks = engine._dropout_masks(*chunk.weights.shape[1:])
-            for generator, state in zip(engine.generators, drawn, strict=True):
-                generator.set_state(state)
-            blocks = [
-                torch.linalg.matrix_norm(block.detach().double(), 2).item()
-                for layer in range(LAYERS)
-                for block in getattr(engine.model.gru, f"weight_hh_l{layer}")[0].chunk(3)
-            ]
-            radius = engine.spectral_radius().item()
-            for cut in ("", "z", "r", "n", "zrn"):
-                numbers = (*gradient(engine, chunk, masks, cut), radius, *blocks)
-                table.writerow([step, cut or "nothing", *(f"{number:.5g}" for number in numbers)])
-        engine.step(chunk)
+    for i in range(len(stream)):
+        chunk, step = stream.chunk(i), step + 1
+        now = (*before_step(engine, chunk), chunk, engine)
+        norm = engine.step(chunk)[1].item()
+        if len(norms) == WINDOW and not norm < FACTOR * median(norms):
+            print(f"epoch {epoch}, step {step}: gradient's norm {norm:.4g}, median {median(norms):.4g}\n")
+            print(taken_apart(*now))
+            print("\nthe step before\n")
+            print(taken_apart(*last))
+            sys.exit()
+        norms.append(norm)
+        last = now
