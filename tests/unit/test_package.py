@@ -10,6 +10,7 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
+import jupytext
 import pytest
 from packaging.requirements import Requirement
 
@@ -132,6 +133,28 @@ def test_it_installs_offline_beside_torch_and_trains_without_a_compiler(
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_notebook_runs_beside_torch_alone(
+    packages: tuple[Path, Path], empty: Path, tmp_path: Path
+) -> None:
+    source = ROOT / "examples/why_it_exploded.py"
+    notebook = jupytext.read(source.with_suffix(".ipynb"))
+    assert [cell.source for cell in notebook.cells] == [cell.source for cell in jupytext.read(source).cells]
+    install(empty, packages[0])
+    (tmp_path / "cells.py").write_text(
+        "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    )
+    here = {"PATH": str(empty.parent), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    done = subprocess.run([empty, "cells.py"], cwd=tmp_path, env=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "cause: candidate (gru.weight_hh_l0)" in done.stdout
+    largest = {
+        line[:32].strip(): float(line.split()[-1])
+        for line in done.stdout.split("largest gradient")[1].splitlines()[1:6]
+    }
+    assert largest["constraint, delta 0.2"] < largest["clipped at 1"] < largest["nothing"]
+    assert list(tmp_path.glob("*/explosion-*.pt"))
 
 
 def test_importing_it_loads_no_torch_and_using_it_nothing_else(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ def from_history(ring: list[dict[str, Any]], names: list[str], rates: dict[str, 
         words = f"{layer} changed by {moves[layer]:.0%} of its norm in a step{rate}: its learning rate is too high"
         return Cause("layer", layer, f"the gradient does not grow through time; {words}")
     losses = [s["loss"] for s in before if s["loss"] is not None and isfinite(s["loss"])]
+    if losses and now["loss"] is not None and now["loss"] <= FOREIGN * median(losses):
+        return None  # an ordinary batch
     jump = now["norm"] / median([s["norm"] for s in before]) if isfinite(now["norm"]) else inf
     words = f"the gradient is {jump:.3g} times its median, while no weight moved more than {moves[layer]:.1%} in a step"
     if losses and now["loss"] is not None:
