@@ -69,9 +69,6 @@ def address(server: Server) -> str:
 @pytest.fixture(scope="module")
 def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     driver = chromium.start(tmp_path_factory.mktemp("profile"), "--window-size=1500,1700")
-    driver.get(address)  # MLflow's chat opens itself beside every page, until closed
-    driver.execute_script("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
-    driver.execute_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
     yield driver
     driver.quit()
 
@@ -110,6 +107,18 @@ def test_experiments_and_their_runs_are_listed(browser, server: Server, address:
     browser.get(f"{address}/#/experiments/{info.experiment_id}/runs?{MODE}")
     wait_for(browser, lambda b: {"constraint-0.2", "none"} <= set(text_of(b).splitlines()), "the settings")
     keep(browser, "runs")
+
+
+def test_an_experiment_opens_as_training_with_what_is_asked_first(browser, server: Server):
+    browser.get(server.page)
+    name = "spectralgru/quick/ptb"
+    wait_for(browser, lambda b: b.find_elements("link text", name), "the experiment")[0].click()
+    wait_for(browser, lambda b: "constraint-0.2" in text_of(b), "the settings")
+    columns = {"method", "value", "best_valid", "status"}
+    wait_for(browser, lambda b: columns <= set(text_of(b).splitlines()), "the columns")
+    assert {"constraint", "1.8", "2 finished"} <= set(text_of(browser).splitlines())
+    assert "Ask questions about your experiments" not in text_of(browser)
+    keep(browser, "columns")
 
 
 def test_two_settings_are_compared_by_their_validation_curves(browser, address: str, store: str):

@@ -47,7 +47,7 @@ def test_a_terminal_shows_jobs_and_how_far_each_is(tmp_path: Path, command: str,
     assert left == code
     assert "Total Progress" in text
     for setting in "ab":
-        assert re.search(rf"train_setting {setting} [━╸╺ ]+{setting} epoch 3/12, best 7", text)
+        assert re.search(rf"\n{setting} [━╸╺]+ +{setting} epoch 3/12, best 7", text)
     if code:
         assert "Log file: a.log" in text
     assert "Complete Log:" in text

@@ -10,6 +10,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_logger_plugin_rich import LogHandler as RichLogHandler
 
 END = 4096  # bytes of a log that are looked at
+BAR = 20  # characters
 EPOCHS = re.compile(r"epoch (\d+)/(\d+)")
 
 
@@ -20,14 +21,14 @@ class Running:
         self.jobs = {}  # number -> name and log
 
     def __rich__(self):
-        table = Table.grid(padding=(0, 1))
+        table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(no_wrap=True)
-        table.add_column(min_width=20)
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(no_wrap=True, width=BAR)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for name, log in list(self.jobs.values()):  # jobs come and go in another thread
             line = last_line(log)
             epochs = EPOCHS.search(line)
-            bar = ProgressBar(int(epochs[2]), int(epochs[1]), width=20) if epochs else ""
+            bar = ProgressBar(int(epochs[2]), int(epochs[1]), width=BAR) if epochs else ""
             table.add_row(name, bar, line)
         return table
 
@@ -54,10 +55,13 @@ class LogHandler(RichLogHandler):
         """Keep account of what runs; the rest is as in the plugin that this one extends."""
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO and record.log:
-            name = " ".join([record.rule_name, *map(str, record.wildcards.values())])
+            name = " ".join(map(str, record.wildcards.values())) or record.rule_name
             self.running.jobs[record.jobid] = name, record.log[0]
         elif event == LogEvent.JOB_FINISHED:
             self.running.jobs.pop(record.job_id, None)
         elif event == LogEvent.JOB_ERROR:
             self.running.jobs.pop(record.jobid, None)
         super().emit(record)
+        if event == LogEvent.RUN_INFO:
+            for task in self.progress.tasks:
+                task.fields["active"] = 0  # Rich's plugin would count one job too many

@@ -70,7 +70,7 @@ def setting_tags(run: Identified) -> dict[str, str]:
     """What all runs of a setting share."""
     tags = {"corpus": run.corpus, "scale": run.scale, "method": run.method, "setting": run.setting}
     if run.value is not None:
-        tags[VALUE_NAMES[run.method]] = number(run.value)
+        tags["value"] = tags[VALUE_NAMES[run.method]] = number(run.value)
     return tags
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ FILES = ("run.json", "history.csv", "steps.csv", "model.safetensors")
 # Tags: which directory of which project a run shows, and which version of it.
 PROJECT, DIRECTORY, CONTENT = "spectralgru.project", "spectralgru.directory", "spectralgru.content"
 PARENT = "mlflow.parentRunId"
-LAYOUT = "4"  # changes when the import itself changes, so that everything is imported again
+LAYOUT = "5"  # changes when the import itself changes, so that everything is imported again
 # A diverged training did not succeed: MLflow's red mark shows that at a glance, the tag `status` says what happened.
 STATUS = {
     "finished": "FINISHED",
@@ -119,7 +120,9 @@ class MlflowExperiment:
         runs = [item.run for item in items]
         starts = [*map(convert.started, runs), *(run.started for run in under_way)]
         shown = (runs or under_way)[0]
-        tags = convert.setting_tags(shown) | convert.commit_tags(runs)
+        ended = Counter(run.status for run in runs) + Counter(run.state for run in under_way)
+        status = ", ".join(f"{n} {state}" for state, n in ended.items())
+        tags = convert.setting_tags(shown) | convert.commit_tags(runs) | {"status": status}
         parent = self._replace(directory, shown.setting, min(starts), tags)
         points: list[Point] = []
         params: dict[str, str] = {}

@@ -6,17 +6,42 @@ process, which also keeps the database's password out of the list of processes.
 """
 
 import hmac
+import json
 import os
 import secrets
 import socket
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.redaction import without_secrets
-from spectralgru.pipeline.tracking.store import ENVIRONMENT, artifact_root, open_store, tracking_uri
+from spectralgru.pipeline.tracking.store import ENVIRONMENT, PREFIX, artifact_root, open_store, tracking_uri
 
+# Of the table of runs.
+COLUMNS = [
+    "tags.`method`",
+    "tags.`value`",
+    "metrics.`best_valid`",
+    "metrics.`best_test`",
+    "metrics.`success`",
+    "tags.`status`",
+]
+TABLE = {
+    "searchFilter": "",
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": False,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "datasetsFilter": [],
+    "modelVersionFilter": "All Runs",
+    "runsExpanded": {},
+    "runsPinned": [],
+    "runsHidden": [],
+    "runsVisibilityMap": {},
+    "runsHiddenMode": "FIRST_10_RUNS",
+}
 EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -41,7 +66,7 @@ def serve(port: int, host: str, say: Callable[[str], None], uri: str | None = No
 
         # MLflow's own default is its pages for chat bots.
         say(f"http://{place}:{port}/{secret}/#/experiments?workflowType=machine_learning")
-        uvicorn.Server(uvicorn.Config(_Gate(served, secret), log_level="warning")).run([listener])
+        uvicorn.Server(uvicorn.Config(_Gate(served, secret, uri), log_level="warning")).run([listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -81,14 +106,35 @@ def _application(uri: str, root: str, host: str) -> Any:
     return app
 
 
-class _Gate:
-    """Passes requests below `/<secret>/` to the application, without that prefix."""
+def _first_page(uri: str) -> str:
+    """MLflow's page: opens as for training, not as for chat bots, without its own chat, and shows `COLUMNS`.
 
-    def __init__(self, app: Any, secret: str) -> None:
-        self.app, self.secret = app, secret
+    MLflow keeps this in the browser only; what its reader has chosen there stays.
+    """
+    import mlflow.server
+
+    page = Path(mlflow.server.__path__[0], "js", "build", "index.html").read_text(encoding="utf-8")
+    kept: dict[str, Any] = {
+        "mlflow.workflowType_v1": "machine_learning",
+        "mlflow.assistant.panelOpen_v1": False,
+        "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
+    }
+    for experiment in open_store(uri).search_experiments(filter_string=f"name LIKE '{PREFIX}%'"):
+        key = f'MLflowLocalStorage-1.1-ExperimentPage-["{experiment.experiment_id}"]-ReactComponentState'
+        kept[key] = TABLE | {"selectedColumns": COLUMNS}
+    chosen = (f"localStorage[{json.dumps(key)}] ??= {json.dumps(json.dumps(kept[key]))};" for key in kept)
+    return page.replace("<head>", f"<head><script>{''.join(chosen)}</script>", 1)
+
+
+class _Gate:
+    """Passes requests below `/<secret>/` to the application, without that prefix; the first page it answers itself."""
+
+    def __init__(self, app: Any, secret: str, uri: str) -> None:
+        self.app, self.secret, self.uri = app, secret, uri
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        from starlette.responses import PlainTextResponse, RedirectResponse
+        from starlette.concurrency import run_in_threadpool
+        from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 
         app = self.app
         if scope["type"] != "lifespan":
@@ -97,6 +143,9 @@ class _Gate:
                 scope = scope | {"path": f"/{rest}"}
                 if not slash:  # MLflow's pages name their parts relative to it
                     app = RedirectResponse(f"/{self.secret}/")
+                elif not rest:
+                    page = await run_in_threadpool(_first_page, self.uri)
+                    app = HTMLResponse(page, headers={"X-Frame-Options": "SAMEORIGIN"})
             elif scope["type"] != "http":
                 return
             elif scope["path"] != "/health":
