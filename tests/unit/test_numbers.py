@@ -1,5 +1,6 @@
 """Numbers in README and results trace to the records that they name, or to what is known of the paper."""
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -63,3 +64,25 @@ def test_every_number_is_in_a_record_that_is_named(page):
 
 def test_a_number_of_nobody_is_noticed():
     assert not any(abs(n - 7.77) <= 0.005 for n in known("2026-11-23-nottingham-one-layer"))
+
+
+def measured(record):
+    """The numbers in a record's tables, claims and lists of runs: what its sentences are about."""
+    yield from numbers((ROOT / "resources/paper.yaml").read_text())
+    for path in record.rglob("*"):
+        if path.suffix == ".csv" and path.name != "history.csv":
+            yield from numbers(path.read_text().replace(",", " "))
+        elif path.name in ("claims.json", "metrics.json"):
+            yield from numbers(path.read_text())
+
+
+@pytest.mark.parametrize(
+    "record", sorted(p.parent for p in ROOT.glob("reproduction/*/answer.json")), ids=lambda p: p.name
+)
+def test_answers_of_kept_records_are_borne_out_by_their_runs(record):
+    """Report and article repeat them. A bound may be rounded up, a difference down."""
+    known = {abs(number) for number in measured(record)} | SETTINGS
+    text = " ".join(json.loads((record / "answer.json").read_text())["answer"])
+    told = [(float(n.replace(",", "")), 10 ** -len(n.partition(".")[2])) for n in NUMBER.findall(text)]
+    assert told
+    assert [value for value, unit in told if not any(abs(n - value) < unit for n in known)] == []
