@@ -81,8 +81,9 @@ workflow-report: setup ## workflow-report.html: the jobs that ran, their times a
 	snakemake --report workflow-report.html
 
 docs: setup ## the site of docs/, in site/index.html; works from the folder, too
-	rm -rf build/pages && mkdir -p build/pages/config
+	rm -rf build/pages && mkdir -p build/pages/benchmarks build/pages/config
 	cp -RL README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs reproduction params.yaml build/pages
+	cp -RL benchmarks/results build/pages/benchmarks
 	cp config/README.md build/pages/config
 	typer spectralgru.pipeline.cli utils docs --name spectralgru --title "Command line" --output build/pages/docs/commands.md
 	zensical build --clean --strict

@@ -18,6 +18,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "SECURITY.md",
+    "benchmarks",
     "config",
     "docs",
     "params.yaml",
