@@ -23,6 +23,7 @@ WANTED = [
     Requirement(text)
     for texts in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
     for text in texts
+    if not text.startswith("spectralgru[")  # extras of its own, listed themselves
 ]
 
 
