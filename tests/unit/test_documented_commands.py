@@ -3,6 +3,7 @@
 And every Python block of theirs runs, page by page. A new command or block is covered by itself.
 """
 
+import json
 import re
 import runpy
 import shlex
@@ -22,6 +23,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 from typer.main import get_command
 
 import tiny
+from spectralgru.files import write_json
 from spectralgru.pipeline.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -84,15 +86,22 @@ def project(tmp_path_factory):
         settings["methods"] = {"constraint": [0.2], "clipping": [threshold], "none": False}
     values["quick"]["seeds"] = [0]
     values["own"] = {"tunes": {"midi": "tunes"}}
+    values["quick"]["settings"]["tunes"] = values["quick"]["settings"]["chorales"]
     (folder / "tunes").mkdir()
     (folder / "tunes/one.mid").touch()  # planned, not read
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     tiny.write_corpora(folder / "data")
+    prepared = folder / "data/prepared"
+    shutil.copy(prepared / "chorales.npz", prepared / "tunes.npz")
+    write_json(
+        prepared / "tunes.json", json.loads((prepared / "chorales.json").read_text()) | {"corpus": "tunes"}
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for corpus, threshold in (("ptb", 5), ("chorales", 15)):
             for method in ("constraint --value 0.2", f"clipping --value {threshold}"):
                 assert run(f"train --corpus {corpus} --method {method}".split()) == 0
+        assert run(["train", "--corpus", "tunes", "--method", "constraint", "--value", "0.5"]) == 0
     return folder
 
 
