@@ -185,7 +185,8 @@ class SpectralConstraint:
     def _after_step(self, *_: Any) -> None:
         for watch in self._watches.values():
             watch.stepping = False
-        for name, report in self.project_().items():
+        for part, report in self.project_().items():
+            name = part if part in self._blocks else part.rpartition(".")[0]
             if name not in self._unbounded and isnan(float(report.sigma_max.sum())):
                 self._unbounded.add(name)
                 warn(

@@ -611,9 +611,11 @@ def train_on(model, optimizer):
         optimizer.step()
 
 
+@pytest.mark.parametrize("gates", [None, 1.5])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_said_once(value):
-    model, optimizer, _, _ = attached()
+def test_weights_that_are_not_finite_are_said_once(value, gates):
+    model = Model()
+    SpectralConstraint(model, delta=0.5, gates=gates).attach(optimizer := sgd(model))
     with torch.no_grad():
         model.out.weight.fill_(value)
     with pytest.warns(UserWarning, match=r"rnn\.weight_hh_l0 or its biases are not finite") as caught:
