@@ -50,10 +50,16 @@ def load(
     compiled._loaded.cache_clear()
 
 
+def put(path: Path, content: bytes) -> None:
+    """In a new file: this process has loaded the old one, whose pages an overwriting would take from it."""
+    path.unlink()
+    path.write_bytes(content)
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-4000]),
-    "empty": lambda path: path.write_bytes(b""),
-    "one bit": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x01"),
+    "truncated": lambda path: put(path, path.read_bytes()[:-4000]),
+    "empty": lambda path: put(path, b""),
+    "one bit": lambda path: put(path, path.read_bytes()[:-1] + b"\x01"),
     "open to all": lambda path: path.chmod(0o777),
     "a link": lambda path: path.rename(path.with_name("kept")) and path.symlink_to("kept"),
 }
