@@ -490,3 +490,41 @@ def test_a_model_that_cannot_be_repeated_is_recorded_all_the_same(tmp_path):
     with pytest.raises(InputError, match="give the model as well"):
         autopsy(None, recording)
     assert autopsy(Net("GRU"), recording).cause.kind == "candidate"
+
+
+def test_lightning_trains_as_ever(tmp_path):
+    lightning = pytest.importorskip("pytorch_lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = Net("GRU")
+
+        def training_step(self, pair, index):
+            if index == 7:
+                with torch.no_grad():
+                    EXPLODES(self.net)
+            return loss_of(self.net, *pair)
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.05)
+            ExplosionRecorder(self, tmp_path, rule=SpikeRule(after=5)).attach(optimizer)
+            return optimizer
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        default_root_dir=tmp_path,
+        gradient_clip_val=0.1,
+        enable_model_summary=False,
+        **quiet,
+    )
+    batches = torch.utils.data.DataLoader([batch() for _ in range(9)], batch_size=None)
+    trainer.fit(Module(), batches)
+    (path,) = tmp_path.glob("explosion-*.pt")
+    recording = Recording.read(path)
+    assert recording.step == 7
+    assert recording.root == "net"
+    assert recording.ring[0]["loss"] is not None  # from the closure
+    assert autopsy(None, recording).cause.kind == "candidate"

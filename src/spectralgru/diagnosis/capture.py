@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from spectralgru.constraint import SpectralConstraint
 from spectralgru.diagnosis.naming import plain_names, unwrapped
 from spectralgru.diagnosis.recording import Recording
 from spectralgru.diagnosis.replay import ModelReplay
@@ -82,3 +83,12 @@ def _repeat(recording: Recording, names: dict[str, nn.Module], calls: list[Model
         recording.calls, recording.seeds = outcome.trace.calls, outcome.seeds
         recording.args, recording.kwargs = list(call.args), dict(call.kwargs)
         recording.output_gradients, recording.random = list(call.gradients), call.random
+
+
+def last_projections(optimizer: Optimizer) -> dict[str, Any]:
+    """Of the SpectralConstraint that is attached to the optimiser."""
+    for hook in optimizer._optimizer_step_post_hooks.values():
+        constraint = getattr(hook, "__self__", None)
+        if isinstance(constraint, SpectralConstraint):
+            return constraint.reports
+    return {}

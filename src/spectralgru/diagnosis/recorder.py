@@ -16,8 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from spectralgru.attachment import Handle, find_optimizers, missing
-from spectralgru.constraint import SpectralConstraint
-from spectralgru.diagnosis.capture import captured
+from spectralgru.diagnosis.capture import captured, last_projections
 from spectralgru.diagnosis.naming import plain_names
 from spectralgru.diagnosis.ring import Ring, SpikeRule, Step, norms
 from spectralgru.diagnosis.spectra import FollowedSpectra, model_cells
@@ -214,7 +213,7 @@ class ExplosionRecorder(Listener):
             self.calls[-1].inputs() if self.calls else 0.0,
             self._spectra,
             self._seen,
-            _last_projections(optimizer),
+            last_projections(optimizer),
         )
 
     def _write(self, verdict: str) -> None:
@@ -242,15 +241,6 @@ class ExplosionRecorder(Listener):
         warn(
             f"ExplosionRecorder: {verdict} in step {self.step}; why: spectralgru autopsy {path}", stacklevel=7
         )
-
-
-def _last_projections(optimizer: Optimizer) -> dict[str, Any]:
-    """Of the SpectralConstraint that is attached to the optimiser."""
-    for hook in optimizer._optimizer_step_post_hooks.values():
-        constraint = getattr(hook, "__self__", None)
-        if isinstance(constraint, SpectralConstraint):
-            return constraint.reports
-    return {}
 
 
 def _note_norm(norms_by_name: dict[str, Tensor], name: str, weight: Tensor) -> None:
