@@ -11,7 +11,10 @@ import importlib
 from spectralgru.errors import InputError
 from spectralgru.training.distributed import device_seen
 
-NAMES = ("gru_layer", "library", "projection", "training_step", "end_to_end", "shapes", "tracing")
+NAMES = (
+    *("gru_layer", "library", "projection", "training_step", "step_profile", "tracing"),
+    *("end_to_end", "shapes", "peers"),
+)
 
 parser = argparse.ArgumentParser(
     prog="benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
