@@ -10,7 +10,7 @@ from matplotlib.transforms import ScaledTranslation
 
 GRADIENT = "gradient norm (nats)"
 RADIUS = "spectral radius $|\\lambda_1(J)|$"
-GROWTH = "growth along the data (log, per step)"
+GROWTH = "growth (log, per step)"
 RADIUS_LIMIT = 2.0  # an exploding run goes far beyond; what matters happens around 1
 
 
