@@ -12,6 +12,7 @@ import pytest
 
 from results_records import REPOSITORY, SETTINGS, make_experiment, make_results
 from spectralgru.errors import InputError
+from spectralgru.files import write_text
 from spectralgru.pipeline import article
 from spectralgru.pipeline.article import typeset, write_article
 from spectralgru.pipeline.article.contents import read_contents, without_drawings
@@ -177,6 +178,14 @@ def test_the_settings_are_those_of_the_page_on_the_method():
         told = known[name.replace(",", "")]
         for corpus, cell in zip(("ptb", "nottingham"), told, strict=True):
             assert cell.startswith(of_corpus[corpus].replace(" [S]", "")), name
+
+
+@pytest.mark.parametrize("content", ["[]", '{"title": "Cost"}', "{"])
+def test_a_kept_answer_that_is_none_is_named(root, content):
+    path = root.parents[1] / KEPT / "2026-01-02-cost" / "summary.json"
+    write_text(path, content)
+    with pytest.raises(InputError, match=r"2026-01-02-cost/summary\.json: not a summary .* restore"):
+        read_contents(root)
 
 
 @pytest.mark.parametrize("missing", ["claims.json", "provenance.json", "figures/ptb-trajectory.svg"])

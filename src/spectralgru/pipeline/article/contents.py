@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spectralgru.errors import InputError
 from spectralgru.pipeline.article.rows import to_rows
 from spectralgru.pipeline.article.settings import as_run
 from spectralgru.pipeline.provenance.explain import read_record
@@ -114,15 +115,16 @@ def _figure(drawing: Figure) -> Contents:
 
 def _earlier(kept: Path, titles: set[str]) -> list[Contents]:
     """Answers of experiments that are kept and were not asked again."""
-    said = {
-        path.parent.relative_to(kept).as_posix(): json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(kept.glob(f"**/{SUMMARY}"))
-    }
-    return [
-        {"id": name, "title": summary["title"], "answer": summary["answer"]}
-        for name, summary in said.items()
-        if summary["title"] not in titles
-    ]
+    answers = []
+    for path in sorted(kept.glob(f"**/{SUMMARY}")):
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+            answer = {"title": said["title"], "answer": list(said["answer"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not a summary ({error!r}); restore it from the repository") from None
+        if answer["title"] not in titles:
+            answers.append({"id": path.parent.relative_to(kept).as_posix(), **answer})
+    return answers
 
 
 def _claim(claim: Record) -> Contents:
