@@ -23,7 +23,10 @@ from spectralgru.errors import InputError
 from spectralgru.files import atomic_path, json_text, sha256, write_text
 from spectralgru.shape import check_fields
 
-Method = Literal["constraint", "clipping", "none", "spectral_norm", "orthogonal", "weight_decay"]
+Method = Literal[
+    "constraint", "clipping", "none",
+    "autoclip", "zclip", "spectral_norm", "orthogonal", "weight_decay", "flossing",
+]  # fmt: skip
 Status = Literal["finished", "diverged"]
 
 HISTORY_COLUMNS = (

@@ -20,10 +20,14 @@ class Exponents(NamedTuple):
 
     exponents: Tensor  # [*, B, count], mean logarithm of the growth in one step
     steps: Tensor  # [T, *, B, count], that logarithm for each step counted
-    state: Tensor  # [*, B, S], after the last step
+    states: Tensor  # [T, *, B, S], after each step
+
+    @property
+    def state(self) -> Tensor:
+        """[*, B, S], after the last step."""
+        return self.states[-1]
 
 
-@torch.no_grad()
 def lyapunov_exponents(
     cell: Cell,
     x: Tensor,
@@ -32,6 +36,7 @@ def lyapunov_exponents(
     count: int = 1,
     transient: int = 0,
     starts: Tensor | None = None,
+    differentiable: bool = False,
 ) -> Exponents:
     """Finite-time Lyapunov exponents of one layer, for every lane.
 
@@ -46,6 +51,7 @@ def lyapunov_exponents(
         transient: so many last steps only turn the directions, and are not counted.
         starts: bool [T, B] or [R, T, B]; where true, the state is set to zero before that step, and the directions go
             on as they are.
+        differentiable: whether the result can be differentiated by weights, inputs and state.
 
     Raises:
         InputError: count or transient out of range.
@@ -55,22 +61,24 @@ def lyapunov_exponents(
         raise InputError(f"count={count}: must be from 1 to {cell.state_size}, the size of the state")
     if not 0 <= transient < steps:
         raise InputError(f"transient={transient}: must be at least 0 and below the {steps} steps of x")
-    arguments = cell.project(x).unbind(-3)
     if state is None:
         state = x.new_zeros(*x.shape[:-3], x.shape[-2], cell.state_size)
-    before = []
-    for t, a in enumerate(arguments):
-        if starts is not None:
-            state = state.masked_fill(starts.select(-2, t).unsqueeze(-1), 0)
-        before.append(state)
-        state = cell.step(a, state)
-    directions = starting_directions(count, cell.state_size).to(state).expand(*state.shape, count)
-    logs = []
-    for a, entering in zip(reversed(arguments), reversed(before), strict=True):
-        directions, growth = _orthonormal(pulled_back(cell, a, entering, directions))
-        logs.append(growth.log())
-    counted = torch.stack(logs[transient:][::-1])
-    return Exponents(counted.mean(0), counted, state)
+    with torch.set_grad_enabled(differentiable):
+        arguments = cell.project(x).unbind(-3)
+        before, after = [], []
+        for t, a in enumerate(arguments):
+            if starts is not None:
+                state = state.masked_fill(starts.select(-2, t).unsqueeze(-1), 0)
+            before.append(state)
+            after.append(state := cell.step(a, state))
+        directions = starting_directions(count, cell.state_size).to(state).expand(*state.shape, count)
+        logs = []
+        for a, entering in zip(reversed(arguments), reversed(before), strict=True):
+            pulled = pulled_back(cell, a, entering, directions, differentiable)
+            directions, growth = _orthonormal(pulled)
+            logs.append(growth.log())
+        counted = torch.stack(logs[transient:][::-1])
+        return Exponents(counted.mean(0), counted, torch.stack(after))
 
 
 def starting_directions(count: int, size: int) -> Tensor:
@@ -80,11 +88,16 @@ def starting_directions(count: int, size: int) -> Tensor:
     return directions
 
 
-def pulled_back(cell: Cell, a: Tensor, state: Tensor, directions: Tensor) -> Tensor:
+def pulled_back(
+    cell: Cell, a: Tensor, state: Tensor, directions: Tensor, differentiable: bool = False
+) -> Tensor:
     """The directions [..., S, count] times the transposed Jacobian of the step that begins at `state`."""
     with torch.enable_grad():
-        entering = state.expand(directions.shape[-1], *state.shape).detach().requires_grad_()
-        (pulled,) = torch.autograd.grad(cell.step(a, entering), entering, directions.movedim(-1, 0))
+        entering = state.expand(directions.shape[-1], *state.shape)
+        if not (differentiable and entering.requires_grad):
+            entering = entering.detach().requires_grad_()
+        rows, after = directions.movedim(-1, 0), cell.step(a, entering)
+        (pulled,) = torch.autograd.grad(after, entering, rows, create_graph=differentiable)
     return pulled.movedim(0, -1)
 
 

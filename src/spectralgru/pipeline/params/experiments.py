@@ -68,6 +68,8 @@ class Cost(Strict):
     corpora: dict[CorpusName, CostOf]
 
 
+Strengths = Annotated[list[Positive], AfterValidator(distinct)]
+Percentile = Annotated[float, Field(ge=0, le=100)]
 Rates = Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]
 
 
@@ -83,9 +85,11 @@ class BeyondOn(Strict):
     )
     delta: Delta = Field(description="of the constraint, and of spectral_norm")
     threshold: Positive = Field(description="of clipping")
-    decays: Annotated[list[Positive], AfterValidator(distinct)] = Field(
-        description="strengths of weight decay on the candidate's W_hh"
-    )
+    decays: Strengths = Field(description="strengths of weight decay on the candidate's W_hh")
+    gates: Strengths = Field([], description="bounds on the gates' matrices, with the constraint")
+    percentiles: Annotated[list[Percentile], AfterValidator(distinct)] = Field([], description="of AutoClip")
+    scores: Strengths = Field([], description="z-scores above which ZClip clips")
+    flossing: Strengths = Field([], description="strengths of flossing, on the scale of the summed loss")
     depths: Annotated[list[PositiveInt], AfterValidator(distinct)] = Field(
         description="further numbers of layers, constrained and clipped"
     )

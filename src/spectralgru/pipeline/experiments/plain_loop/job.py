@@ -14,6 +14,7 @@ Cell = Literal["GRU", "LSTM", "paper"]  # torch.nn's, or the paper's GRU
 
 SOURCES = (
     "constraint.py",
+    "diagnosis/lyapunov.py",
     "pipeline/experiments/plain_loop/*.py",
 )
 
@@ -25,11 +26,12 @@ class PlainJob(Job):
     cell: Cell = "GRU"
     optimizer: Optimizer = "SGD"
     clip: float | None = None  # threshold of clipping in addition to the method
+    gates: float | None = None  # bound on the gates' matrices in addition to the constraint
 
     def settings(self) -> dict[str, Any]:
         """What the runs share, as JSON-ready data."""
-        loop = {"loop": "plain", "cell": self.cell, "optimizer": self.optimizer, "clip": self.clip}
-        return super().settings() | loop
+        own = {name: getattr(self, name) for name in ("cell", "optimizer", "clip", "gates")}
+        return super().settings() | {"loop": "plain"} | own
 
     def key(self, replica: Replica, data_sha256: str) -> str:
         """Hash of everything that determines the run of `replica`: settings, data and code."""

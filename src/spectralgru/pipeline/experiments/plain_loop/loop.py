@@ -118,11 +118,23 @@ def _nothing() -> None:
     pass
 
 
+def _infinite(norm: float) -> float:
+    return math.inf
+
+
+def _zero(chunk: Chunk, state: State) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True)
 class Rule:
     """What a method adds to a training step."""
 
-    threshold: float = math.inf  # of clip_grad_norm_; infinity only measures the norm
+    threshold: float = math.inf  # of clipping; infinity only measures the norm
+    adaptive: Callable[[float], float] = (
+        _infinite  # a threshold that follows the norms; called with each of them
+    )
+    penalty: Callable[[Chunk, State], Tensor | float] = _zero  # added to the loss that is differentiated
     before_step: Callable[[], object] = _nothing  # called when the gradients exist and are clipped
     after_step: Callable[[], object] = _nothing
 
@@ -135,13 +147,23 @@ def step(
     The loss that is differentiated is summed over steps and averaged over lanes, as in the engine.
     """
     optimizer.zero_grad()
-    loss, state = model.loss(chunk, state)
-    (loss / chunk.weights.shape[-1]).backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(model.parameters(), rule.threshold)
+    before = state
+    loss, state = model.loss(chunk, before)
+    objective = loss / chunk.weights.shape[-1] + rule.penalty(chunk, before)
+    objective.backward()  # type: ignore[no-untyped-call]
+    norm = gradient_norm(model)
+    limit = min(rule.threshold, rule.adaptive(float(norm)))
+    nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
     rule.before_step()
     optimizer.step()
     rule.after_step()
     return loss.detach(), norm, tuple(s.detach() for s in state)
+
+
+def gradient_norm(model: nn.Module) -> Tensor:
+    """The global norm of the gradients that are there."""
+    norm: Tensor = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    return norm
 
 
 @torch.no_grad()

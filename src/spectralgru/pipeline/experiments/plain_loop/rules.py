@@ -1,7 +1,7 @@
 """Ways to keep a recurrent network from exploding, in one table from name to function, including `none`.
 
 Each acts on the candidate's recurrent weights alone (W_hn of a GRU, W_hg of an LSTM), as the paper's constraint does,
-except for clipping, which acts on the whole gradient.
+except for clipping, which acts on the whole gradient, flossing, on all recurrent weights, and bounds on the gates.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from spectralgru.constraint import SpectralConstraint
+from spectralgru.pipeline.experiments.plain_loop.adaptive_clipping import AutoClip, ZClip
+from spectralgru.pipeline.experiments.plain_loop.flossing import Flossing
 from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, Rule
 
 
@@ -42,14 +44,29 @@ def _compute(model: PlainModel, parametrize: Callable[[nn.Module], object], scal
     model.compute_weights()
 
 
-def constraint(model: PlainModel, delta: float) -> Rule:
-    """The paper's: singular values above 2 - delta become 2 - delta after every step."""
-    return Rule(after_step=SpectralConstraint(model, delta).project_)
+def constraint(model: PlainModel, delta: float, gates: float | None = None) -> Rule:
+    """The paper's: singular values above 2 - delta become 2 - delta after every step; those of gates, `gates`."""
+    return Rule(after_step=SpectralConstraint(model, delta, gates=gates).project_)
 
 
 def clipping(model: PlainModel, threshold: float) -> Rule:
     """The gradient's global norm scaled down to a threshold (Pascanu et al., 2013)."""
     return Rule(threshold)
+
+
+def autoclip(model: PlainModel, percentile: float) -> Rule:
+    """Clipping at a percentile of the norms so far, this one included (Seetharaman et al., 2020)."""
+    return Rule(adaptive=AutoClip(percentile))
+
+
+def zclip(model: PlainModel, threshold: float) -> Rule:
+    """Clipping of norms that stand out from the latest by their z-score (Kumar et al., 2025)."""
+    return Rule(adaptive=ZClip(threshold))
+
+
+def flossing(model: PlainModel, strength: float) -> Rule:
+    """strength times the mean square of the leading Lyapunov exponents (Engelken, 2023)."""
+    return Rule(penalty=Flossing(model, strength))
 
 
 def none(model: PlainModel, value: float) -> Rule:
@@ -86,19 +103,31 @@ def weight_decay(model: PlainModel, strength: float) -> Rule:
     return Rule(before_step=decay)
 
 
-RULES: dict[str, Callable[[PlainModel, float], Rule]] = {
+RULES: dict[str, Callable[..., Rule]] = {
     "constraint": constraint,
     "clipping": clipping,
+    "autoclip": autoclip,
+    "zclip": zclip,
     "none": none,
     "spectral_norm": spectral_norm,
     "orthogonal": orthogonal,
     "weight_decay": weight_decay,
+    "flossing": flossing,
 }
 
 
-def rule(model: PlainModel, method: str, value: float | None, clip: float | None = None) -> Rule:
-    """The method of this name, with clipping at `clip` added. Call it before making the optimiser."""
-    chosen = RULES[method](model, value or 0.0)
+def rule(
+    model: PlainModel,
+    method: str,
+    value: float | None,
+    clip: float | None = None,
+    gates: float | None = None,
+) -> Rule:
+    """The method of this name, with clipping at `clip` added; `gates`: of the constraint alone.
+
+    Call it before making the optimiser.
+    """
+    chosen = RULES[method](model, value or 0.0, *([] if gates is None else [gates]))
     return chosen if clip is None else replace(chosen, threshold=min(clip, chosen.threshold))
 
 

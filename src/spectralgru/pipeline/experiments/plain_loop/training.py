@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
-from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, evaluate, step
+from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, evaluate, gradient_norm, step
 from spectralgru.pipeline.experiments.plain_loop.rules import OPTIMIZERS, rule
 from spectralgru.records import Run, is_finished, read_run
 from spectralgru.spectral import jacobian_at_origin, spectral_radius
@@ -49,7 +49,7 @@ class _PlainRun:
         self.job, self.replica, self.corpus, self.writer = job, replica, corpus, writer
         self.begin = time.monotonic()
         self.model = PlainModel(corpus, job.model, replica.seed, job.cell)
-        self.rule = rule(self.model, replica.method, replica.value, job.clip)
+        self.rule = rule(self.model, replica.method, replica.value, job.clip, job.gates)
         self.optimizer = OPTIMIZERS[job.optimizer](self.model.parameters(), lr=replica.learning_rate)
         rate = LearningRate(job.training.schedule, replica.learning_rate)
         self.progress = Progress(replica, rate, _weights(self.model), _spectrum(self.model))
@@ -121,8 +121,10 @@ class _PlainRun:
         }
 
     def _is_lost(self, norm: float) -> bool:
-        update = self.progress.rate.rate * min(norm, self.rule.threshold)
-        return self.job.optimizer == "SGD" and update >= LONGEST_UPDATE
+        rate = self.progress.rate.rate
+        if self.job.optimizer != "SGD" or rate * norm < LONGEST_UPDATE:
+            return False
+        return rate * float(gradient_norm(self.model)) >= LONGEST_UPDATE  # as clipped
 
     def _end(self, epoch: int, norm: Tensor, reason: str) -> Divergence:
         if not self.trace.rows[0] or self.trace.rows[0][-1]["step"] < self.steps:

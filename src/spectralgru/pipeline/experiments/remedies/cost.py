@@ -21,7 +21,7 @@ class _Training:
 
     def __init__(self, job: PlainJob, replica: Replica, corpus: Corpus) -> None:
         self.model = PlainModel(corpus, job.model, replica.seed, job.cell)
-        self.rule = rule(self.model, replica.method, replica.value, job.clip)
+        self.rule = rule(self.model, replica.method, replica.value, job.clip, job.gates)
         self.optimizer = OPTIMIZERS[job.optimizer](self.model.parameters(), lr=replica.learning_rate)
         self.state: State = self.model.initial_state(job.training.batch_size)
         self.stream = training_stream(

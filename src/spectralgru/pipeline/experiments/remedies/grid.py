@@ -13,10 +13,13 @@ CELLS: dict[Cell, str] = {"GRU": "GRU", "LSTM": "LSTM", "paper": "GRU of the pap
 LABELS: dict[Method, str] = {
     "constraint": "δ = {}",
     "clipping": "clip {}",
+    "autoclip": "AutoClip {} %",
+    "zclip": "ZClip {}",
     "none": "none",
     "spectral_norm": "spectral norm, δ = {}",
     "orthogonal": "orthogonal",
     "weight_decay": "weight decay {}",
+    "flossing": "flossing {}",
 }
 
 
@@ -30,6 +33,7 @@ class Baseline:
     optimizer: Optimizer = "SGD"
     layers: int | None = None  # None: as in the settings
     clip: float | None = None  # threshold of additional clipping
+    gates: float | None = None  # the constraint's bound on the gates
 
     @property
     def name(self) -> str:
@@ -37,6 +41,7 @@ class Baseline:
         parts = [self.cell, "" if self.optimizer == "SGD" else self.optimizer]
         parts += ["" if self.layers is None else f"{self.layers}-layers", self.method.replace("_", "-")]
         parts += ["" if self.value is None else number(self.value)]
+        parts += ["" if self.gates is None else f"gates-{number(self.gates)}"]
         parts += ["" if self.clip is None else f"clipping-{number(self.clip)}"]
         return "-".join(part for part in parts if part).lower()
 
@@ -49,8 +54,9 @@ class Baseline:
     @property
     def label(self) -> str:
         """Method as shown."""
-        clipped = "" if self.clip is None else f" and clip {number(self.clip)}"
-        return LABELS[self.method].format("" if self.value is None else number(self.value)) + clipped
+        label = LABELS[self.method].format("" if self.value is None else number(self.value))
+        label += "" if self.gates is None else f", gates {number(self.gates)}"
+        return label + ("" if self.clip is None else f" and clip {number(self.clip)}")
 
 
 def baselines(on: BeyondOn) -> Iterator[Baseline]:
@@ -59,8 +65,14 @@ def baselines(on: BeyondOn) -> Iterator[Baseline]:
     three = (*pair, Setting("none"))
     alone = [Setting("spectral_norm", on.delta), Setting("orthogonal")]
     alone += [Setting("weight_decay", strength) for strength in on.decays]
+    alone += [Setting("flossing", strength) for strength in on.flossing]
     yield from (Baseline(*method) for method in three)
     yield Baseline("constraint", on.delta, clip=on.threshold)
+    for bound in on.gates:
+        yield Baseline("constraint", on.delta, gates=bound)
+        yield Baseline("constraint", on.delta, gates=bound, clip=on.threshold)
+    yield from (Baseline("autoclip", percentile) for percentile in on.percentiles)
+    yield from (Baseline("zclip", score) for score in on.scores)
     yield from (Baseline(*method) for method in alone)
     yield from (Baseline(*method, cell="paper") for method in pair)
     yield from (Baseline(*method, cell="LSTM") for method in three)

@@ -116,6 +116,7 @@ def job(params: Params, corpus: str, baseline: Baseline) -> PlainJob:
         cell=baseline.cell,
         optimizer=baseline.optimizer,
         clip=baseline.clip,
+        gates=baseline.gates,
     )
 
 
