@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,16 @@ import pytest
 import torch
 
 import tiny
+from spectralgru.pipeline.experiments.plain_loop.adaptive_clipping import AutoClip, ZClip
+from spectralgru.pipeline.experiments.plain_loop.flossing import (
+    EVERY,
+    EXPONENTS,
+    LANES,
+    Flossing,
+    exponents,
+)
 from spectralgru.pipeline.experiments.plain_loop.job import PlainJob
-from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, step
+from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, gradient_norm, step
 from spectralgru.pipeline.experiments.plain_loop.rules import OPTIMIZERS, RULES
 from spectralgru.pipeline.experiments.plain_loop.training import train
 from spectralgru.pipeline.results.load import load_runs
@@ -32,13 +40,19 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Corpus]:
 
 
 def stepped(
-    corpus: Corpus, method: str, value: float, cell: str = "GRU", optimizer: str = "SGD", rate: float = 1.0
+    corpus: Corpus,
+    method: str,
+    value: float,
+    cell: str = "GRU",
+    optimizer: str = "SGD",
+    rate: float = 1.0,
+    **more: float,
 ) -> tuple[PlainModel, list[list[torch.Tensor]]]:
     """A model after STEPS training steps, and its candidates [H, H] by step and layer."""
     settings, training = tiny.job(corpus.name).model, tiny.job(corpus.name).training
     torch.manual_seed(0)
     model = PlainModel(corpus, settings, 0, cell)
-    rule = RULES[method](model, value)
+    rule = RULES[method](model, value, **more)
     chosen = OPTIMIZERS[optimizer](model.parameters(), lr=rate)
     stream = training_stream(corpus, [0], 1, training.batch_size, training.bptt_steps, CPU)
     state, seen = model.initial_state(training.batch_size), []
@@ -110,6 +124,72 @@ def test_a_strong_decay_shrinks(corpora: dict[str, Corpus]) -> None:
     assert sigma(seen[-1][0]) < 0.5 < sigma(stepped(corpora["ptb"], "none", 0.0, rate=0.3)[1][-1][0])
 
 
+def test_autoclip_keeps_the_percentile_of_all_norms() -> None:
+    clip, norms = AutoClip(10), [float(n) for n in np.random.default_rng(0).lognormal(size=200)]
+    for count, norm in enumerate(norms, 1):
+        assert clip(norm) == pytest.approx(np.percentile(norms[:count], 10))
+    assert clip(math.inf) == pytest.approx(np.percentile(norms, 10))  # counts for nothing
+
+
+def test_zclip_cuts_an_outlier_below_its_score_and_lets_the_rest_pass() -> None:
+    first = [9.0, 11.0] * 12 + [10.0]
+    mean, deviation = np.mean(first), np.std(first)
+    clip = ZClip(2.5)
+    assert {clip(norm) for norm in first} == {math.inf}
+    ordinary, far = mean + 2.4 * deviation, mean + 25 * deviation
+    assert clip(ordinary) == math.inf
+    once = ZClip(2.5)
+    for norm in first:
+        once(norm)
+    kept = once(far)
+    assert kept == pytest.approx(mean + 2.5**2 / 25 * deviation)
+    # What was kept, not what came, is remembered: the same outlier is cut again.
+    assert once(far) == pytest.approx(kept, rel=0.05)
+
+
+def test_adaptive_clipping_shortens_the_gradient_that_the_optimizer_sees(corpora: dict[str, Corpus]) -> None:
+    settings, training = tiny.job("ptb").model, tiny.job("ptb").training
+    model = PlainModel(corpora["ptb"], settings, 0)
+    optimizer = OPTIMIZERS["SGD"](model.parameters(), lr=1.0)
+    rule = RULES["autoclip"](model, 0.0)  # the smallest norm so far
+    stream = training_stream(corpora["ptb"], [0], 1, training.batch_size, training.bptt_steps, CPU)
+    state, norms, kept = model.initial_state(training.batch_size), [], []
+    for index in range(4):
+        _, norm, state = step(model, optimizer, rule, stream.chunk(index), state)
+        norms.append(float(norm))
+        kept.append(float(gradient_norm(model)))
+    assert kept == pytest.approx([min(norms[: i + 1]) for i in range(4)], rel=1e-5)
+    assert kept[-1] < 0.99 * max(norms)
+
+
+def test_bounded_gates_stay_bounded(corpora: dict[str, Corpus]) -> None:
+    model, _ = stepped(corpora["ptb"], "constraint", 0.9, gates=0.7)
+    gates = [sigma(model.weight_hh(0).detach()[rows].double()) for rows in (slice(0, 12), slice(12, 24))]
+    assert max(gates) == pytest.approx(0.7, rel=1e-4)
+    free, _ = stepped(corpora["ptb"], "constraint", 0.9)
+    assert sigma(free.weight_hh(0).detach()[:12].double()) > 0.8
+
+
+@pytest.mark.parametrize(("name", "cell"), [("ptb", "GRU"), ("chorales", "LSTM"), ("chorales", "paper")])
+def test_flossing_moves_exponents_towards_zero(corpora: dict[str, Corpus], name: str, cell: str) -> None:
+    corpus, settings = corpora[name], replace(tiny.job(name).model, num_layers=2)
+    training = tiny.job(name).training
+    model = PlainModel(corpus, settings, 0, cell)
+    chunk = training_stream(corpus, [0], 1, training.batch_size, training.bptt_steps, CPU).chunk(0)
+    state = model.initial_state(training.batch_size)
+    floss = Flossing(model, 1.0)
+    optimizer = OPTIMIZERS["Adam"](model.parameters(), lr=0.01)
+    found = exponents(model, chunk, state).detach()
+    assert found.shape == (2, min(LANES, training.batch_size), EXPONENTS)
+    assert floss(chunk, state).item() == pytest.approx(found.square().mean().item())  # type: ignore[union-attr]
+    assert [floss(chunk, state) for _ in range(EVERY - 1)] == [0.0] * (EVERY - 1)
+    for _ in range(10):
+        optimizer.zero_grad()
+        exponents(model, chunk, state).square().mean().backward()
+        optimizer.step()
+    assert exponents(model, chunk, state).square().mean() < 0.8 * found.square().mean()
+
+
 def plain_job(corpus: str, **more: object) -> PlainJob:
     job = tiny.job(corpus)
     return PlainJob(**{field: getattr(job, field) for field in asdict(job)}, **more)  # type: ignore[arg-type]
@@ -124,7 +204,8 @@ def trained(
 @pytest.mark.parametrize(("corpus", "method", "value", "more"), [
     ("ptb", "constraint", 0.2, {}), ("chorales", "clipping", 1.0, {"cell": "LSTM"}),
     ("ptb", "spectral_norm", 0.2, {}), ("ptb", "orthogonal", None, {"cell": "LSTM"}),
-    ("ptb", "weight_decay", 0.01, {"optimizer": "Adam"}),
+    ("ptb", "weight_decay", 0.01, {"optimizer": "Adam"}), ("ptb", "constraint", 0.3, {"gates": 1.5}),
+    ("ptb", "flossing", 10.0, {}), ("ptb", "zclip", 2.5, {}),
 ])  # fmt: skip
 def test_records_are_read_like_the_engines(
     corpora: dict[str, Corpus], tmp_path: Path, corpus: str, method: Method, value: float | None, more: dict

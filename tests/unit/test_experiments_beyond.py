@@ -32,6 +32,8 @@ def tiny_params(**changes: Any) -> Params:
         "delta": 0.5,
         "threshold": 5,
         "decays": [],
+        "gates": [0.7],
+        "percentiles": [10],
         "depths": [],
     }
     quick["experiments"] = {"beyond": {"seeds": [0, 1], "timed_steps": 2, "corpora": {"ptb": on | changes}}}
@@ -53,7 +55,7 @@ def test_every_baseline_is_a_line_of_the_table(concluded: tuple[Params, Path, di
     _, out, summary = concluded
     assert [table["name"] for table in summary["tables"]] == ["baselines_ptb"]
     table = pd.read_csv(out / "baselines_ptb.csv")
-    assert len(table) == 11
+    assert len(table) == 14
     assert not table.duplicated(["network", "method"]).any()
     assert set(table["network"]) == {"GRU", "GRU of the paper", "LSTM"}
     assert (table["best_rate"] == 0.3).all()  # chosen by validation: nothing finishes at the other
@@ -73,6 +75,8 @@ def test_what_is_said_is_what_the_runs_say(concluded: tuple[Params, Path, dict[s
     first = next(line for line in lines if line.baseline.name == "gru-clipping-5")
     assert [run.status for run in first.tried] == ["finished", "diverged"]
     assert [run.seed for run in first.runs] == [0, 1]
+    bounded = next(line for line in lines if line.baseline.gates is not None)
+    assert bounded.runs[0].settings["gates"] == 0.7
     both = next(line for line in lines if line.baseline.clip is not None)
     assert both.runs[0].settings["clip"] == 5
     assert both.runs[0].method == "constraint"

@@ -131,3 +131,21 @@ def test_a_cut_path_keeps_the_values_and_loses_its_gradient(kind):
         assert torch.equal(cell.step(a, state, (path,)), cell.step(a, state))
         if kind != "LSTM" and "before" not in kind:  # the step is a sum over the paths
             assert torch.allclose(whole - jacobian((path,)), jacobian(others))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_exponents_can_be_differentiated_by_weights_inputs_and_state(kind, count):
+    cell, x = cell_of(kind, 2.0), torch.randn(4, 2, WIDTH, dtype=torch.float64)
+    if kind == "RNN, relu":
+        x, cell = x.abs(), Cell(kind, cell.weight_ih.abs(), cell.weight_hh.abs())
+    state = 0.1 * torch.rand(2, cell.state_size, dtype=torch.float64)
+    given = [w.requires_grad_() for w in (cell.weight_ih, cell.weight_hh, x, state)]
+
+    def found(w_ih, w_hh, x, state):
+        return lyapunov_exponents(
+            Cell(kind, w_ih, w_hh), x, state, count=count, differentiable=True
+        ).exponents
+
+    assert torch.autograd.gradcheck(found, given)
+    assert not lyapunov_exponents(cell, x, state, count=count).exponents.requires_grad

@@ -148,9 +148,9 @@ def _caption(field: Field, lines: Sequence[Line]) -> str:
         f"a plain PyTorch loop. The first of {len(field.seeds)} seeds chose each baseline's learning rate by its "
         f"validation result ({rates}). Mean ± standard deviation over the runs that finished; best in bold among "
         "those whose runs all did. GRU and LSTM: torch.nn, without biases. Spectral norm scales the whole matrix "
-        "to sigma_1 = 2 - δ, the constraint clips what is above; gates: their largest singular value allowed. AutoClip: "
-        "percentile of the norms so far; ZClip: z-score; flossing: strength. Times: median CPU time of a step on one "
-        "thread, in turn with all others, and as a multiple of the same network's step with clipping."
+        "to sigma_1 = 2 - δ, the constraint clips what is above; gates: the largest of theirs. AutoClip: percentile "
+        "of the norms so far; ZClip: z-score; flossing: strength. Times: median CPU time of a step on one thread, in "
+        "turn with all others, and as a multiple of the same network's step with clipping."
     )
 
 
