@@ -85,7 +85,8 @@ docs: setup ## the site of docs/, in site/index.html; works from the folder, too
 	cp -RL README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs reproduction params.yaml build/pages
 	cp -RL benchmarks/results build/pages/benchmarks
 	cp config/README.md build/pages/config
-	typer spectralgru.pipeline.cli utils docs --name spectralgru --title "Command line" --output build/pages/docs/commands.md
+	typer spectralgru.pipeline.cli utils docs --name spectralgru --title "Command line" --output build/commands.md
+	sed -E 's#\(docs/([a-z]+)\.md\)#([\1](\1.md))#' build/commands.md > build/pages/docs/commands.md
 	zensical build --clean --strict
 
 bench: setup ## benchmarks, as ratios against named baselines

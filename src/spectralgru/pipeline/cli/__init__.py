@@ -1,4 +1,4 @@
-"""The command line: each command a thin call.
+"""Train recurrent networks that stay stable, judge a paper by them, and take explosions apart.
 
 Exit codes: 0 ok, 1 failed, 2 bad usage or input, 75 stopped on request (the same command goes on)."""
 
@@ -55,7 +55,7 @@ for command in COMMANDS:
 
 @app.callback()
 def _options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
-    """Train gated recurrent units whose fixed point stays stable, and reproduce the paper that proposed them."""
+    """Options before the command."""
 
 
 def main() -> None:

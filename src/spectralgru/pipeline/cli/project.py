@@ -22,7 +22,7 @@ def status(
     ] = False,
     every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks of --watch")] = 2.0,
 ) -> None:
-    """Sum a campaign up: runs finished, running, diverged, queued, and the time left."""
+    """Sum a campaign up: runs finished, diverged, running, interrupted, queued, and the time left."""
     from spectralgru.pipeline.status import describe
     from spectralgru.pipeline.watch import watch
 
@@ -52,7 +52,7 @@ def bench(
 
 
 def doctor(data: DataOption = DATA, params: ParamsOption = PARAMS) -> None:
-    """Say what this machine has and what is missing."""
+    """Say what this machine has, what is missing, and which trainings fit."""
     from spectralgru.pipeline.doctor import diagnose
 
     if not diagnose(data, params):

@@ -113,7 +113,7 @@ def provenance(
 
 
 def report(params: ParamsOption = PARAMS, scale: ScaleOption = None, out: OutOption = None) -> None:
-    """Write report.html: one page of answer, tables, figures, claims and provenance, as they are there."""
+    """Write report.html: one page of the answer, tables, figures, claims and provenance that are there."""
     from spectralgru.pipeline.report import write_report
 
     typer.echo(write_report(options.results(out, options.load(params, scale).scale)))

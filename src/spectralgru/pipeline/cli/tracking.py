@@ -71,7 +71,7 @@ def ui(
     port: Annotated[int, typer.Option(help="0: any that is free")] = 5000,
     host: Annotated[str, typer.Option(help="name or address of this machine to listen at")] = "127.0.0.1",
 ) -> None:
-    """Open MLflow on the tracked runs, below an address that only this command tells."""
+    """Open MLflow on the tracked runs, at an address that only this command tells."""
     from spectralgru.pipeline.tracking import serve
 
     serve(port, host, lambda address: typer.echo(f"MLflow: {address} (Ctrl-C ends it)", err=True))

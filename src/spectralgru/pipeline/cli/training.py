@@ -96,7 +96,7 @@ def job(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="a run directory")],
     data: DataOption = DATA,
-    split: Annotated[Split, typer.Option(help="valid or test")] = "test",
+    split: Annotated[Split, typer.Option(help="train, valid or test")] = "test",
 ) -> None:
     """Compute the loss and metric of a run's saved model again."""
     from spectralgru.pipeline.saved import evaluate_run
