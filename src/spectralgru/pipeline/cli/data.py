@@ -35,7 +35,8 @@ def prepare(
         list[Path] | None, typer.Option(help="a text of your own; three times: train, valid and test")
     ] = None,
     keys: Annotated[
-        list[str] | None, typer.Option("--set", help="of a corpus of your own, e.g. vocabulary=10000; repeatable")
+        list[str] | None,
+        typer.Option("--set", help="of a corpus of your own, e.g. vocabulary=10000; repeatable"),
     ] = None,
 ) -> None:
     """Fetch what is missing and write data/prepared/<corpus>.npz and .json."""
