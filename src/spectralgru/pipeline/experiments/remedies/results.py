@@ -27,7 +27,7 @@ class Line:
     rate: float  # the best of those tried
     tried: Sequence[Run]  # the first seed at every rate
     runs: Sequence[Run]  # every seed at the best rate
-    seconds: float  # of a training step, median
+    seconds: float  # of a training step, mean: flossing acts at some of them
 
     @property
     def finished(self) -> list[Run]:
@@ -70,7 +70,7 @@ class Field:
         rate = read_record(Part(self.corpus, baseline.name).record(out))["rate"]
         tried = [run(r, self.seeds[0]) for r in self.on.rates[baseline.optimizer]]
         return Line(
-            baseline, rate, tried, [run(rate, seed) for seed in self.seeds], statistics.median(seconds)
+            baseline, rate, tried, [run(rate, seed) for seed in self.seeds], statistics.fmean(seconds)
         )
 
 
@@ -149,7 +149,7 @@ def _caption(field: Field, lines: Sequence[Line]) -> str:
         f"validation result ({rates}). Mean ± standard deviation over the runs that finished; best in bold among "
         "those whose runs all did. GRU and LSTM: torch.nn, without biases. Spectral norm scales the whole matrix "
         "to sigma_1 = 2 - δ, the constraint clips what is above; gates: the largest of theirs. AutoClip: percentile "
-        "of the norms so far; ZClip: z-score; flossing: strength. Times: median CPU time of a step on one thread, in "
+        "of the norms so far; ZClip: z-score; flossing: strength. Times: mean CPU time of a step on one thread, in "
         "turn with all others, and as a multiple of the same network's step with clipping."
     )
 
