@@ -1,5 +1,10 @@
-"""CPU seconds of a training step for several baselines, interleaved so that all meet the same load on the machine."""
+"""CPU seconds of a training step for several baselines, interleaved so that all meet the same load on the machine.
 
+Their order changes from step to step: what runs before a step decides what is in the caches, and with it a tenth of the
+step's time.
+"""
+
+import random
 import time
 from collections.abc import Mapping
 
@@ -43,7 +48,9 @@ def seconds_per_step(
         name: _Training(job, replica, subset(corpus, job.data)) for name, (job, replica) in jobs.items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    order, generator = list(trainings), random.Random(0)
     for index in range(FIRST + steps):
-        for name, training in trainings.items():
-            seconds[name].append(training.seconds(index))
+        for name in order:
+            seconds[name].append(trainings[name].seconds(index))
+        generator.shuffle(order)
     return {name: times[FIRST:] for name, times in seconds.items()}
