@@ -22,9 +22,7 @@ FOREIGN = 3.0
 class Cause:
     """What made the gradient large, in one word, where, and in words."""
 
-    kind: (
-        str  # a path ("update gate", "candidate", ...), "layer", "batch", "precision", "weights" or "unknown"
-    )
+    kind: str  # a path ("update gate", "candidate", ...), "layer", "batch", "weights" or "unknown"
     where: str  # name of the weight or parameter, or ""
     words: str
 

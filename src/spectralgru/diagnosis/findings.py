@@ -12,35 +12,55 @@ from spectralgru.files import atomic_path
 
 @dataclass
 class Layer:
-    """What happened in one layer and direction; steps count from 0 as the sequence does."""
+    """What happened in one layer and direction; steps count from 0 as the sequence does.
 
-    weight: str  # name of its recurrent weight
-    lane: int  # where the gradient is largest
-    first: int  # the step to which the gradient grew, on its way back from `last`
+    Attributes:
+        weight: name of its recurrent weight.
+        lane: where the gradient is largest.
+        first: the step to which the gradient grew, on its way back from `last`.
+        last: see `first`.
+        growth: |dL/dh| multiplied by, from `last` back to `first`.
+        exponents: finite-time Lyapunov exponents over the whole sequence in this lane, the largest first.
+        radius: spectral radius of the step's Jacobian at the zero state.
+        sigma: sigma_1 of each block.
+        gradient: |dL/dh| after each step, in this lane.
+        factors: what each step multiplies it by on the way back.
+    """
+
+    weight: str
+    lane: int
+    first: int
     last: int
-    growth: float  # |dL/dh| multiplied by, from `last` back to `first`
-    exponents: list[
-        float
-    ]  # finite-time Lyapunov exponents over the whole sequence in this lane, the largest first
-    radius: float  # spectral radius of the step's Jacobian at the zero state
-    sigma: dict[str, float]  # sigma_1 of each block
-    gradient: list[float]  # |dL/dh| after each step, in this lane
-    factors: list[float]  # what each step multiplies it by on the way back
+    growth: float
+    exponents: list[float]
+    radius: float
+    sigma: dict[str, float]
+    gradient: list[float]
+    factors: list[float]
 
 
 @dataclass
 class Autopsy:
-    """The findings: `print` shows them in words, `figure` draws them."""
+    """The findings: `print` shows them in words, `figure` draws them.
+
+    Attributes:
+        cause: of the large gradient: its `kind`, `where`, and `words`.
+        norm: of the whole gradient.
+        loss: of the batch, None if not known.
+        layers: one for each layer and direction.
+        cuts: with a path cut in all layers: norm of the gradient, growth in the worst one.
+        remedies: the rows of the table of remedies.
+        reason: why the recording was written.
+        remarks: what is missing or was done otherwise, and why.
+    """
 
     cause: Cause
-    norm: float  # of the whole gradient
+    norm: float
     loss: float | None
     layers: list[Layer]
-    cuts: dict[
-        str, tuple[float, float]
-    ]  # with a path cut in all layers: norm of the gradient, growth in the worst one
+    cuts: dict[str, tuple[float, float]]
     remedies: list[dict[str, Any]]
-    reason: str = ""  # why the recording was written
+    reason: str = ""
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -53,6 +73,9 @@ class Autopsy:
 
     def figure(self, path: Path | str) -> None:
         """Draw the way back through every layer into a file; needs matplotlib.
+
+        Args:
+            path: of the file; its ending says the format.
 
         Raises:
             InputError: matplotlib is not installed.

@@ -23,34 +23,56 @@ _LEFT_OUT = "left out: a "
 
 @dataclass
 class Recording:
-    """The step before which training was in order: what went in, and what was measured until then."""
+    """The step before which training was in order: what went in, and what was measured until then.
 
-    reason: str  # why it was written
-    step: int  # how many steps were taken before this one
-    ring: list[dict[str, Any]]  # the last steps, oldest first; this one is the last
-    names: list[str]  # the parameters, in the order of the ring's norms
-    parameters: dict[str, Tensor]  # and buffers, before the step
-    spectra: dict[
-        str, dict[str, float]
-    ]  # of each recurrent weight: sigma_1 of its blocks, radius at the origin
-    rates: dict[str, float]  # learning rate of each parameter
-    optimizer: dict[str, Any]  # class, settings and, if there was room, state
-    root: str  # which module was called; "" is the model itself
+    Attributes:
+        reason: why it was written.
+        step: how many steps were taken before this one.
+        ring: the last steps, oldest first; this one is the last.
+        names: the parameters, in the order of the ring's norms.
+        parameters: and buffers, before the step.
+        spectra: of each recurrent weight: sigma_1 of its blocks, radius at the origin.
+        rates: learning rate of each parameter.
+        optimizer: class, settings and, if there was room, state.
+        root: which module was called; "" is the model itself.
+        args: what it was called with: the batch.
+        kwargs: the same, by name.
+        noted: what `note` was given, targets for example.
+        output_gradients: dL/d output, None where there was none.
+        random: states of the generators before the forward pass.
+        autocast: device and type, or nothing.
+        training: whether the model was in training mode.
+        calls: of the recurrent modules; empty if they could not be repeated.
+        seeds: gradients that came back to each of them.
+        remarks: what is missing, and why.
+    """
+
+    reason: str
+    step: int
+    ring: list[dict[str, Any]]
+    names: list[str]
+    parameters: dict[str, Tensor]
+    spectra: dict[str, dict[str, float]]
+    rates: dict[str, float]
+    optimizer: dict[str, Any]
+    root: str
     args: list[Any]
     kwargs: dict[str, Any]
-    noted: dict[str, Any]  # what `note` was given, targets for example
-    output_gradients: list[Any]  # dL/d output, None where there was none
-    random: dict[str, Tensor]  # states of the generators before the forward pass
-    autocast: list[str]  # device and type, or nothing
+    noted: dict[str, Any]
+    output_gradients: list[Any]
+    random: dict[str, Tensor]
+    autocast: list[str]
     training: bool
-    calls: list[Call] = field(
-        default_factory=list
-    )  # of the recurrent modules; empty if they could not be repeated
-    seeds: list[list[Tensor]] = field(default_factory=list)  # gradients that came back to each of them
-    remarks: list[str] = field(default_factory=list)  # what is missing, and why
+    calls: list[Call] = field(default_factory=list)
+    seeds: list[list[Tensor]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def write(self, path: Path, max_bytes: int) -> None:
         """Write the file, without the optimiser's state and then the batch if it would be larger than `max_bytes`.
+
+        Args:
+            path: its folder is made.
+            max_bytes: largest size.
 
         Raises:
             RunError: it would still be too large, or fill the disk.
@@ -77,6 +99,9 @@ class Recording:
     @classmethod
     def read(cls, path: Path | str) -> "Recording":
         """Read a file; nothing in it is executed.
+
+        Args:
+            path: what ExplosionRecorder wrote.
 
         Raises:
             InputError: no recording, a damaged one, or one of a later version.

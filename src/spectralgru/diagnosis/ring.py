@@ -19,8 +19,12 @@ RENEWED = 10
 class SpikeRule:
     """A step is an explosion when a loss or gradient is not finite, or far above those of the steps before.
 
-    Far above: the norm of the gradient more than `gradient` times, or the loss more than `loss` times the median of the
-    steps in the ring, once `after` of them are there. A negative loss is no spike.
+    A negative loss is no spike.
+
+    Attributes:
+        gradient: how many times the median of the steps in the ring the gradient's norm has to exceed.
+        loss: the same of the loss.
+        after: how many steps the ring has to hold before.
     """
 
     gradient: float = 10.0
@@ -32,7 +36,12 @@ class SpikeRule:
             raise InputError(f"{self}: gradient and loss must be above 1, after at least 1")
 
     def verdict(self, now: "Step", usual: "Usual") -> str:
-        """Why `now` is an explosion; empty if it is none."""
+        """Why a step is an explosion; empty if it is none.
+
+        Args:
+            now: the step.
+            usual: medians of the steps before.
+        """
         values = {name: getattr(now, name) for name in _SAID}
         for name, value in values.items():
             if value is not None and not isfinite(value):
