@@ -26,7 +26,8 @@ from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.names import table_names
 from spectralgru.pipeline.results.style import RC, save
 from spectralgru.pipeline.results.tables import write_tables
-from spectralgru.records import Setting, run_path, write_record
+from spectralgru.records import run_path, write_record
+from spectralgru.setting import Setting
 
 METHODS = ["constraint", "clipping", "none"]
 

@@ -18,7 +18,8 @@ from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import write_tables
-from spectralgru.records import RUN_FILES, SEAL, Run, Setting, run_path, write_record, write_run
+from spectralgru.records import RUN_FILES, SEAL, Run, run_path, write_record, write_run
+from spectralgru.setting import Setting
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from spectralgru.projection.growth import growth_bound
+from spectralgru.projection.growth_bound import growth_bound
 
 folder, table = Path(sys.argv[1]), csv.writer(sys.stdout, lineterminator="\n")
 columns = ["learning_rate", "gates", "seed", "status", "best_epoch", "valid", "test", "final_valid"]

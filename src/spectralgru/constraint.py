@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from spectralgru.attachment import Handle, Watch, find_optimizers, missing, some
 from spectralgru.errors import InputError, RunError
-from spectralgru.projection.blocks import Block, find_blocks, key
+from spectralgru.projection.blocks import find_blocks, key
 from spectralgru.projection.clip import Solver
 from spectralgru.projection.kept import Kept, restore
 from spectralgru.projection.tracked import ProjectionReport
@@ -31,7 +31,7 @@ class SpectralConstraint:
     After each optimiser step the largest singular value of each candidate block (W_hn, W_hg) is brought down to
     (1 - delta / 2) times its stability limit, which is 2 - delta for a network without biases (Kanai et al., 2017);
     that of an RNN's W_hh to 1 - delta / 2, below which it contracts everywhere. Handles spectralgru.GRU (with replicas,
-    too), torch.nn.GRU, GRUCell, LSTM, LSTMCell, RNN and RNNCell, any number of layers, both directions. Under
+    too) and torch.nn's GRU, LSTM, RNN and their cells, any number of layers, both directions. Under
     DistributedDataParallel every rank projects the same weights to the same result.
 
     The limit follows the biases, and a weight shared by several modules obeys the lowest of their limits. Parameters
@@ -90,7 +90,7 @@ class SpectralConstraint:
         """
         shared: dict[int, list[str]] = {}
         for name, block in self._blocks.items():
-            self._expect_present(block)
+            block.expect_present(self._model)
             shared.setdefault(id(block.weight()), []).append(name)
         limits = {}
         for names in shared.values():
@@ -106,16 +106,6 @@ class SpectralConstraint:
             watch.projected(self._blocks[name].weight())
         self.reports = reports
         return reports
-
-    def _expect_present(self, block: Block) -> None:
-        try:
-            there = self._model.get_submodule(block.path)
-        except AttributeError:
-            there = None
-        if there is not block.module:
-            raise InputError(
-                f"{block.where} is no longer the module that was constrained: make a new SpectralConstraint"
-            )
 
     def attach(self, optimizer: Optimizer, *others: Optimizer) -> RemovableHandle:
         """Project after every `step()` that is carried out, until the handle's `remove()`.

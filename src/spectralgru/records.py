@@ -9,24 +9,20 @@ import csv
 import hashlib
 import io
 import json
-import math
-import struct
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from spectralgru.errors import InputError
 from spectralgru.files import atomic_path, json_text, sha256, write_text
+from spectralgru.setting import Method, Setting
 from spectralgru.shape import check_fields
+from spectralgru.weights_file import safetensors
 
-Method = Literal[
-    "constraint", "clipping", "none",
-    "autoclip", "zclip", "spectral_norm", "orthogonal", "weight_decay", "flossing",
-]  # fmt: skip
 Status = Literal["finished", "diverged"]
 
 HISTORY_COLUMNS = (
@@ -50,45 +46,6 @@ TRACES = ("history.csv", "steps.csv")
 RUN_FILES = (*TRACES, MODEL)  # beside `run.json`
 UNDER_WAY = "history.partial.csv"  # history of a run that is to replace an existing one
 STEP_COLUMNS = ("step", "epoch", "grad_norm", "sigma_max", "spectral_radius", "growth")  # docs/method.md
-
-
-def number(value: float) -> str:
-    """The shortest text that gives the value back exactly: `0.2`, `5`, `0.2000001`."""
-    return repr(float(value)).removesuffix(".0")
-
-
-class Setting(NamedTuple):
-    """A method and its value.
-
-    Attributes:
-        method: "constraint", "clipping", "none", or a further one of `beyond`.
-        value: delta, threshold or strength: as in `Run`.
-    """
-
-    method: Method
-    value: float | None = None
-
-    @property
-    def name(self) -> str:
-        """As in paths and wildcards: `constraint-0.2`, `clipping-5`, `none`. Distinct settings have distinct names."""
-        return self.method if self.value is None else f"{self.method}-{number(self.value)}"
-
-    @classmethod
-    def parse(cls, name: str) -> "Setting":
-        """The setting of a name.
-
-        Args:
-            name: as in paths, `constraint-0.2`.
-
-        Raises:
-            InputError: no setting has this name.
-        """
-        method, dash, text = name.partition("-")
-        with suppress(ValueError):
-            setting = cls(cast(Method, method), float(text) if dash else None)
-            if method in get_args(Method) and setting.name == name and 0 <= (setting.value or 0) < math.inf:
-                return setting
-        raise InputError(f"{name}: names no setting; write one like constraint-0.2, clipping-5 or none")
 
 
 def run_path(root: Path | str, corpus: str, method: Method, value: float | None, seed: int) -> Path:
@@ -170,7 +127,7 @@ def write_run(
         paths = {name: stack.enter_context(atomic_path(directory / name)) for name in RUN_FILES}
         paths["history.csv"].write_text(_csv(HISTORY_COLUMNS, history), encoding="utf-8")
         paths["steps.csv"].write_text(_csv(STEP_COLUMNS, steps), encoding="utf-8")
-        paths[MODEL].write_bytes(_safetensors(weights))
+        paths[MODEL].write_bytes(safetensors(weights))
         files = {name: sha256(path) for name, path in paths.items()}
         record.write_text(_sealed(replace(run, files=files)), encoding="utf-8")
     (directory / UNDER_WAY).unlink(missing_ok=True)
@@ -275,24 +232,3 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, float]]) -> str:
     for row in rows:
         writer.writerow([f"{row[c]:.9g}" for c in columns])
     return text.getvalue()
-
-
-def _safetensors(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """Float32 arrays in the safetensors format: header length (u64), JSON header, raw little-endian data.
-
-    Written by hand, because the trainer runs where only torch and numpy are installed; all other code reads the file
-    with the safetensors library.
-    """
-    header, data, offset = {}, [], 0
-    for name, tensor in sorted(tensors.items()):
-        raw = np.ascontiguousarray(tensor, dtype="<f4").tobytes()
-        header[name] = {
-            "dtype": "F32",
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + len(raw)],
-        }
-        offset += len(raw)
-        data.append(raw)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + b"".join(data)

@@ -16,7 +16,7 @@ from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.sampling.audio import to_mp3
 from spectralgru.pipeline.sampling.music import Timing, to_midi
 from spectralgru.pipeline.tracking import open_store, track
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 from spectralgru.training.train import train
 
 pytestmark = chromium.MARKS

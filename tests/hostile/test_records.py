@@ -14,7 +14,7 @@ from spectralgru.errors import ExpectedError
 from spectralgru.pipeline.params import Params, load_params
 from spectralgru.pipeline.provenance.explain import explain, find, read_record
 from spectralgru.pipeline.status import describe
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 from spectralgru.training.data.dataset import load
 from spectralgru.training.train import train
 

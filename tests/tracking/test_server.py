@@ -10,7 +10,7 @@ from tracked import Writer, runs_of
 from results_records import make_campaign, make_run
 from spectralgru.errors import RunError
 from spectralgru.pipeline.tracking import open_store, track
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 
 PTB = "spectralgru/quick/ptb"
 SETTINGS = {"ptb": [Setting("constraint", 0.2), Setting("constraint", 0.5), Setting("none")]}

@@ -23,7 +23,8 @@ from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, gradien
 from spectralgru.pipeline.experiments.plain_loop.rules import OPTIMIZERS, RULES
 from spectralgru.pipeline.experiments.plain_loop.training import train
 from spectralgru.pipeline.results.load import load_runs
-from spectralgru.records import Method, Run, Setting
+from spectralgru.records import Run
+from spectralgru.setting import Method, Setting
 from spectralgru.training.batches import training_stream
 from spectralgru.training.data.dataset import Corpus, load
 from spectralgru.training.settings import Replica

@@ -5,7 +5,8 @@ import pytest
 from spectralgru.pipeline.experiments.learning_rate.heat_map import write_heat_map
 from spectralgru.pipeline.experiments.learning_rate.rate_ranges import mark_working, ranges, tabulate
 from spectralgru.pipeline.experiments.learning_rate.results import Sweep, sentences, sum_up
-from spectralgru.records import Run, Setting
+from spectralgru.records import Run
+from spectralgru.setting import Setting
 
 RATES = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0]
 SETTINGS = [Setting("constraint", 0.2), Setting("clipping", 20.0), Setting("none")]

@@ -21,7 +21,8 @@ from spectralgru.files import sha256, write_json
 from spectralgru.pipeline.corpora.recipe import RECIPE
 from spectralgru.pipeline.params import load_params
 from spectralgru.pipeline.provenance.explain import read_record
-from spectralgru.records import Setting, read_run
+from spectralgru.records import read_run
+from spectralgru.setting import Setting
 from spectralgru.training.data.dataset import load
 from spectralgru.training.job_file import job_from_dict
 from spectralgru.training.settings import Job, code_sha256

@@ -15,7 +15,7 @@ from spectralgru.errors import InputError
 from spectralgru.pipeline.params import json_schema, load_params, parse_params, parse_setting, with_changes
 from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.tables import write_tables
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 from spectralgru.training.job_file import job_from_dict
 
 ROOT = Path(__file__).parents[2]

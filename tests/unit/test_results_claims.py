@@ -16,7 +16,8 @@ from spectralgru.pipeline.results.claims.levels import seeds_to_settle
 from spectralgru.pipeline.results.claims.overview import Overview
 from spectralgru.pipeline.results.claims.render import test_line as line_of
 from spectralgru.pipeline.results.load import Campaign, RunFiles
-from spectralgru.records import Setting, read_run, run_path
+from spectralgru.records import read_run, run_path
+from spectralgru.setting import Setting
 
 SEEDS = (0, 1, 2)
 DELTAS = (0.2, 0.5, 0.8, 1.1, 1.4)

@@ -11,7 +11,7 @@ from spectralgru.pipeline.results.figures import FIGURES, write_figures
 from spectralgru.pipeline.results.load import Campaign, load_runs
 from spectralgru.pipeline.results.names import FIGURE_NAMES
 from spectralgru.pipeline.results.style import looks
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 
 PTB = {"ptb": [Setting("constraint", 0.2), Setting("clipping", 20.0), Setting("none")]}
 SEEDS = (0, 1)

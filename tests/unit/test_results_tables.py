@@ -14,7 +14,8 @@ from spectralgru.pipeline.results.outcome import outcome
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.runs import write_runs
 from spectralgru.pipeline.results.tables import COLUMNS, make_table, table_names, write_tables
-from spectralgru.records import Setting, read_run, write_record
+from spectralgru.records import read_run, write_record
+from spectralgru.setting import Setting
 
 SEEDS = (0, 1, 2)
 

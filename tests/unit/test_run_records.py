@@ -18,7 +18,8 @@ from spectralgru.pipeline.provenance.record import _run
 from spectralgru.pipeline.results.load import load_runs
 from spectralgru.pipeline.saved import load_model
 from spectralgru.pipeline.sealed import write_sealed_json
-from spectralgru.records import RUN_FILES, Run, Setting, check_files, is_finished, read_run
+from spectralgru.records import RUN_FILES, Run, check_files, is_finished, read_run
+from spectralgru.setting import Setting
 
 SETTING = Setting("constraint", 0.2)
 

@@ -28,7 +28,8 @@ from spectralgru.pipeline.sampling.dates import are_current
 from spectralgru.pipeline.sampling.sample import original, sample, sample_text, sample_tune
 from spectralgru.pipeline.sampling.text import decode, encode
 from spectralgru.pipeline.sampling.trained import open_run
-from spectralgru.records import Setting, read_run
+from spectralgru.records import read_run
+from spectralgru.setting import Setting
 from spectralgru.training.data.dataset import load
 from spectralgru.training.train import train
 

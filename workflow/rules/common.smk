@@ -14,7 +14,7 @@ from spectralgru.pipeline.dates import date_by_contents
 from spectralgru.pipeline.params import asked, write_params
 from spectralgru.pipeline.presence import be_present, put_on_path
 from spectralgru.pipeline.provenance.record import WRITTEN, other_selection
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 from spectralgru.pipeline.results.names import FIGURE_NAMES, NUMBERS, table_names
 
 PLACES = {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spectralgru.diagnosis import causes
+from spectralgru.diagnosis.arguments import arguments_of, loss_of, replay_of
 from spectralgru.diagnosis.capture import rates_of
 from spectralgru.diagnosis.causes import Cause
 from spectralgru.diagnosis.findings import Autopsy, Layer
@@ -19,7 +20,6 @@ from spectralgru.diagnosis.naming import plain_names
 from spectralgru.diagnosis.recording import Recording
 from spectralgru.diagnosis.remedies import tried
 from spectralgru.diagnosis.replay import Growth, ModelReplay, Outcome, Replay
-from spectralgru.diagnosis.replaying import arguments_of, loss_of, replay_of
 from spectralgru.diagnosis.spectra import exact_spectra
 from spectralgru.diagnosis.taps import tensors_of
 from spectralgru.errors import InputError

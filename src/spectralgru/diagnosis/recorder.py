@@ -20,7 +20,7 @@ from spectralgru.diagnosis.capture import captured, last_projections
 from spectralgru.diagnosis.naming import plain_names
 from spectralgru.diagnosis.ring import Ring, SpikeRule, Step, norms
 from spectralgru.diagnosis.spectra import FollowedSpectra, model_cells
-from spectralgru.diagnosis.taps import Listener, Tap, with_ancestors
+from spectralgru.diagnosis.taps import Listener, Tap, note_norm, with_ancestors
 from spectralgru.diagnosis.traced import is_recurrent
 from spectralgru.errors import InputError
 from spectralgru.projection.blocks import named_modules
@@ -118,7 +118,7 @@ class ExplosionRecorder(Listener):
         for name, cell in model_cells(self._names).items():
             if isinstance(cell.weight_hh, nn.Parameter) and cell.weight_hh.requires_grad:
                 register: Any = cell.weight_hh.register_post_accumulate_grad_hook
-                self._handles.append(register(partial(_note_norm, self._unclipped, name)))
+                self._handles.append(register(partial(note_norm, self._unclipped, name)))
         return Handle(lambda _: self.detach(), optimizers)
 
     def detach(self) -> None:
@@ -241,11 +241,6 @@ class ExplosionRecorder(Listener):
         warn(
             f"ExplosionRecorder: {verdict} in step {self.step}; why: spectralgru autopsy {path}", stacklevel=7
         )
-
-
-def _note_norm(norms_by_name: dict[str, Tensor], name: str, weight: Tensor) -> None:
-    if weight.grad is not None:
-        norms_by_name[name] = weight.grad.detach().norm()
 
 
 def _unattached(

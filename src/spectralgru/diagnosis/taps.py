@@ -155,3 +155,9 @@ def with_ancestors(model: nn.Module, is_wanted: Callable[[nn.Module], bool]) -> 
     for module in model.modules():
         if any(is_wanted(inner) for inner in module.modules()):
             yield module
+
+
+def note_norm(norms_by_name: dict[str, Tensor], name: str, weight: Tensor) -> None:
+    """A hook of a weight: keep the norm of its gradient under its name."""
+    if weight.grad is not None:
+        norms_by_name[name] = weight.grad.detach().norm()

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from spectralgru.errors import InputError, RunError
 from spectralgru.projection.clip import Solver
-from spectralgru.projection.growth import growth_bound
+from spectralgru.projection.growth_bound import growth_bound
 from spectralgru.projection.kept import Kept
 from spectralgru.projection.tracked import SpectralProjection
 from spectralgru.recurrent.gru import GRU
@@ -42,6 +42,17 @@ class Block:
     suffix: str  # of the names of its weight and biases: "", "_l0", "_l0_reverse"
     shape: torch.Size  # of the weight: [3H, H] and the like, with our GRU's replicas [R, 3H, H]
     kept: dict[str, Kept]  # `candidate` first
+
+    def expect_present(self, model: nn.Module) -> None:
+        """Refuse a model whose recurrent module was replaced."""
+        try:
+            there = model.get_submodule(self.path)
+        except AttributeError:
+            there = None
+        if there is not self.module:
+            raise InputError(
+                f"{self.where} is no longer the module that was constrained: make a new SpectralConstraint"
+            )
 
     def weight(self) -> nn.Parameter:
         """The weight as it is now."""

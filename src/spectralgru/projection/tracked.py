@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from math import ceil
 from typing import Any
 
 import torch
@@ -11,15 +9,13 @@ from torch import Tensor
 
 from spectralgru.errors import InputError
 from spectralgru.projection.batched import BatchedProjection
-from spectralgru.projection.clip import FLOAT32_RANGE, FLOAT64_RANGE, SOLVERS, Clipped, Solver, clip
-from spectralgru.projection.subspace import AGAIN, Above, clip_few, track
+from spectralgru.projection.clip import FLOAT32_RANGE, FLOAT64_RANGE, SOLVERS, Solver, clip
+from spectralgru.projection.state import MANY, TOLERANCE, MatrixState, Outcome, learn, remembered
+from spectralgru.projection.subspace import AGAIN, clip_few, track
 
 # The clip aims this far (relative) inside the bound, or as far as the type of the matrix can tell; no singular value
 # may be further outside than TOLERANCE.
-MARGIN, TOLERANCE = 5e-6, 5e-7
-# Minimum number of tracked vectors beyond the values above the bound, and the number that all of them are a multiple of
-# (17 rows cost as much as 32); the share of n above the bound from which the whole decomposition is faster.
-GUARDS, WIDTH, MANY = 8, 16, 1 / 8
+MARGIN = 5e-6
 # After a failure the subspace method is not tried for 2, 4, 8, ... calls, up to this many.
 LONGEST_PAUSE = 64
 # After a change below this share of the bound the last subspace may be good enough as it is.
@@ -39,33 +35,6 @@ class ProjectionReport:
     sigma_max: Tensor
     saturated: Tensor
     projected: Tensor
-
-
-@dataclass
-class _Memory:
-    """What is known of one matrix between calls."""
-
-    # [k, n], leading right singular vectors, approximately, the first of them last.
-    basis: Tensor | None = None
-    edge: float = 0.0  # where the spectrum of W^T W outside the basis ends, roughly
-    known: Above | None = None  # at most `number` singular values are above `level`
-    largest: float = float("inf")  # no singular value is above this
-    saturated: int = 0  # in the last call that looked
-    failures: int = 0  # successive failures of the subspace method
-    pause: int = 0  # remaining calls in which it is not tried
-
-    def move(self, distance: float) -> None:
-        """Weyl: a change of Frobenius norm `distance` moves no singular value further."""
-        self.largest += distance
-        if self.known is not None:
-            self.known = Above(self.known.number, self.known.level + distance)
-
-
-@dataclass
-class _Outcome:
-    sigma_max: float = float("nan")
-    saturated: int = 0
-    weight: Tensor | None = None  # None: unchanged
 
 
 class SpectralProjection:
@@ -88,7 +57,7 @@ class SpectralProjection:
             raise InputError(f"max_sv={max_sv.tolist()}: must be a vector of positive bounds, one a replica")
         self.method = method
         self.max_sv: list[float] = max_sv.double().tolist()
-        self._memories = [_Memory() for _ in self.max_sv]
+        self._memories = [MatrixState() for _ in self.max_sv]
         self._batched: BatchedProjection | None = None  # in place of the memories, on a GPU
 
     @torch.no_grad()
@@ -122,7 +91,7 @@ class SpectralProjection:
                 outcomes.append(self._one(matrix, bound, target, memory, norm, distance))
             else:
                 memory.known, memory.largest = None, float("inf")
-                outcomes.append(_Outcome())
+                outcomes.append(Outcome())
         for matrix, outcome, memory in zip(weight, outcomes, self._memories, strict=True):
             if outcome.weight is not None:
                 matrix.copy_(outcome.weight)
@@ -148,11 +117,11 @@ class SpectralProjection:
         return ProjectionReport(self._batched.sigma_max.clone(), saturated, saturated > 0)
 
     def _one(
-        self, weight: Tensor, bound: float, target: float, memory: _Memory, norm: float, distance: float
-    ) -> _Outcome:
+        self, weight: Tensor, bound: float, target: float, memory: MatrixState, norm: float, distance: float
+    ) -> Outcome:
         if memory.basis is not None and memory.largest <= bound * (1 + TOLERANCE):
             sigma, memory.basis = track(weight, memory.basis)
-            return _Outcome(sigma)
+            return Outcome(sigma)
         few_before = memory.basis is not None and memory.saturated <= MANY * len(weight)
         memory.pause -= 1
         if self.method == "auto" and few_before and memory.pause < 0 and norm < FLOAT64_RANGE * target:
@@ -165,20 +134,20 @@ class SpectralProjection:
                 memory.basis, memory.edge, memory.known = few.basis, few.edge, few.known
                 memory.largest, memory.saturated = few.largest, few.saturated
                 if few.saturated:
-                    return _Outcome(target, few.saturated, few.weight)
+                    return Outcome(target, few.saturated, few.weight)
                 # The proof that nothing is above the bound needs no accurate singular value; the record does.
                 sigma, memory.basis = track(weight, memory.basis)
-                return _Outcome(sigma)
+                return Outcome(sigma)
         return self._whole(weight, target, memory, norm)
 
-    def _whole(self, weight: Tensor, target: float, memory: _Memory, norm: float) -> _Outcome:
+    def _whole(self, weight: Tensor, target: float, memory: MatrixState, norm: float) -> Outcome:
         """By a decomposition of the whole matrix, in float64 where clipping twice in float32 would not suffice."""
         limit = torch.full((1,), target, dtype=torch.float64, device=weight.device)
         if self.method != "svd" and weight.dtype == torch.float32 and norm < FLOAT64_RANGE * target:
             result = clip(weight[None], limit.float(), "eigh")
             largest = float(result.sigma[0, 0])
             if largest <= FLOAT32_RANGE * target:
-                outcome = _learn(result, target, memory)
+                outcome = learn(result, target, memory)
                 if largest <= AGAIN * target or outcome.weight is None:
                     return outcome
                 assert memory.basis is not None
@@ -186,8 +155,8 @@ class SpectralProjection:
                 if few is not None:
                     memory.basis, memory.known, memory.largest = few.basis, few.known, few.largest
                     again = outcome.weight if few.weight is None else few.weight
-                    return _Outcome(target, outcome.saturated, again)
-        return _learn(clip(weight[None].double(), limit, self.method), target, memory)
+                    return Outcome(target, outcome.saturated, again)
+        return learn(clip(weight[None].double(), limit, self.method), target, memory)
 
     def select(self, indices: Tensor | Sequence[int]) -> None:
         """Keep only some replicas.
@@ -225,7 +194,7 @@ class SpectralProjection:
         Raises:
             ValueError: the state is not of these matrices; LookupError, TypeError or AttributeError: it is no state.
         """
-        memories = [_remembered(m, size) for m in state["memories"]]
+        memories = [remembered(m, size) for m in state["memories"]]
         if not len(memories) == len(self.max_sv) == len(state["max_sv"]):
             raise ValueError(f"{len(memories)} matrices, expected {len(self.max_sv)}")
         batched = None
@@ -233,33 +202,6 @@ class SpectralProjection:
             batched = BatchedProjection(state["batched"]["max_sv"])
             batched.load_state_dict(state["batched"])
         self.max_sv, self._memories, self._batched = list(state["max_sv"]), memories, batched
-
-
-def _remembered(state: dict[str, Any], size: int | None) -> _Memory:
-    basis, known = state["basis"], state["known"]
-    if basis is not None and (basis.dim() != 2 or basis.shape[1] != (size or basis.shape[1])):
-        raise ValueError(f"a basis of shape {list(basis.shape)}")
-    (edge, largest), (saturated, failures, pause) = map(float, state["bounds"]), map(int, state["counts"])
-    above = None if known is None else Above(int(known[0]), float(known[1]))
-    return _Memory(None if basis is None else basis.clone(), edge, above, largest, saturated, failures, pause)
-
-
-def _learn(result: Clipped, target: float, memory: _Memory) -> _Outcome:
-    """Keep what a whole decomposition says, for this call and the next ones."""
-    sigma = result.sigma[0].tolist()
-    saturated = sum(s > target for s in sigma)
-    watched = saturated if saturated <= MANY * len(sigma) else 0
-    columns = min(WIDTH * ceil((watched + GUARDS) / WIDTH), len(sigma))
-    clipped = [min(s, target) for s in sigma]
-    memory.basis = result.vectors[0, :, :columns].flip(-1).mT.contiguous()
-    memory.edge = clipped[columns - 1] ** 2
-    gaps = [a - b for a, b in pairwise(clipped[: columns + 1])]
-    split = 1 + max(range(len(gaps)), key=gaps.__getitem__) if gaps else 0
-    # Rounding of the Gram matrix hides singular values far below the largest.
-    hidden = 1e-5 * clipped[0] ** 2
-    memory.known = Above(split, (clipped[split] ** 2 + hidden) ** 0.5) if split else None
-    memory.largest, memory.saturated = clipped[0] * (1 + TOLERANCE), saturated
-    return _Outcome(clipped[0], saturated, result.weight[0] if saturated else None)
 
 
 def _at_least_float32(tensor: Tensor) -> torch.dtype:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from spectralgru.diagnosis.growth import gru_growth
+from spectralgru.diagnosis.gru_growth import gru_growth
 from spectralgru.training.batches import Chunk
 from spectralgru.training.models import ReplicatedModel
 

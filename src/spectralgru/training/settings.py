@@ -7,12 +7,12 @@ from functools import cache
 from typing import Any, ClassVar, Literal
 
 from spectralgru.files import sha256_of_all
-from spectralgru.records import Method, Setting
 from spectralgru.resources import PACKAGE
+from spectralgru.setting import Method, Setting
 
 SOURCES = (
     "diagnosis/cells.py",
-    "diagnosis/growth.py",
+    "diagnosis/gru_growth.py",
     "diagnosis/lyapunov.py",
     "spectral.py",
     "projection/*.py",

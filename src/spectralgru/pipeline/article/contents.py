@@ -24,7 +24,8 @@ from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.render import Fragment
 from spectralgru.pipeline.results.tables import describe
 from spectralgru.pipeline.summary import SUMMARY
-from spectralgru.records import Run, Setting
+from spectralgru.records import Run
+from spectralgru.setting import Setting
 
 Contents = dict[str, Any]
 SPLITS = {"train": "training", "valid": "validation", "test": "testing"}

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from spectralgru.records import Run, Setting, number
+from spectralgru.records import Run
+from spectralgru.setting import Setting, number
 
 Runs = Mapping[Setting, Sequence[Run]]
 

@@ -5,14 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from spectralgru.errors import InputError, shown
 from spectralgru.files import write_text
@@ -31,7 +24,8 @@ from spectralgru.pipeline.params.fields import (
 )
 from spectralgru.pipeline.params.keys import with_keys
 from spectralgru.pipeline.strict_yaml import read_yaml
-from spectralgru.records import Setting, run_path
+from spectralgru.records import run_path
+from spectralgru.setting import Setting
 from spectralgru.training.settings import Job, Replica
 
 Scale = Literal["quick", "paper"]

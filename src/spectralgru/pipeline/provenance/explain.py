@@ -14,7 +14,8 @@ from spectralgru.pipeline.provenance.record import WRITTEN, Provenance
 from spectralgru.pipeline.results.names import CLAIMS, NUMBERS
 from spectralgru.pipeline.results.outcome import Outcome, outcome_of
 from spectralgru.pipeline.sealed import read_as
-from spectralgru.records import Setting, run_path
+from spectralgru.records import run_path
+from spectralgru.setting import Setting
 
 
 def read_record(root: Path) -> Record:

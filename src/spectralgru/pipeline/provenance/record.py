@@ -29,8 +29,9 @@ from spectralgru.pipeline.results.names import (
 from spectralgru.pipeline.results.paper import NAME
 from spectralgru.pipeline.sealed import read_as, write_sealed_json
 from spectralgru.pipeline.summary import SUMMARY
-from spectralgru.records import Setting, check_files, files_here, read_run, run_path
+from spectralgru.records import check_files, files_here, read_run, run_path
 from spectralgru.resources import PACKAGE, resource
+from spectralgru.setting import Setting
 
 Settings = Mapping[str, Sequence[Setting]]  # of each corpus
 

@@ -8,7 +8,7 @@ import pandas as pd
 from spectralgru.pipeline.results.claims.marks import Record
 from spectralgru.pipeline.results.figures.singular_values import PANELS
 from spectralgru.pipeline.results.style import title
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 
 STABLE, ACCURATE = "constraint-never-diverges", "constraint-beats-clipping"
 WORDS = {"holds": "Yes", "fails": "No", "undecided": "Not decided"}

@@ -10,7 +10,8 @@ from spectralgru.pipeline.results.names import table_names, words_of
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.render import Fragment, to_fragment
 from spectralgru.pipeline.results.tables import layout, make_table
-from spectralgru.records import Run, Setting
+from spectralgru.records import Run
+from spectralgru.setting import Setting
 
 
 def recorded_runs(record: Record) -> dict[str, dict[Setting, list[Run]]]:

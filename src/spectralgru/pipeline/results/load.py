@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from spectralgru.errors import InputError
-from spectralgru.records import TRACES, Run, Setting, check_files, number, read_run, run_path
+from spectralgru.records import TRACES, Run, check_files, read_run, run_path
+from spectralgru.setting import Setting, number
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pandas as pd
 from spectralgru.files import write_text
 from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.results.paper import Paper
-from spectralgru.records import Setting, number
+from spectralgru.setting import Setting, number
 
 FORMS = ("csv", "md", "html", "tex")
 COUNTS = ("lost", "broken")

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from spectralgru.files import atomic_path
-from spectralgru.records import Setting, number
+from spectralgru.setting import Setting, number
 
 WIDTH = 7.2  # inches, the text width of a page
 RC: dict[str, Any] = {

@@ -14,7 +14,8 @@ from spectralgru.pipeline.results.names import table_names
 from spectralgru.pipeline.results.outcome import RULE, failures, succeeded
 from spectralgru.pipeline.results.paper import Paper, PaperTable, load_paper
 from spectralgru.pipeline.results.render import FORMS, Rendered, write_table
-from spectralgru.records import Run, Setting
+from spectralgru.records import Run
+from spectralgru.setting import Setting
 
 METRICS = {"perplexity": "perplexity", "nll": "NLL"}
 COLUMNS = (

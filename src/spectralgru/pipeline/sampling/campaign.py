@@ -20,7 +20,8 @@ from spectralgru.pipeline.sampling.sample import NOTE_STEPS, TOKENS, Tune, origi
 from spectralgru.pipeline.sampling.text import decode
 from spectralgru.pipeline.sampling.trained import Trained, open_run
 from spectralgru.pipeline.summary import SUMMARY, write_summary
-from spectralgru.records import Run, Setting
+from spectralgru.records import Run
+from spectralgru.setting import Setting
 from spectralgru.training.data.dataset import EOS, Notes, Words
 
 # The same for every method, chosen before hearing or reading any result.

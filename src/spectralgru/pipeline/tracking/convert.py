@@ -10,7 +10,8 @@ import pandas as pd
 
 from spectralgru.pipeline.results.load import RunFiles, flatten
 from spectralgru.pipeline.results.outcome import succeeded
-from spectralgru.records import STEP_COLUMNS, Method, Run, number
+from spectralgru.records import STEP_COLUMNS, Run
+from spectralgru.setting import Method, number
 
 Point = tuple[str, float, int, int]  # name, value, time (milliseconds since 1970), step
 

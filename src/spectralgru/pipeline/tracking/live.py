@@ -11,7 +11,8 @@ from pathlib import Path
 
 from spectralgru.pipeline.status import run_status
 from spectralgru.pipeline.tracking.convert import EPOCH_COLUMNS, Point
-from spectralgru.records import HISTORY_COLUMNS, Method, Setting
+from spectralgru.records import HISTORY_COLUMNS
+from spectralgru.setting import Method, Setting
 
 MARK = "epochs"  # begins the content tag of a run in progress: `epochs <how many> <their hash>`
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from spectralgru.errors import InputError
 from spectralgru.pipeline.experiments.cost.truncated import TruncatedProjection
 from spectralgru.projection.clip import clip
-from spectralgru.records import number
+from spectralgru.setting import number
 from spectralgru.training.batches import training_stream
 from spectralgru.training.clipping import clip_factor, gradient_norm
 from spectralgru.training.data.dataset import Corpus

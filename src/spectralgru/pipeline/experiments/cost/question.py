@@ -17,7 +17,7 @@ from spectralgru.files import sha256_of_all
 from spectralgru.pipeline.experiments.base import Answer, Means, Part, of_chosen_corpora
 from spectralgru.pipeline.params import Params
 from spectralgru.pipeline.params.experiments import CostOf
-from spectralgru.records import number
+from spectralgru.setting import number
 from spectralgru.training.settings import Replica, code_sha256
 
 SEED = 0

@@ -15,7 +15,7 @@ from spectralgru.pipeline.params.experiments import CostOf
 from spectralgru.pipeline.results.paper import Cost, load_paper
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
 from spectralgru.pipeline.results.style import RC, WIDTH, new_figure, save
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 
 TITLE = "What does the constraint cost?"
 LAPS = 5

@@ -11,7 +11,7 @@ from typing import Any
 from spectralgru.pipeline.experiments.base import Answer, Means, Part, key_of, of_chosen_corpora, train_part
 from spectralgru.pipeline.params import Params, in_order, make_job
 from spectralgru.pipeline.params.experiments import RateSweep
-from spectralgru.records import number
+from spectralgru.setting import number
 from spectralgru.training.settings import Job
 
 

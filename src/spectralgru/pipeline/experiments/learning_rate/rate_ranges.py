@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from spectralgru.pipeline.results.outcome import succeeded
-from spectralgru.records import Run, Setting
+from spectralgru.records import Run
+from spectralgru.setting import Setting
 
 COLUMNS = ("setting", "rate", "runs", "finished", "overflowed", "valid", "test")
 RANGES = (

@@ -15,7 +15,8 @@ from spectralgru.pipeline.experiments.tables import records
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
 from spectralgru.pipeline.results.style import title
 from spectralgru.pipeline.results.tables import METRICS, describe
-from spectralgru.records import Run, Setting
+from spectralgru.records import Run
+from spectralgru.setting import Setting
 
 Range = dict[str, Any]  # a row of `ranges`
 TITLE = "Does a lower learning rate repair clipping?"

@@ -9,7 +9,7 @@ from typing import Any
 
 from spectralgru.pipeline.experiments.base import Answer, Means, Part, key_of, train_part
 from spectralgru.pipeline.params import Params, make_job
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 from spectralgru.training.settings import Job
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spectralgru.pipeline.experiments.plain_loop.job import Cell
 from spectralgru.pipeline.params.experiments import BeyondOn, Optimizer
-from spectralgru.records import Method, Setting, number
+from spectralgru.setting import Method, Setting, number
 
 COST = "cost"
 CELLS: dict[Cell, str] = {"GRU": "GRU", "LSTM": "LSTM", "paper": "GRU of the paper"}

@@ -12,7 +12,7 @@ from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.outcome import succeeded
 from spectralgru.pipeline.results.paper import PaperTable
 from spectralgru.pipeline.results.style import title
-from spectralgru.records import Setting, number
+from spectralgru.setting import Setting, number
 
 UNITS = {"perplexity": "perplexity", "nll": "nats per time step"}
 RESAMPLES = 9999

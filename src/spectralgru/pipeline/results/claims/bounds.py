@@ -5,7 +5,7 @@ import numpy as np
 from spectralgru.pipeline.results.claims.claim import Claim, of_method, paths
 from spectralgru.pipeline.results.load import Runs
 from spectralgru.pipeline.results.paper import PaperTable
-from spectralgru.records import number
+from spectralgru.setting import number
 
 ROUNDING = 1e-6  # relative, of float32
 NOT_FINITE = (

@@ -8,7 +8,7 @@ from scipy.stats import t as student
 from spectralgru.pipeline.results.claims.claim import Claim, decide, of_method, paths, percent
 from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
-from spectralgru.records import number
+from spectralgru.setting import number
 
 MARGIN = 0.05  # "no more" allows this much: timings on a machine in use are no more precise
 # Clipping costs the same at every threshold: settings further apart than this were timed under disturbance.

@@ -9,7 +9,7 @@ from spectralgru.pipeline.results.claims.levels import ALPHA
 from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.outcome import failures
 from spectralgru.pipeline.results.paper import PaperTable
-from spectralgru.records import number
+from spectralgru.setting import number
 
 SURE = 0.8  # a success rate above it must be certain before "never diverges" is said to hold
 

@@ -20,7 +20,7 @@ from spectralgru.pipeline.results.load import Campaign, Runs
 from spectralgru.pipeline.results.names import FIGURE_NAMES
 from spectralgru.pipeline.results.style import RC, save
 from spectralgru.pipeline.saved import load_corpus
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 from spectralgru.training.data.loading import baseline_loss
 
 DRAWN = (

@@ -20,7 +20,7 @@ from spectralgru.pipeline.results.figures.axes import (
 )
 from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.style import WIDTH, method_color, new_figure, title
-from spectralgru.records import Setting
+from spectralgru.setting import Setting
 
 SCATTER_POINTS = 2000  # a panel; more only makes the file heavy
 
