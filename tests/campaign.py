@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 import tiny
+from forks import Fork
 
 ROOT = Path(__file__).parents[1]
 TABLE = "results/quick/tables/table1.csv"
@@ -25,7 +25,6 @@ class Campaign:
         folder.mkdir(parents=True, exist_ok=True)
         self.environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "XDG_CACHE_HOME": str(folder / ".cache"),
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
             "OMP_NUM_THREADS": "1",
         }
@@ -58,18 +57,10 @@ class Campaign:
         self.ptb["data"] = {"train": 3000, "valid": 800, "test": 800, "vocabulary": 60}
         self.write_params()
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> Fork:
         """Start `snakemake` on the project's own Snakefile."""
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *arguments]
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        return Fork(command, cwd=self.folder, env=self.environment | environment, merged=True)
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
         """Run `snakemake` to its end: exit code and output."""

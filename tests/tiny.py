@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import forks
 from spectralgru.files import sha256, write_json
 from spectralgru.training.engine import Engine
 from spectralgru.training.projector import BatchedProjector
@@ -120,6 +121,11 @@ def command(job: Job, folder: Path, *options: str) -> list[str]:
         f"{folder}/checkpoints",
     ]
     return [PYTHON, "-m", "spectralgru.training", str(file), *places, "--threads", "1", *options]
+
+
+def train(job: Job, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `command` to its end."""
+    return forks.run(command(job, folder, *options))
 
 
 def run(arguments: list[str], **more: object) -> subprocess.CompletedProcess[str]:

@@ -52,7 +52,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for corpus, job in JOBS.items():
         folders[corpus] = tmp_path_factory.mktemp(corpus)
         tiny.write_corpora(folders[corpus] / "data")
-        finished = tiny.run(tiny.command(job, folders[corpus]))
+        finished = tiny.train(job, folders[corpus])
         assert finished.returncode == 0, finished.stderr
     return folders
 

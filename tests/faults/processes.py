@@ -1,14 +1,13 @@
 """Finding, watching and waiting for real processes."""
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from forks import Fork
 
-def wait_for(
-    condition: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 120
-) -> None:
+
+def wait_for(condition: Callable[[], object], process: Fork | None = None, seconds: float = 120) -> None:
     """Wait until `condition()`; an error when `process` ends before or the time is over."""
     until = time.monotonic() + seconds
     while not condition():

@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from processes import wait_for
 
 import tiny
+from forks import Fork
 from spectralgru.training.settings import Job
 from spectralgru.training.stopping import EXIT_STOPPED
 
@@ -35,15 +35,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for corpus, job in JOBS.items():
         folders[corpus] = tmp_path_factory.mktemp(corpus)
         tiny.write_corpora(folders[corpus] / "data")
-        finished = tiny.run(tiny.command(job, folders[corpus]))
+        finished = tiny.train(job, folders[corpus])
         assert finished.returncode == 0, finished.stderr
     return folders
 
 
-def start(job: Job, folder: Path) -> subprocess.Popen[str]:
+def start(job: Job, folder: Path) -> Fork:
     """A training that writes a checkpoint after every step."""
-    command = tiny.command(job, folder, "--checkpoint-seconds", "0")
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Fork(tiny.command(job, folder, "--checkpoint-seconds", "0"))
 
 
 def newest(folder: Path) -> float:
@@ -77,7 +76,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_bits(
         assert process.returncode == -signal.SIGKILL
         assert "resumed at epoch" in stdout
 
-    finished = tiny.run(tiny.command(JOBS[corpus], tmp_path))
+    finished = tiny.train(JOBS[corpus], tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "resumed at epoch" in finished.stdout
     found, expected = (tiny.outcome(folder / "results") for folder in (tmp_path, undisturbed[corpus]))
@@ -100,7 +99,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(
         if not newest_file.exists():
             shutil.copy(previous, newest_file)
         newest_file.write_bytes(newest_file.read_bytes()[:-1000])
-    finished = tiny.run(tiny.command(JOBS["ptb"], tmp_path))
+    finished = tiny.train(JOBS["ptb"], tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert f"{newest_file}: damaged checkpoint" in finished.stdout
     assert "resumed at epoch" in finished.stdout

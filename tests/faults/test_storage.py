@@ -11,6 +11,7 @@ import pytest
 from processes import wait_for
 
 import tiny
+from forks import Fork
 
 JOB = tiny.job(
     "ptb", (tiny.replica("constraint", 0.2, 0, 0.3), tiny.replica("clipping", 0.5, 1, 0.3)), epochs=12
@@ -22,7 +23,7 @@ EARLIER = tiny.job("ptb", (tiny.replica("none", None, 7, 0.3),), epochs=2)
 def folder(tmp_path: Path) -> Path:
     """A place with one finished run in it."""
     tiny.write_corpora(tmp_path / "data")
-    finished = tiny.run(tiny.command(EARLIER, tmp_path))
+    finished = tiny.train(EARLIER, tmp_path)
     assert finished.returncode == 0, finished.stderr
     return tmp_path
 
@@ -54,10 +55,10 @@ def test_disk_full_of_checkpoints(folder: Path, disk: Path) -> None:
     earlier = tiny.outcome(folder / "results")
     (disk / "ballast").write_bytes(b"x" * 360_000)
     options = ("--checkpoints", str(disk), "--checkpoint-seconds", "0")
-    refused(tiny.run(tiny.command(JOB, folder, *options)), "No space left on device")
+    refused(tiny.train(JOB, folder, *options), "No space left on device")
     assert tiny.outcome(folder / "results").items() >= earlier.items()
     (disk / "ballast").unlink()
-    finished = tiny.run(tiny.command(JOB, folder, *options))
+    finished = tiny.train(JOB, folder, *options)
     assert finished.returncode == 0, finished.stderr
     assert list(disk.iterdir()) == []
 
@@ -68,12 +69,12 @@ def test_disk_full_of_results(folder: Path, disk: Path) -> None:
     free = shutil.disk_usage(disk).free
     (disk / "ballast").write_bytes(b"x" * (free - 12_288))
     options = ("--out", str(disk / "results"))
-    refused(tiny.run(tiny.command(JOB, folder, *options)), "No space left on device")
+    refused(tiny.train(JOB, folder, *options), "No space left on device")
     left = tiny.outcome(disk / "results")
     assert {name: left[name] for name in earlier} == earlier
     assert not list(disk.rglob("*partial*"))
     (disk / "ballast").unlink()
-    assert tiny.run(tiny.command(JOB, folder, *options)).returncode == 0
+    assert tiny.train(JOB, folder, *options).returncode == 0
     assert len(list(disk.rglob("run.json"))) == 3
 
 
@@ -81,15 +82,15 @@ def test_read_only_disk(folder: Path, disk: Path) -> None:
     shutil.copytree(folder / "results", disk / "results")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     options = ("--out", str(disk / "results"))
-    refused(tiny.run(tiny.command(JOB, folder, *options)), "Read-only file system")
-    refused(tiny.run(tiny.command(JOB, folder, "--checkpoints", str(disk / "c"))), "Read-only file system")
-    assert tiny.run(tiny.command(EARLIER, folder, *options)).returncode == 0  # finished: nothing to write
+    refused(tiny.train(JOB, folder, *options), "Read-only file system")
+    refused(tiny.train(JOB, folder, "--checkpoints", str(disk / "c")), "Read-only file system")
+    assert tiny.train(EARLIER, folder, *options).returncode == 0  # finished: nothing to write
 
 
 def test_run_directory_deleted_while_it_trains(folder: Path) -> None:
     earlier = tiny.outcome(folder / "results")
     command = tiny.command(JOB, folder)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Fork(command)
     own = folder / "results/runs/ptb/constraint-0.2"
     wait_for(lambda: (own / "seed-0/history.csv").exists(), process)
     process.send_signal(signal.SIGSTOP)
@@ -104,12 +105,12 @@ def test_run_directory_deleted_while_it_trains(folder: Path) -> None:
 
 
 def test_a_deleted_run_is_trained_again_to_the_same_bits_and_no_other(folder: Path) -> None:
-    assert tiny.run(tiny.command(JOB, folder)).returncode == 0
+    assert tiny.train(JOB, folder).returncode == 0
     before = tiny.outcome(folder / "results")
     kept = folder / "results/runs/ptb/clipping-0.5/seed-1/run.json"
     written = kept.stat().st_mtime_ns
     shutil.rmtree(folder / "results/runs/ptb/constraint-0.2/seed-0")
-    finished = tiny.run(tiny.command(JOB, folder))
+    finished = tiny.train(JOB, folder)
     assert finished.returncode == 0, finished.stderr
     assert kept.stat().st_mtime_ns == written
     after = tiny.outcome(folder / "results")

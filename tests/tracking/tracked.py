@@ -1,19 +1,13 @@
 """What an MLflow experiment holds, and processes that write to one, for the tests of tracking."""
 
-import multiprocessing
 import os
 import sqlite3
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from forks import FORKS
 from spectralgru.pipeline.tracking import open_store, track
-
-# Importing MLflow takes seconds: one process does it, and the writers are forks of that one.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["tracked", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "alembic"]
-)
 
 
 def copy_store(source: Path, target: Path) -> str:

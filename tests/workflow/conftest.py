@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from forks import Fork
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -20,7 +22,6 @@ class Project:
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "XDG_CACHE_HOME": str(folder / ".cache"),
             "MLFLOW_TRACKING_URI": "",
         }
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -46,15 +47,11 @@ class Project:
     def start(self, *arguments, **options):
         """Start `snakemake` on the project's own Snakefile."""
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-        return subprocess.Popen(
-            [*command, *arguments],
-            cwd=self.folder,
-            env={**self.environment, **options},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        command, environment = [*command, *arguments], {**self.environment, **options}
+        if "PYTHONPATH" in options:  # other sources than those that are imported already
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            return subprocess.Popen(command, cwd=self.folder, env=environment, **streams)
+        return Fork(command, cwd=self.folder, env=environment, merged=True)
 
     def run(self, *arguments, **options):
         """Run `snakemake` to its end: exit code and output."""

@@ -241,7 +241,7 @@ def test_killed_and_started_again_it_comes_to_the_same_tables(project, finished,
     process = project.start()
     deadline = time.monotonic() + 120
     while not list(project.folder.glob("results/quick/runs/ptb/*/setting.json")):
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, kill)
