@@ -238,7 +238,8 @@ def test_a_failed_job_shows_the_end_of_its_log(project):
 
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
 def test_killed_and_started_again_it_comes_to_the_same_tables(project, finished, kill):
-    process = project.start()
+    target = "results/quick/tables/table1.csv"
+    process = project.start(target)
     deadline = time.monotonic() + 120
     while not list(project.folder.glob("results/quick/runs/ptb/*/setting.json")):
         assert process.poll() is None, process.communicate()
@@ -248,7 +249,7 @@ def test_killed_and_started_again_it_comes_to_the_same_tables(project, finished,
     process.communicate(timeout=60)
     unlock = [sys.executable, ROOT / "workflow/scripts/unlock_stale.py", "--snakefile", ROOT / "Snakefile"]
     subprocess.run(unlock, cwd=project.folder, env=project.environment, check=True)
-    code, output = project.run()
+    code, output = project.run(target)
     assert code == 0, output
     assert len(finished.first_results) == 7
     assert project.results("ptb") == finished.first_results
