@@ -14,7 +14,9 @@ AROUND = {
     "files.py",
     "records.py",
     "resources.py",
+    "setting.py",
     "shape.py",
+    "weights_file.py",
 }
 
 
