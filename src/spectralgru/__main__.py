@@ -1,5 +1,19 @@
-"""`python -m spectralgru`: the command, for when its script is not on the PATH."""
+"""The command `spectralgru`, also as `python -m spectralgru` for when its script is not on the PATH."""
 
-from spectralgru.pipeline.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line, or say in a line that only the library is installed."""
+    try:
+        from spectralgru.pipeline.cli import main as run
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"spectralgru: the command line needs {error.name}, which is not installed; the library alone does not: "
+            "pip install 'spectralgru[pipeline]'"
+        )
+    run()
+
+
+if __name__ == "__main__":
+    main()

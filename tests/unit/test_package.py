@@ -135,6 +135,17 @@ def test_it_installs_offline_beside_torch_and_trains_without_a_compiler(
     assert done.returncode == 0, done.stderr
 
 
+def test_without_the_pipeline_the_command_says_what_to_install(
+    packages: tuple[Path, Path], empty: Path, tmp_path: Path
+) -> None:
+    install(empty, packages[0])
+    for command in ([empty.parent / "spectralgru"], [empty, "-m", "spectralgru"]):
+        done = subprocess.run([*command, "doctor"], cwd=tmp_path, env={}, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+        assert "typer" in done.stderr
+        assert "pip install 'spectralgru[pipeline]'" in done.stderr
+
+
 def test_the_notebook_runs_beside_torch_alone(
     packages: tuple[Path, Path], empty: Path, tmp_path: Path
 ) -> None:
