@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or \
+  sys.exit("%s is Python %s, older than 3.11; name another: make PYTHON=python3.11" % (sys.executable, sys.version.split()[0]))
 UV_VERSION := 0.13.9
 # uv does not read pip's find-links, where a CPU build of torch may lie.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -26,7 +28,8 @@ help: ## this list
 setup: $(STAMP) ## install everything into .venv, from the lock file
 
 $(STAMP): envs/requirements.lock envs/hashes.lock envs/installer.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# Without pip is what an attempt leaves behind that failed for want of Debian's python3-venv.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { $(PYTHON) -c '$(NEW_ENOUGH)' && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement envs/installer.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r envs/requirements.lock -c envs/hashes.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
