@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -89,6 +90,7 @@ def run(command: Sequence[str | Path], **options: object) -> subprocess.Complete
 
 def _become(program: list[str], folder: str, environment: dict[str, str], outputs: list[Path]) -> None:
     os.setsid()
+    Thread(target=_end_with_tests, daemon=True).start()
     for descriptor, path in zip((1, 2), outputs, strict=True):
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, descriptor)
@@ -101,3 +103,10 @@ def _become(program: list[str], folder: str, environment: dict[str, str], output
         runpy.run_module(program[0], run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()
+
+
+def _end_with_tests() -> None:
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    tests.join()
+    os.killpg(0, signal.SIGKILL)
