@@ -140,6 +140,7 @@ def test_any_job_file_is_a_job_or_refused_in_one_line(tmp_path, monkeypatch, cap
             "../../../../ESCAPE",
             r"replicas\.0\.method is '\.\./.*ESCAPE': must be one of constr",
         ),
+        ("training.gates", 1e300, r"training\.gates is 1e\+300: must be less than"),
         (
             "replicas.0.method",
             "orthogonal",

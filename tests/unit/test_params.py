@@ -65,6 +65,12 @@ RATES = "quick.experiments.learning_rate.corpora.ptb.rates"
         (DELTAS, ["2e-1"], r"constraint\.0 is '2e-1', text to YAML; .* without quotes"),
         (DELTAS, [0.2, 0.2], r"constraint is \[0\.2, 0\.2\]: every entry may appear once"),
         ("quick.settings.ptb.methods.clipping", [-5], r"clipping\.0 is -5: must be greater than 0"),
+        ("quick.settings.ptb.training.gates", 1e300, r"gates is 1e\+300: must be less than 1000000"),
+        (
+            "quick.settings.ptb.training.gates",
+            1e-300,
+            r"gates is 1e-300: must be greater than or equal to 0\.000001",
+        ),
         ("quick.settings.ptb.training.learning_rate", True, r"learning_rate is True: must be a valid number"),
         ("quick.settings.ptb.training.epochs", "6", r"epochs is '6': must be a valid integer"),
         ("quick.settings.ptb.model.dropout", 1.0, r"dropout is 1\.0: must be less than 1"),

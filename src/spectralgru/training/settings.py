@@ -104,7 +104,8 @@ class TrainingSettings(_Settings):
         },
     )
     gates: float | None = field(
-        default=None, metadata=_number("constrained runs: bound on sigma_1 of W_hr and W_hz too", gt=0)
+        default=None,
+        metadata=_number("constrained runs: bound on sigma_1 of W_hr and W_hz too", ge=1e-6, lt=1e6),
     )
 
 
