@@ -52,10 +52,15 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
+def on_one_line(text: str) -> str:
+    """The text with escapes for line ends, control characters and bytes outside UTF-8, as names of files may hold."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def explained(error: BaseException) -> tuple[int, str]:
     """Exit code of a command that ended with `error`, and the message for its user."""
     if isinstance(error, ExpectedError):
-        return error.exit_code, str(error)
+        return error.exit_code, on_one_line(str(error))
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "interrupted"
     said = " ".join(str(error).split())
@@ -65,7 +70,7 @@ def explained(error: BaseException) -> tuple[int, str]:
             "or take a machine or a limit with more"
         )
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename is not None else ""
+        place = on_one_line(f"{error.filename}: ") if error.filename is not None else ""
         remedy = (
             "make room"
             if error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -1,5 +1,7 @@
 """`spectralgru autopsy`: a file in, words and a figure out."""
 
+import pickle
+
 import pytest
 import torch
 from planted import scaled, trained
@@ -20,6 +22,15 @@ def number():
 
 def broken():
     raise KeyError("no corpus")
+
+def ends():
+    raise SystemExit
+
+def two_lines():
+    raise ValueError("one\\ntwo")
+
+def bad_loss():
+    return Net("GRU"), lambda output, target: 1 / 0
 """
 
 
@@ -71,6 +82,12 @@ def test_with_the_model_its_loss_is_there_too(called, recording, tmp_path, funct
         (["{recording}", "--model", "{folder}/train.py:other"], "has no attribute 'other'"),
         (["{recording}", "--model", "{folder}/train.py:number"], "returned a int; expected a model"),
         (["{recording}", "--model", "{folder}/train.py:broken"], "KeyError: 'no corpus'"),
+        (["{recording}", "--model", "{folder}/train.py:ends"], "train.py:ends: SystemExit"),
+        (["{recording}", "--model", "{folder}/train.py:two_lines"], "ValueError: one\\ntwo"),
+        (["{recording}", "--model", "{folder}/train.py:bad_loss"], "bad_loss: ZeroDivisionError"),
+        (["{recording}", "--model", ""], "--model : expected MODULE:FUNCTION"),
+        (["{folder}"], "not a file"),
+        (["/dev/zero"], "not a file"),
         (["{recording}", "--model", "no_such_module:make"], "No module named 'no_such_module'"),
         (["{recording}", "--delta", "7"], "delta=7.0: must be"),
         (["{recording}", "--gates", "-1"], "gates=-1.0: must be"),
@@ -93,3 +110,30 @@ def test_a_recording_that_does_not_fit_itself_is_refused(called, recording, tmp_
     code, _, err = called("autopsy", tmp_path / "cut.pt")
     assert code == 2
     assert "do not fit" in err
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("version", torch.ones(2), "its version is tensor"),
+        ("ring", [], "a damaged recording"),
+        ("names", [], "a damaged recording"),
+        ("seeds", [], "a damaged recording"),
+    ],
+)
+def test_a_recording_without_a_part_is_damaged(called, recording, tmp_path, part, value, message):
+    torch.save(torch.load(recording, weights_only=True) | {part: value}, tmp_path / "damaged.pt")
+    code, out, err = called("autopsy", tmp_path / "damaged.pt")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_code_in_a_file_is_not_run_nor_warned_of(called, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return print, ("run",)
+
+    (tmp_path / "code.pt").write_bytes(pickle.dumps(Code()))
+    code, out, err = called("autopsy", tmp_path / "code.pt")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "no recording" in err

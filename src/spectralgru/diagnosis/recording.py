@@ -1,6 +1,6 @@
 """The file that a flight recorder leaves: written whole, read without running anything that it holds."""
 
-import io
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from shutil import disk_usage
@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from spectralgru.diagnosis.unrolled import Call
 from spectralgru.errors import InputError, RunError, shown
 from spectralgru.files import atomic_path
-from spectralgru.shape import check_fields
+from spectralgru.shape import check_fields, fits
 
 FORMAT, VERSION = "spectralgru explosion", 1
 _PACKED = "packed sequence"
@@ -107,16 +107,16 @@ class Recording:
             InputError: no recording, a damaged one, or one of a later version.
         """
         remedy = "name a file that ExplosionRecorder wrote, or copy it again"
-        data = io.BytesIO(Path(path).read_bytes())
-        try:
-            content = torch.load(data, map_location="cpu", weights_only=True)
-        except Exception as error:  # damage shows as anything
-            raise InputError(
-                f"{path}: no recording, or a damaged one ({_first_line(error)}); {remedy}"
-            ) from None
+        if (place := Path(path)).exists() and not place.is_file():
+            raise InputError(f"{path}: not a file; {remedy}")
+        with place.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            try:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+            except Exception:  # damage shows as anything
+                raise InputError(f"{path}: no recording, or a damaged one; {remedy}") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError(f"{path}: a file of PyTorch, but no recording of an explosion; {remedy}")
-        if (version := content.get("version")) != VERSION:
+        if not fits(version := content.get("version"), int) or version != VERSION:
             raise InputError(
                 f"{path}: its version is {shown(version)}, this spectralgru reads {VERSION}: install the one that"
                 " wrote it"
@@ -127,6 +127,8 @@ class Recording:
             recording = cls(**content)
             for record in (recording, *recording.calls):
                 check_fields(record)
+            if not (recording.ring and recording.names) or len(recording.seeds) != len(recording.calls):
+                raise ValueError("a part of it is missing")
         except (TypeError, KeyError, ValueError) as error:
             raise InputError(f"{path}: a damaged recording ({_first_line(error)}); {remedy}") from None
         return recording

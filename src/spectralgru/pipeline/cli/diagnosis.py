@@ -3,13 +3,14 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from spectralgru.errors import InputError
+from spectralgru.errors import ExpectedError, InputError
 
 
 def autopsy(
@@ -28,11 +29,23 @@ def autopsy(
     """Say why a recorded training exploded: where the gradient grew, through which path, what helps."""
     from spectralgru.diagnosis.autopsy import autopsy as examine
 
-    network, loss = (None, None) if model is None else _made(model)
-    found = examine(network, file, loss, delta=delta, gates=gates)
+    with nullcontext() if model is None else _code_of(model):
+        network, loss = (None, None) if model is None else _made(model)
+        found = examine(network, file, loss, delta=delta, gates=gates)
     typer.echo(str(found))
     found.figure(figure := figure or file.with_suffix(".svg"))
     typer.echo(f"figure: {figure}")
+
+
+@contextmanager
+def _code_of(source: str) -> Iterator[None]:
+    """Whatever the code of `--model` raises is its own fault, also while the model runs."""
+    try:
+        yield
+    except ExpectedError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"--model {source}: {type(error).__name__}: {error}; --debug shows where") from error
 
 
 def _made(source: str) -> tuple[Any, Callable[..., Any] | None]:
@@ -42,11 +55,7 @@ def _made(source: str) -> tuple[Any, Callable[..., Any] | None]:
     place, _, name = source.rpartition(":")
     if not place or not name:
         raise InputError(f"--model {source}: expected MODULE:FUNCTION or FILE.py:FUNCTION")
-    try:
-        function = getattr(_module(place), name)
-        made = function()
-    except Exception as error:
-        raise InputError(f"--model {source}: {type(error).__name__}: {error}") from error
+    made = getattr(_module(place), name)()
     model, loss = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise InputError(
