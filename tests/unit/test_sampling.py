@@ -177,6 +177,8 @@ def test_text_is_read_and_written_as_the_corpus_is(words):
         ("none", [], "no such run; train it first"),
         ("ptb", ["--audio"], "--audio: ptb has words"),
         ("chorales", ["--audio", "--out", "tune.mp3"], "--out tune.mp3: names the MIDI file"),
+        ("chorales", ["--audio", "--out", "."], "--out .: names the MIDI file"),
+        ("chorales", ["--audio", "--out", "/dev/null"], "--out /dev/null: names the MIDI file"),
         ("chorales", ["--audio", "--steps", "5000"], "21 minutes, more than the 20 that become sound"),
     ],
 )

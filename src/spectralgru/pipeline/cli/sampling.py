@@ -42,8 +42,8 @@ def sample(
     trained = open_run(run, data)
     if audio and isinstance(trained.corpus, Words):
         raise InputError(f"--audio: {trained.corpus.name} has words, which nothing can play; leave it out")
-    if audio and path.suffix == ".mp3":
-        raise InputError(f"--out {path}: names the MIDI file, and the sound gets this name; end it in .mid")
+    if audio and path.suffix.lower() not in (".mid", ".midi"):
+        raise InputError(f"--out {path}: names the MIDI file, and the sound beside it; end it in .mid")
     continued = sample_from(trained, split, tune, prompt, steps, temperature, seed)
     if isinstance(continued, Text):
         typer.echo(str(continued))
