@@ -312,7 +312,7 @@ def _three_hours():
         ({}, (), r"no MIDI files in it \(.mid, .*name the folder that holds them"),
         ({"a.txt": b"text"}, (), "no MIDI files in it"),
         ({f"{i}.mid": b"broken" for i in range(30)}, (), "30 of 30 MIDI files cannot be used"),
-        ({f"{i}.mid": b"broken" for i in range(30)}, ("may_skip=1",), "30 of 30 MIDI files cannot be used"),
+        ({f"{i}.mid": b"broken" for i in range(30)}, ("may_skip=1",), "30 of 30 MIDI .*; name a folder of others"),
         ({"a.mid": midi.write([[Note(60, 0, 480)]], 480)}, (), r"train would be empty|train and valid|\(1 pieces"),
         ({"a.mid": _three_hours()}, (), r"would be empty \(1 pieces"),
         ({"a.mid": _three_hours()}, ("step=1/64",), "1382400 steps of 15/2 ticks, more than 100000; divide it"),
@@ -345,6 +345,7 @@ def test_a_folder_that_makes_no_corpus_is_one_line(tmp_path, capsys, files, keys
         (b" \n\n", (), "empty"),
         (b"one line", (), "would have no word"),
         (b"a\n\n\n\n\n\n\n\n\n\n\n\n", (), r"valid would have no word \(12 lines"),
+        ("the cat sat\n".encode("utf-16-le") * 30, (), "holds the character NUL, as UTF-16"),
         (None, (), "no such file; name a text"),
         (b"a\nb\nc\n", ("vocabulary=2",), "vocabulary is 2"),
         (b"a\nb\nc\n", ("unit=line",), "unit is 'line': must be 'word' or 'character'"),
@@ -362,6 +363,31 @@ def test_a_text_that_makes_no_corpus_is_one_line(tmp_path, capsys, content, keys
     assert not (tmp_path / "data").exists()
 
 
+def test_a_text_given_for_two_splits_is_refused(tmp_path, capsys):
+    for name, content in {"a.txt": "a b\n", "b.txt": "b a\n", "copy.txt": "a b\n"}.items():
+        (tmp_path / name).write_text(content)
+    texts = [part for name in ("a.txt", "b.txt", "copy.txt") for part in ("--text", tmp_path / name)]
+    assert run("prepare", "--corpus", "mine", *texts, "--data", tmp_path / "data") == 2
+    assert "copy.txt: test is the same text as train; give each its own" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("own_corpus", [{"midi": "a\0"}, {"text": "a\0"}])
+def test_a_path_that_cannot_be_is_refused(own_corpus):
+    with pytest.raises(InputError, match="no path"):
+        parse_own("mine", own_corpus)
+
+
+def test_what_macos_puts_beside_files_is_no_music_and_odd_names_stay_on_one_line(tmp_path, capsys):
+    folder = write(tmp_path / "music", 20)
+    for name in [path.name for path in folder.rglob("*.mid")]:
+        (folder / f"._{name}").write_bytes(b"\0\5\26\7")
+    (folder / "two\nlines.mid").write_bytes(b"no music")
+    assert run("prepare", "--corpus", "mine", "--midi", folder, "--data", tmp_path / "data") == 0
+    out = capsys.readouterr().out
+    assert "1 files skipped\n  skipped: two\\nlines.mid: not a valid" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -374,6 +400,10 @@ def test_a_text_that_makes_no_corpus_is_one_line(tmp_path, capsys, content, keys
         (("--corpus", "../x", "--text", "x"), "no name of a corpus"),
         (("--corpus", "mine", "--midi", "x", "--text", "y"), "one of the two"),
         (("--corpus", "mine", "--text", "x", "--text", "y"), "--text is given 2 times"),
+        (("--corpus", "mine", "--midi", ""), "own.mine.midi is '': no path"),
+        (("--corpus", "mine", "--text", ""), "own.mine.text is '': (no path|must be a file)"),
+        (("--corpus", "two\nlines", "--midi", "x"), r"--corpus two\\nlines: .* no name of a corpus"),
+        (("--corpus", "mine", "--midi", "two\nlines"), r"two\\nlines: cannot be searched"),
         (("--corpus", "mine", "--midi", "missing"), "missing: cannot be searched"),
         (("--corpus", "mine", "--midi", "/dev/null"), "/dev/null: cannot be searched"),
         (("--corpus", "mine"), "corpus 'mine': unknown; one of ptb, .*, or one of your own"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectralgru.errors import InputError
+from spectralgru.errors import InputError, on_one_line
 from spectralgru.pipeline.cli import options
 from spectralgru.pipeline.cli.options import DATA, PARAMS, CorpusOption, DataOption, ParamsOption
 from spectralgru.pipeline.corpora import CORPORA
@@ -30,9 +30,9 @@ def prepare(
     corpus: CorpusOption,
     data: DataOption = DATA,
     params: ParamsOption = PARAMS,
-    midi: Annotated[Path | None, typer.Option(help="a folder of MIDI files: a corpus of your own")] = None,
+    midi: Annotated[str | None, typer.Option(help="a folder of MIDI files: a corpus of your own")] = None,
     text: Annotated[
-        list[Path] | None, typer.Option(help="a text of your own; three times: train, valid and test")
+        list[str] | None, typer.Option(help="a text of your own; three times: train, valid and test")
     ] = None,
     keys: Annotated[
         list[str] | None,
@@ -52,23 +52,22 @@ def prepare(
 def _own(
     corpus: str,
     params: Path,
-    midi: Path | None = None,
-    text: list[Path] | None = None,
+    midi: str | None = None,
+    text: list[str] | None = None,
     keys: list[str] | None = None,
 ) -> "Own | None":
     """A corpus of the user's own, by options or else by params.yaml; None if neither defines it."""
     from spectralgru.pipeline.params.keys import parse_own, with_keys
 
-    if midi and text:
+    if midi is not None and text:
         raise InputError(f"--midi {midi} and --text {text[0]}: one of the two; a corpus has notes or words")
     if text and len(text) not in (1, 3):
         raise InputError(f"--text is given {len(text)} times; once, or three times: train, valid and test")
     definition: dict[str, Any] = {}
-    if midi:
-        definition = {"midi": str(midi)}
+    if midi is not None:
+        definition = {"midi": midi}
     elif text:
-        files = [str(path) for path in text]
-        definition = {"text": files[0] if len(files) == 1 else dict(zip(SPLITS, files, strict=True))}
+        definition = {"text": text[0] if len(text) == 1 else dict(zip(SPLITS, text, strict=True))}
     elif corpus not in CORPORA and params.exists():
         known = options.load(params, None).own.get(corpus)
         definition = known.model_dump(mode="json", exclude_unset=True) if known else {}
@@ -90,6 +89,6 @@ def _described(record: dict[str, Any]) -> list[str]:
         f"notes from {low} to {high}, {found['polyphony']:.2f} in a step that sounds, at most {found['most_notes']}; "
         f"tempo {found['tempo']:g}",
         f"{found['duplicates']} repeat another piece and are in its split; {len(skipped)} files skipped",
-        *(f"  skipped: {reason}" for reason in skipped[:SKIPPED]),
+        *(f"  skipped: {on_one_line(reason)}" for reason in skipped[:SKIPPED]),
         *([f"  and {len(skipped) - SKIPPED} more"] if len(skipped) > SKIPPED else []),
     ]

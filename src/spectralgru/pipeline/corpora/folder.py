@@ -50,9 +50,11 @@ def contents(
     """
     pieces, skipped = _read_all(folder, files, step, drums)
     if not pieces or len(skipped) > may_skip * len(files):
+        share = f", more than the share of {may_skip:g} that may_skip allows" if pieces else ""
         raise InputError(
-            f"{folder}: {len(skipped)} of {len(files)} MIDI files cannot be used, more than the share of {may_skip:g} "
-            f"that may_skip allows ({'; '.join(list(skipped.values())[:3])}); take them out, or raise may_skip"
+            f"{folder}: {len(skipped)} of {len(files)} MIDI files cannot be used{share} "
+            f"({'; '.join(list(skipped.values())[:3])}); "
+            f"{'take them out, or raise may_skip' if pieces else 'name a folder of others'}"
         )
     groups: dict[bytes, list[Piece]] = defaultdict(list)
     for piece in pieces:

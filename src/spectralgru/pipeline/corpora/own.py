@@ -28,6 +28,7 @@ from spectralgru.training.data.dataset import SPLITS
 
 Raw = dict[str, dict[str, str]]  # of each source its SHA-256 and where it comes from
 SUFFIXES = (".mid", ".midi", ".kar", ".rmi", ".smf")
+APPLE_DOUBLE = "._"  # begins the names of what macOS puts beside files
 FINEST = 64  # steps in a quarter note
 SHARES = [0.8, 0.1, 0.1]  # of train, valid and test
 
@@ -66,10 +67,18 @@ def _of_one(shares: list[float]) -> list[float]:
     return shares
 
 
+def _place(path: str) -> str:
+    if not path or "\0" in path:
+        raise ValueError("no path")
+    return path
+
+
 def _files(value: object) -> object:
     three = isinstance(value, dict) and sorted(value) == sorted(SPLITS) and [*value.values()]
-    if not value or not all(isinstance(path, str) and path for path in three or [value]):
+    if not value or not all(isinstance(path, str) for path in three or [value]):
         raise ValueError("must be a file, or three: {train: a.txt, valid: b.txt, test: c.txt}")
+    for path in three or [value]:
+        _place(path)
     return value
 
 
@@ -109,7 +118,7 @@ class MidiFolder(_Own):
 
     kind: ClassVar[Kind] = "notes"
 
-    midi: str = Field(min_length=1, description="the folder")
+    midi: Annotated[str, AfterValidator(_place)] = Field(description="the folder")
     step: Annotated[str, BeforeValidator(_step)] = Field(
         "1/2", description="quarter notes in a row of the roll"
     )
@@ -129,7 +138,7 @@ class MidiFolder(_Own):
             )
 
         for place, _, names in os.walk(root, onerror=refuse):
-            midi = (name for name in names if name.lower().endswith(SUFFIXES))
+            midi = (n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(APPLE_DOUBLE))
             found += [Path(place, name).relative_to(root).as_posix() for name in midi]
         if not found:
             raise InputError(
@@ -195,14 +204,20 @@ class Text(_Own):
         return all(Path(path).exists() for path in self._paths().values())
 
     def raw(self) -> Raw:
-        """The hash of each file."""
-        raw = {}
-        for path in self._paths().values():
-            if not Path(path).is_file():
-                raise InputError(
-                    f"{path}: {'not a file' if Path(path).exists() else 'no such file'}; name a text"
-                )
-            raw[path] = {"sha256": sha256(Path(path)), "source": "a text"}
+        """The hash of each file. Raises InputError, too, for one text given twice: its score would mean nothing."""
+        raw: Raw = {}
+        splits: dict[str, str] = {}  # of each hash
+        for split, path in self._paths().items():
+            try:
+                if not Path(path).is_file():
+                    raise InputError(
+                        f"{path}: {'not a file' if Path(path).exists() else 'no such file'}; name a text"
+                    )
+                raw[path] = {"sha256": (digest := sha256(path)), "source": "a text"}
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({error.strerror}); name a text") from None
+            if (other := splits.setdefault(digest, split)) != split:
+                raise InputError(f"{path}: {split} is the same text as {other}; give each its own")
         return raw
 
     def read(self) -> Contents:

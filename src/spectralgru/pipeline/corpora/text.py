@@ -51,6 +51,8 @@ def read_lines(path: Path, remedy: str) -> list[str]:
     except UnicodeDecodeError as error:
         where = f"byte {error.object[error.start]:#04x} at offset {error.start}"
         raise InputError(f"{path}: not UTF-8 ({where}); {remedy}") from None
+    if "\0" in text:
+        raise InputError(f"{path}: holds the character NUL, as UTF-16 and binary files do; {remedy}")
     if not text.strip():
         raise InputError(f"{path}: empty; {remedy}")
     return text.removesuffix("\n").split("\n")
