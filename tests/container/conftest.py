@@ -10,13 +10,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
+from images import ROOT, Podman, seconds_long, sh
 
-ROOT = Path(__file__).parents[2]
 BASE = "docker.io/library/python:3.11-slim"
 CONFIGURATION = """
 [containers]
@@ -36,43 +34,6 @@ INGREDIENTS = [
     "src",
 ]
 WORKFLOW = ["Snakefile", "workflow", "profiles"]
-
-
-def sh(*command: str, **options: object) -> str:
-    """Output of a command that succeeds."""
-    options = {"capture_output": True, "text": True, **options}
-    done = subprocess.run(command, **options)
-    assert done.returncode == 0, f"{shlex.join(command)}:\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-@dataclass(frozen=True)
-class Podman:
-    """podman with images and containers of its own, below `folder`."""
-
-    folder: Path
-
-    @property
-    def command(self) -> list[str]:
-        return ["podman", f"--root={self.folder}/storage", f"--runroot={self.folder}/run"]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return os.environ | {"CONTAINERS_CONF": str(self.folder / "containers.conf")}
-
-    def __call__(self, *arguments: str) -> str:
-        return sh(*self.command, *arguments, env=self.environment)
-
-    def make_image(self, sources: Path, *options: str) -> str:
-        """`make image` in a folder of sources; the image's ID."""
-        podman = f"PODMAN={shlex.join(self.command)}"
-        sh("make", "image", podman, f"IMAGE_OPTIONS={shlex.join(options)}", cwd=sources, env=self.environment)
-        return self("image", "inspect", "--format={{.Id}}", "spectralgru:cpu").strip()
-
-    def inside(self, *command: str, mount: Path, options: tuple[str, ...] = ()) -> str:
-        """Output of a command in the image, without a network, in the folder `mount`."""
-        here = [f"--volume={mount}:{mount}", f"--workdir={mount}"]
-        return self("run", "--rm", "--network=none", *here, *options, "spectralgru:cpu", *command)
 
 
 @pytest.fixture(scope="session")
@@ -95,11 +56,8 @@ def podman(big_folder: Path) -> Iterator[Podman]:
     (big_folder / "containers.conf").write_text(CONFIGURATION)
     try:
         if subprocess.run([*podman.command, "pull", BASE], env=podman.environment).returncode:
-            archive = str(big_folder / "base.tar")
             link = '--customize-hook=ln -s python3 "$1/usr/bin/python"'
-            needed = "--include=python3,python3-venv,ca-certificates"
-            sh("mmdebstrap", "--quiet", "--variant=minbase", needed, link, "bookworm", archive)
-            podman("import", archive, BASE)
+            podman.import_debian("bookworm", "python3,python3-venv,ca-certificates", BASE, link)
         yield podman
     finally:  # removing images one by one takes minutes: unmount them, and their folder goes with all
         subprocess.run(["umount", "--recursive", str(big_folder / "storage/overlay")], capture_output=True)
@@ -146,19 +104,12 @@ def sif(podman: Podman, image: str, sources: Path) -> tuple[Path, str]:
 
 @pytest.fixture(scope="session")
 def new_campaign(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Makes checkouts whose quick campaign takes seconds: one corpus, from a package that is in the image."""
+    """Makes checkouts whose quick campaign takes seconds."""
 
     def make() -> Path:
         folder = tmp_path_factory.mktemp("campaign")
         copy(WORKFLOW, folder)
-        values = yaml.safe_load((ROOT / "params.yaml").read_text())
-        chorales = values["quick"]["settings"]["chorales"]
-        chorales["data"] = {"train": 20, "valid": 5, "test": 5}
-        chorales["model"]["hidden_size"] = 12
-        chorales["training"] |= {"epochs": 2, "trace_every": 5}
-        chorales["methods"] = {"constraint": [0.2], "clipping": [15], "none": False}
-        values["quick"] |= {"run": ["chorales"], "seeds": [0, 1]}
-        (folder / "params.yaml").write_text(yaml.safe_dump(values))
+        (folder / "params.yaml").write_text(seconds_long())
         return folder
 
     return make
