@@ -55,12 +55,17 @@ def podman(big_folder: Path) -> Iterator[Podman]:
     podman = Podman(big_folder)
     (big_folder / "containers.conf").write_text(CONFIGURATION)
     try:
-        if subprocess.run([*podman.command, "pull", BASE], env=podman.environment).returncode:
-            link = '--customize-hook=ln -s python3 "$1/usr/bin/python"'
-            podman.import_debian("bookworm", "python3,python3-venv,ca-certificates", BASE, link)
         yield podman
     finally:  # removing images one by one takes minutes: unmount them, and their folder goes with all
         subprocess.run(["umount", "--recursive", str(big_folder / "storage/overlay")], capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def base(podman: Podman) -> None:
+    """The image that the recipe begins with."""
+    if subprocess.run([*podman.command, "pull", BASE], env=podman.environment).returncode:
+        link = '--customize-hook=ln -s python3 "$1/usr/bin/python"'
+        podman.import_debian("bookworm", "python3,python3-venv,ca-certificates", BASE, link)
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +91,7 @@ def sources(big_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def image(podman: Podman, sources: Path, build_options: list[str]) -> str:
+def image(podman: Podman, base: None, sources: Path, build_options: list[str]) -> str:
     """ID of the image spectralgru:cpu."""
     return podman.make_image(sources, *build_options)
 
