@@ -73,6 +73,12 @@ def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     driver.quit()
 
 
+def visit(browser, page: str) -> None:
+    """Load a page anew: MLflow does not follow every change of what stands behind #."""
+    browser.get("about:blank")
+    browser.get(page)
+
+
 def wait_for(browser, found, what: str):
     """The first true answer of `found(browser)`, else fail saying what is missing and what is there instead."""
     deadline = time.monotonic() + PATIENCE
@@ -80,7 +86,10 @@ def wait_for(browser, found, what: str):
         if answer := found(browser):
             return answer
         time.sleep(0.3)
-    raise AssertionError(f"{what} not shown after {PATIENCE} s; the page says:\n{text_of(browser)}")
+    keep(browser, "failed")
+    raise AssertionError(
+        f"{what} not shown after {PATIENCE} s; the page {browser.current_url} says:\n{text_of(browser)}"
+    )
 
 
 def text_of(browser) -> str:
@@ -100,17 +109,17 @@ def find_run(store: str, name: str):
 
 
 def test_experiments_and_their_runs_are_listed(browser, server: Server, address: str, store: str):
-    browser.get(server.page)
+    visit(browser, server.page)
     wait_for(browser, lambda b: "spectralgru/quick/ptb" in text_of(b), "the experiment")
     keep(browser, "experiments")
     info = find_run(store, "none")
-    browser.get(f"{address}/#/experiments/{info.experiment_id}/runs?{MODE}")
+    visit(browser, f"{address}/#/experiments/{info.experiment_id}/runs?{MODE}")
     wait_for(browser, lambda b: {"constraint-0.2", "none"} <= set(text_of(b).splitlines()), "the settings")
     keep(browser, "runs")
 
 
 def test_an_experiment_opens_as_training_with_what_is_asked_first(browser, server: Server):
-    browser.get(server.page)
+    visit(browser, server.page)
     name = "spectralgru/quick/ptb"
     wait_for(browser, lambda b: b.find_elements("link text", name), "the experiment")[0].click()
     wait_for(browser, lambda b: "constraint-0.2" in text_of(b), "the settings")
@@ -125,7 +134,7 @@ def test_two_settings_are_compared_by_their_validation_curves(browser, address: 
     """As a person does: tick two settings, press Compare, choose the metric."""
     settings = ("constraint-0.2", "constraint-1.8")
     chosen = [find_run(store, name) for name in settings]
-    browser.get(f"{address}/#/experiments/{chosen[0].experiment_id}/runs?{MODE}")
+    visit(browser, f"{address}/#/experiments/{chosen[0].experiment_id}/runs?{MODE}")
     for info in chosen:
         box = f"[row-id='{info.run_id}'] input[aria-label^='Press Space']"
         wait_for(browser, lambda b, box=box: b.find_elements("css selector", box), "the setting")[0].click()
@@ -146,7 +155,7 @@ def test_two_settings_are_compared_by_their_validation_curves(browser, address: 
 
 def test_all_settings_share_a_chart(browser, address: str, store: str):
     info = find_run(store, "none")
-    browser.get(f"{address}/#/experiments/{info.experiment_id}/runs?{MODE}&compareRunsMode=CHART")
+    visit(browser, f"{address}/#/experiments/{info.experiment_id}/runs?{MODE}&compareRunsMode=CHART")
     curves = len(SETTINGS)
     wait_for(browser, lambda b: b.execute_script(POINTS).count(EPOCHS) >= curves, f"{curves} curves")
     assert {"epoch/valid_metric", "success"} <= set(text_of(browser).splitlines())
@@ -157,12 +166,12 @@ def test_a_registered_model_tells_where_it_comes_from(browser, address: str, sto
     name = "spectralgru-quick-ptb"
     version = open_store(store).get_model_version_by_alias(name, "best")
     source = open_store(store).get_run(version.run_id)
-    browser.get(f"{address}/#/models?{MODE}")
+    visit(browser, f"{address}/#/models?{MODE}")
     wait_for(browser, lambda b: name in text_of(b), "the model")
     for close in browser.find_elements("css selector", "[role=dialog] [aria-label=Close]"):
         close.click()  # what is new in MLflow, told once
     keep(browser, "models")
-    browser.get(f"{address}/#/models/{name}/versions/{version.version}?{MODE}")
+    visit(browser, f"{address}/#/models/{name}/versions/{version.version}?{MODE}")
     wait_for(browser, lambda b: source.info.run_name in text_of(b), "the run it comes from")
     shown = text_of(browser)
     assert "best" in shown
@@ -175,7 +184,7 @@ def test_a_registered_model_tells_where_it_comes_from(browser, address: str, sto
 
 def test_a_run_shows_its_curves(browser, address: str, store: str):
     info = find_run(store, "constraint-0.2 seed 0")
-    browser.get(f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/model-metrics?{MODE}")
+    visit(browser, f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/model-metrics?{MODE}")
     wait_for(browser, lambda b: "valid_loss" in text_of(b), "the metric valid_loss")
     wait_for(browser, lambda b: EPOCHS in b.execute_script(POINTS), f"a curve of {EPOCHS} points")
     keep(browser, "curves")
@@ -186,7 +195,7 @@ def test_a_figure_is_shown_as_artifact(browser, address: str, store: str):
     page = (
         f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/ptb-trajectory.svg?{MODE}"
     )
-    browser.get(page)
+    visit(browser, page)
     size = "const i = document.querySelector('img[src^=blob], img[src*=artifact]'); return i ? i.naturalWidth : 0"
     wait_for(browser, lambda b: "ptb-learning_curves.svg" in text_of(b), "the list of figures")
     wait_for(browser, lambda b: b.execute_script(size) > 100, "the figure")
@@ -195,8 +204,9 @@ def test_a_figure_is_shown_as_artifact(browser, address: str, store: str):
 
 def test_a_sound_is_played(browser, address: str, store: str):
     info = find_run(store, "results")
-    browser.get(
-        f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/ptb-tune.mp3?{MODE}"
+    visit(
+        browser,
+        f"{address}/#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/ptb-tune.mp3?{MODE}",
     )
     duration = wait_for(browser, lambda b: b.execute_script(DURATION), "the player")
     assert duration == pytest.approx(12 * 60 / 96 / 2 + 1, abs=0.1)
