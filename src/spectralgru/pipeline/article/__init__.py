@@ -1,12 +1,13 @@
 """`results/<scale>/article.pdf`: a replication report, set by Typst from the records; the template holds no number."""
 
+import hashlib
 import json
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
 
 from spectralgru.errors import RunError
-from spectralgru.files import atomic_path, sha256
+from spectralgru.files import atomic_path
 from spectralgru.pipeline.article.contents import Contents, read_contents, without_drawings
 from spectralgru.pipeline.provenance.record import report_made_from
 from spectralgru.pipeline.results.names import ARTICLE
@@ -26,7 +27,7 @@ def write_article(root: Path) -> list[Path]:
     page = typeset(contents)
     with atomic_path(pdf) as temporary:
         temporary.write_bytes(page)
-    seals = {"made_from": report_made_from(root), "files": {pdf.name: sha256(pdf)}}
+    seals = {"made_from": report_made_from(root), "files": {pdf.name: hashlib.sha256(page).hexdigest()}}
     write_sealed_json(said, seals | without_drawings(contents))
     return [pdf, said]
 
