@@ -115,7 +115,7 @@ def test_on_a_phone_tables_and_figures_scroll_in_boxes_of_their_own(browser, pag
     boxes = "return [...document.querySelectorAll('.scroll')].map(b => b.scrollWidth > b.clientWidth)"
     found = browser.execute_script(boxes)
     # Of the first screen, the claims, the scale, the experiment, the kept campaign.
-    assert len(found) == 1 + 1 + (2 + 1 + 1) + (10 + 1 + 1)
+    assert len(found) == 1 + 1 + (2 + 1 + 1) + (12 + 1 + 1)
     assert all(found)
     sizes = (
         "return [...document.querySelectorAll('main *')].map(e => parseFloat(getComputedStyle(e).fontSize))"
@@ -155,7 +155,7 @@ def test_a_sample_plays(browser, page: Path):
 def test_every_image_is_drawn(browser, page: Path):
     show(browser, page, 1280)
     sizes = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
-    assert len(sizes) == 12
+    assert len(sizes) == 14
     assert min(sizes) > 300
 
 
