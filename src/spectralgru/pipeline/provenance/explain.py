@@ -24,9 +24,6 @@ def read_record(root: Path) -> Record:
     if read_as(Provenance, path) is None:
         raise InputError(f"{path}: missing, or no record of provenance; make it with `snakemake`")
     record: Record = json.loads(path.read_text(encoding="utf-8"))
-    for place, run in record["runs"].items():
-        if run["status"] == "finished" and not {"valid", "test"} <= run["best"].keys():
-            raise InputError(f"{path}: damaged: {place} lacks a result; make it with `snakemake`")
     return record
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, sha256_of_all, write_json, write_text
@@ -85,6 +85,12 @@ class _Run(BaseModel):
     wall_seconds: float
     versions: dict[str, str]
     settings: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _results_are_whole(self) -> "_Run":
+        if self.status == "finished" and not {"valid", "test"} <= self.best.keys():
+            raise ValueError("best lacks a result")
+        return self
 
 
 class Provenance(BaseModel):
