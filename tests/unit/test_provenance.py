@@ -35,6 +35,7 @@ from spectralgru.records import read_run, summed_up
 REPOSITORY = Path(__file__).parents[2]
 CORPORA = ("ptb", "chorales")
 PAGES = {REPORT, *ARTICLE}
+RUN = "runs/ptb/constraint-0.2/seed-0"
 
 
 def parameters(**methods):
@@ -201,10 +202,36 @@ def test_a_table_edited_by_hand_has_no_provenance(campaign):
 def test_a_cell_that_its_runs_do_not_bear_out_is_an_error(campaign):
     path = campaign.root / "provenance.json"
     record = json.loads(path.read_text())
-    record["runs"]["runs/ptb/constraint-0.2/seed-0"]["best"]["valid"] += 1
+    record["runs"][RUN]["best"]["valid"] += 1
     write_json(path, record)
     with pytest.raises(RunError, match=r"constraint-0\.2"):
         told(campaign, "table1")
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ("data", "ptb", "counts"),
+        ("data", "ptb", "licence"),
+        (RUN, "metric"),
+        (RUN, "best", "test"),
+        (RUN, "settings", "data", "test"),
+        (RUN, "settings", "model", "dropout"),
+        (RUN, "settings", "training", "schedule", "kind"),
+    ],
+    ids=lambda lost: ".".join(lost),
+)
+def test_a_record_without_what_the_pages_show_is_refused(campaign, lost):
+    path = campaign.root / "provenance.json"
+    record = json.loads(path.read_text())
+    *places, name = ("runs", *lost) if lost[0] == RUN else lost
+    place = record
+    for step in places:
+        place = place[step]
+    del place[name]
+    write_json(path, record)
+    with pytest.raises(InputError, match=r"provenance\.json: missing, or no record of provenance; make it"):
+        read_record(campaign.root)
 
 
 def test_the_record_holds_the_hash_of_every_file(finished):

@@ -20,13 +20,8 @@ from spectralgru.pipeline.corpora.recipe import RECIPE
 from spectralgru.pipeline.dating import Dates, date_of
 from spectralgru.pipeline.experiments.base import available, is_concluded, is_made, question
 from spectralgru.pipeline.params import Params
-from spectralgru.pipeline.provenance.record import (
-    WRITTEN,
-    Provenance,
-    artifacts,
-    report_made_from,
-    results_sha256,
-)
+from spectralgru.pipeline.provenance.record import WRITTEN, artifacts, report_made_from, results_sha256
+from spectralgru.pipeline.provenance.shape import Provenance
 from spectralgru.pipeline.results.names import ARTICLE, REPORT
 from spectralgru.pipeline.sampling.dates import are_current
 from spectralgru.pipeline.sealed import BEGINNING, is_whole, read_as, read_bytes

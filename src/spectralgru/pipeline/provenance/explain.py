@@ -10,7 +10,8 @@ import pandas as pd
 from spectralgru.errors import InputError, RunError
 from spectralgru.files import sha256
 from spectralgru.pipeline.provenance.page import Record, common
-from spectralgru.pipeline.provenance.record import WRITTEN, Provenance
+from spectralgru.pipeline.provenance.record import WRITTEN
+from spectralgru.pipeline.provenance.shape import Provenance
 from spectralgru.pipeline.results.names import CLAIMS, NUMBERS
 from spectralgru.pipeline.results.outcome import Outcome, outcome_of
 from spectralgru.pipeline.sealed import read_as

@@ -11,11 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, model_validator
-
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, sha256_of_all, write_json, write_text
 from spectralgru.pipeline.corpora import CORPORA
+from spectralgru.pipeline.provenance.shape import Provenance
 from spectralgru.pipeline.results.names import (
     CLAIMS,
     FIGURE_NAMES,
@@ -55,53 +54,6 @@ RECORDED = (
     "versions",
     "settings",
 )
-
-
-class _Artifact(BaseModel):
-    sha256: str
-    corpora: list[str]
-
-
-class _Source(BaseModel):
-    sha256: str
-    source: str
-
-
-class _Data(BaseModel):
-    sha256: str
-    raw: dict[str, _Source]
-
-
-class _Run(BaseModel):
-    status: str
-    best: dict[str, float]
-    final: dict[str, float] = {}
-    key: str
-    git_commit: str
-    host: str
-    device: str
-    threads: int
-    started: str
-    wall_seconds: float
-    versions: dict[str, str]
-    settings: dict[str, Any]
-
-    @model_validator(mode="after")
-    def _results_are_whole(self) -> "_Run":
-        if self.status == "finished" and not {"valid", "test"} <= self.best.keys():
-            raise ValueError("best lacks a result")
-        return self
-
-
-class Provenance(BaseModel):
-    """What can be relied on in a `provenance.json` that is intact."""
-
-    scale: str
-    results_sha256: str
-    artifacts: dict[str, _Artifact]
-    data: dict[str, _Data]
-    runs: dict[str, _Run]
-    files: dict[str, str] = {}  # SHA-256 of the other files of `WRITTEN`
 
 
 def artifacts(corpora: Sequence[str], words: Collection[str] = WORDS) -> dict[str, list[str]]:

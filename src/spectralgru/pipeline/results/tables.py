@@ -120,9 +120,9 @@ def describe(run: Run) -> str:
     """Data, network and length of a training, from the run's settings."""
     data, model, training = (run.settings[part] for part in ("data", "model", "training"))
     unit = "tokens" if run.metric == "perplexity" else "tunes"
-    if any(data.get(split) for split in ("train", "valid", "test")):
+    if any(data[split] for split in ("train", "valid", "test")):
         sizes = ", ".join(
-            f"{word} {f'{data[split]:,}' if data.get(split) else 'all'}"
+            f"{word} {f'{data[split]:,}' if data[split] else 'all'}"
             for split, word in (("train", "train"), ("valid", "validation"), ("test", "test"))
         )
         subset = f"subset ({sizes} {unit})"
