@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -43,18 +44,19 @@ def parameters(**methods):
     values["quick"] |= {"run": list(CORPORA), "seeds": [0, 1]}
     for corpus in CORPORA:
         chosen = {"constraint": [0.2, 0.5], "clipping": [15], "none": False} | methods
-        values["quick"]["settings"][corpus]["methods"] = chosen
+        values["quick"]["settings"][corpus] |= {"methods": chosen, "readings": {}}
     return parse_params(values)
 
 
 class Made:
     """Finished runs, tables, figures and their provenance in a folder."""
 
-    def __init__(self, folder, params):
+    def __init__(self, folder, params, rules=None):
         self.folder, self.params = folder, params
         self.root, self.data, self.logs = folder / "results" / "quick", folder / "data", folder / "logs"
         self.settings = {corpus: params.settings(corpus) for corpus in CORPORA}
         self.seeds = params.section.seeds
+        self.rules = {} if rules is None else rules  # outputs with their inputs, paths relative to `folder`
 
     def fill(self):
         keys = {}
@@ -73,8 +75,7 @@ class Made:
         said = {"title": "Continuations", "answer": [], "tables": [], "figures": []}
         write_text(self.root / "samples/ptb.txt", "text")
         write_summary(self.root / "samples", said, ["ptb.txt"], made_of(keys))
-        for name in ("tables", "claims", "provenance", "samples", "report", "article"):
-            write_text(self.logs / "benchmarks" / name / "quick.tsv", "s\n1\n")
+        self.plan()
         self.make()
         return self
 
@@ -113,29 +114,28 @@ class Made:
         """What Snakemake would make again: outputs older than an input, or with an input to be made again."""
         date_by_contents(params or self.params, self.data, self.root, self.logs)
         found = set()
-        for name, inputs in self.rules().items():
-            not_before = max(date_of(self.root / path) for path in inputs)
-            if date_of(self.root / name) < not_before or not found.isdisjoint(inputs):
+        for name, inputs in self.rules.items():
+            not_before = max(date_of(self.folder / path) for path in inputs)
+            if date_of(self.folder / name) < not_before or not found.isdisjoint(inputs):
                 found.add(name)
-        return {name.removeprefix("runs/").removesuffix("/setting.json") for name in found}
+        short = (name.removeprefix("results/quick/").removeprefix("runs/") for name in found)
+        return {name.removesuffix("/setting.json") for name in short}
 
-    def rules(self):
-        """What is made from what, as the workflow says (benchmarks are outputs, too); paths relative to `root`."""
-        settings = [
-            path.relative_to(self.root).as_posix() for path in self.root.glob("runs/*/*/setting.json")
-        ]
-        made = {path: [f"../../data/prepared/{path.split('/')[1]}.npz"] for path in settings}
-        made |= dict.fromkeys(artifacts(CORPORA), settings)
-        made |= dict.fromkeys(WRITTEN, tuple(artifacts(CORPORA)))
-        for corpus in CORPORA:
-            drawn = [path for path in artifacts(CORPORA) if path.startswith(f"figures/{corpus}-")]
-            trained = [path for path in settings if path.startswith(f"runs/{corpus}/")]
-            made |= dict.fromkeys(drawn, trained) | {f"tracking/{corpus}.json": [*trained, *drawn]}
-        made |= {"samples/summary.json": settings}
-        made |= dict.fromkeys(PAGES, (*WRITTEN, "samples/summary.json"))
-        beside = {"tables": "tables/table1.csv", "claims": "claims.json", "provenance": WRITTEN[0]}
-        beside |= {"samples": "samples/summary.json", "report": REPORT, "article": ARTICLE[0]}
-        return made | {f"../../logs/benchmarks/{n}/quick.tsv": made[output] for n, output in beside.items()}
+    def plan(self):
+        """Learn from the workflow what is made from what, in order; benchmarks are outputs, too."""
+        write_text(self.folder / "params.yaml", yaml.safe_dump(self.params.model_dump(mode="json")))
+        snakefile = str(REPOSITORY / "Snakefile")
+        command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, "--dry-run", "--forceall"]
+        planned = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True).stdout
+        for job in re.split(r"^(?:local)?rule .*\n", planned, flags=re.MULTILINE)[1:]:
+            said = dict(re.findall(r"^    (input|output|benchmark): (.*)$", job, flags=re.MULTILINE))
+            outputs = [
+                path for key in ("output", "benchmark") if key in said for path in said[key].split(", ")
+            ]
+            self.rules |= dict.fromkeys(outputs, said["input"].split(", "))
+        for path in self.rules:
+            if path.endswith(".tsv"):
+                write_text(self.folder / path, "s\n1\n")
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def finished(tmp_path_factory):
 def campaign(finished, tmp_path):
     """A copy of its own."""
     shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
-    return Made(tmp_path, finished.params)
+    return Made(tmp_path, finished.params, finished.rules)
 
 
 def told(campaign, name):
@@ -312,9 +312,14 @@ def test_the_page_names_every_run_and_file(finished):
 
 
 def test_results_of_todays_parameters_are_fresh_whatever_their_dates(campaign):
-    for seed in range(30):
+    for seed in range(10):
         campaign.shuffle(seed)
         assert campaign.outdated() == set(), seed
+    of_each_rule = {(Path(path).parent, *inputs): path for path, inputs in campaign.rules.items()}
+    for path in of_each_rule.values():
+        campaign.shuffle()
+        os.utime(campaign.folder / path, ns=(time.time_ns(), time.time_ns()))
+        assert campaign.outdated() == set(), path
 
 
 def test_results_of_other_parameters_are_outdated_until_they_are_asked_for_again(campaign):
@@ -459,7 +464,7 @@ def test_dates_from_the_future_become_now(campaign):
     (campaign.data / "prepared/chorales.json").unlink()  # one corpus is to be prepared yet
     campaign.outdated()
     dated = [*campaign.data.glob("prepared/*"), *campaign.root.glob("runs/*/*/setting.json")]
-    dated += [campaign.root / name for name in campaign.rules()]
+    dated += [campaign.folder / name for name in campaign.rules]
     assert max(map(date_of, dated)) <= time.time_ns()
 
 

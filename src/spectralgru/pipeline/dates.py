@@ -60,9 +60,11 @@ def date_by_contents(params: Params, data: Path, root: Path, logs: Path) -> str:
     }
     _date_experiments(dates, params, corpora, data, root)
     keys: dict[str, Keys] = {corpus: run_keys(params, corpus, sha256) for corpus, sha256 in corpora.items()}
-    newest = [_date_runs(dates, corpus, keys[corpus], data, root, logs) for corpus in corpora]
+    newest = [_date_runs(dates, corpus, keys[corpus], data, root) for corpus in corpora]
     shown = artifacts(list(keys), params.words())
-    _date_results(dates, root, keys, shown, max(newest, default=0), logs / "benchmarks")
+    _date_results(dates, root, keys, shown, max(newest, default=0))
+    # To Snakemake, benchmarks are outputs: none may be why something is made again.
+    dates.set((logs / "benchmarks").rglob("*.tsv"), True, dates.latest)
     return dates.complaint()
 
 
@@ -102,13 +104,12 @@ def _date_experiments(
         dates.set([out / SUMMARY], is_concluded(out, keys), newest)
 
 
-def _date_runs(dates: Dates, corpus: str, keys: Keys, data: Path, root: Path, logs: Path) -> int:
-    """Date the summaries of a corpus' settings and their benchmarks; returns the newest date of a summary."""
+def _date_runs(dates: Dates, corpus: str, keys: Keys, data: Path, root: Path) -> int:
+    """Date the summaries of a corpus' settings; returns the newest date of one."""
     prepared, newest = data / "prepared" / f"{corpus}.npz", 0
     for folder in sorted({path.rpartition("/")[0] for path in keys}):
         summary = root / folder / "setting.json"
-        measured = logs / "benchmarks" / "train" / f"{root.name}{folder.removeprefix('runs')}.tsv"
-        dates.set([summary, measured], _summed_up(summary, root, keys), date_of(prepared))
+        dates.set([summary], _summed_up(summary, root, keys), date_of(prepared))
         newest = max(newest, date_of(summary))
     return newest
 
@@ -127,7 +128,6 @@ def _date_results(
     expected: Mapping[str, Keys],
     corpora_of: Mapping[str, Sequence[str]],
     newest: int,
-    benchmarks: Path,
 ) -> None:
     """`corpora_of`: every table, figure and claim, with the corpora whose runs it shows."""
     record = read_as(Provenance, root / WRITTEN[0], sealed=True)
@@ -144,13 +144,12 @@ def _date_results(
     latest = max([date, *map(date_of, in_page)])
     dates.set([root / REPORT], written and _is_current_page(root), latest)
     dates.set([root / name for name in ARTICLE], written and _is_current_article(root), latest)
+    tracked_after = max(date, date_of(samples / SUMMARY))
     for corpus, keys in expected.items():
         imported = root / "tracking" / f"{corpus}.json"
         tracked = read_as(_Tracked, imported)
         drawn = all(good[path] for path in good if corpora_of[path] == [corpus])
-        dates.set([imported], drawn and tracked is not None and tracked.runs == keys, date)
-    measured = [*benchmarks.glob(f"*/{root.name}.tsv"), *benchmarks.glob(f"*/{root.name}/*.tsv")]
-    dates.set(measured, True, latest if written else 0)
+        dates.set([imported], drawn and tracked is not None and tracked.runs == keys, tracked_after)
 
 
 def _is_intact(

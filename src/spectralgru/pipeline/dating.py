@@ -25,6 +25,7 @@ class Dates:
     """Sets dates, none of them in the future: the clock may have been set back."""
 
     now: int = field(default_factory=time.time_ns)
+    latest: int = 0  # of the current files dated so far
     refused: dict[Path, str] = field(default_factory=dict)  # files that could not be dated, and why
 
     def set(self, paths: Iterable[Path], current: bool, not_before: int = 0) -> None:
@@ -39,6 +40,7 @@ class Dates:
                     _replace_by_copy(path, date)
                 elif date != own:
                     _date(path, date)
+                self.latest = max(self.latest, date)
             except OSError as error:
                 self.refused[path] = error.strerror or str(error)
 
