@@ -125,6 +125,27 @@ def test_lightning_keeps_the_bound_after_every_step(options, tmp_path):
     assert held.automatic_optimization != manual
 
 
+class Leaving(lightning.Callback):
+    """Each rank leaves what it has seen, and its weights."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_end(self, trainer, pl_module):
+        weight = pl_module.net.rnn.weight_hh_l0.detach()
+        torch.save((pl_module.seen, weight), self.folder / f"{trainer.global_rank}.pt")
+
+
+def test_lightning_keeps_the_bound_on_every_rank(tmp_path):
+    held = Module(rate=4 * RATE)  # without the constraint, 241 after five steps
+    ranks = {"strategy": "ddp_fork", "devices": 2}
+    fit(held, ForLightning(delta=0.5), Leaving(tmp_path), path=tmp_path, **ranks)
+    (seen, weight), (_, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert len(seen) == 6
+    assert 0.9 * BOUND < max(seen[1:]) <= BOUND * (1 + 1e-6)
+    assert torch.equal(weight, other)
+
+
 def test_lightning_logs_and_detaches(tmp_path):
     module, logger = Module(), Numbers()
     callback = ForLightning(delta=0.5, gates=1.2)
