@@ -8,6 +8,7 @@ import tarfile
 import venv
 import zipfile
 from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
 
 import jupytext
@@ -197,3 +198,8 @@ def test_help_is_shown_wherever_it_is_typed(encoding: str) -> None:
     done = subprocess.run(command, env=here, capture_output=True, encoding=encoding)
     assert done.returncode == 0, done.stderr
     assert "Usage: python -m spectralgru train" in done.stdout
+
+
+def test_the_version_is_the_installed_one() -> None:
+    done = subprocess.run([sys.executable, "-m", "spectralgru", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"spectralgru {version('spectralgru')}\n")

@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 failed, 2 bad usage or input, 75 stopped on request (the sam
 import os
 import sys
 import traceback
+from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Annotated
 
@@ -53,8 +54,19 @@ for command in COMMANDS:
     app.command()(command)
 
 
+def _print_version(chosen: bool) -> None:
+    if chosen:
+        typer.echo(f"spectralgru {version('spectralgru')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="show the version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Options before the command."""
 
 
