@@ -16,15 +16,20 @@ TABLE = "results/quick/tables/table1.csv"
 
 
 class Campaign:
-    """A working folder with its own params.yaml, data and results; one corpus, words."""
+    """A working folder with its own params.yaml, data and results; one corpus, words; commands from a folder."""
 
     def __init__(
-        self, folder: Path, constraint: list[float], clipping: list[float], seeds: list[int]
+        self,
+        folder: Path,
+        constraint: list[float],
+        clipping: list[float],
+        seeds: list[int],
+        commands: Path = Path(sys.executable).parent,
     ) -> None:
-        self.folder = folder
+        self.folder, self.python = folder, str(commands / "python")
         folder.mkdir(parents=True, exist_ok=True)
         self.environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{commands}:{os.environ['PATH']}",
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
             "OMP_NUM_THREADS": "1",
         }
@@ -59,7 +64,7 @@ class Campaign:
 
     def start(self, *arguments: str, **environment: str) -> Fork:
         """Start `snakemake` on the project's own Snakefile."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *arguments]
+        command = [self.python, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *arguments]
         return Fork(command, cwd=self.folder, env=self.environment | environment, merged=True)
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str]:

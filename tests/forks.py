@@ -22,16 +22,24 @@ FORKS.set_forkserver_preload(
         "spectralgru.pipeline.tracking",
         "spectralgru.training.launch",
         "spectralgru.training.train",
+        "spectralgru.pipeline.article",
+        "spectralgru.pipeline.report",
+        "spectralgru.pipeline.results.claims",
+        "spectralgru.pipeline.results.figures",
+        "spectralgru.pipeline.sampling",
         "mlflow.store.tracking.sqlalchemy_store",
         "mlflow.store.db.utils",
         "alembic",
+        "dvc.cli",
+        "dvc.repo",
     ]
 )
 
 
 class Fork:
-    """`python -m MODULE ARGUMENTS...`, leader of its session, with subprocess.Popen's methods.
+    """`PYTHON -m MODULE ARGUMENTS...`, leader of its session, with subprocess.Popen's methods.
 
+    PYTHON is who it takes itself for, beside whom it looks for commands (see commands.py).
     What the environment tells Python or its libraries when they are loaded is not heard: that wants a real process.
     """
 
@@ -43,7 +51,7 @@ class Fork:
         merged: bool = False,
     ) -> None:
         python, option, *program = map(str, command)
-        assert (python, option) == (sys.executable, "-m")
+        assert (Path(python).name[:6], option) == ("python", "-m")
         with (
             tempfile.NamedTemporaryFile(delete=False) as out,
             tempfile.NamedTemporaryFile(delete=False) as err,
@@ -51,7 +59,7 @@ class Fork:
             self._outputs = [Path(out.name), Path(out.name if merged else err.name)]
         self._files = [Path(out.name), Path(err.name)]
         place = (str(Path(cwd).resolve()), dict(os.environ if env is None else env))
-        self._process = FORKS.Process(target=_become, args=(program, *place, self._outputs))
+        self._process = FORKS.Process(target=become, args=(python, program, *place, self._outputs))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -88,9 +96,12 @@ def run(command: Sequence[str | Path], **options: object) -> subprocess.Complete
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def _become(program: list[str], folder: str, environment: dict[str, str], outputs: list[Path]) -> None:
+def become(
+    python: str, program: list[str], folder: str, environment: dict[str, str], outputs: list[Path]
+) -> None:
+    """Be that program, in a process forked for it."""
     os.setsid()
-    Thread(target=_end_with_tests, daemon=True).start()
+    Thread(target=end_with_tests, daemon=True).start()
     for descriptor, path in zip((1, 2), outputs, strict=True):
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, descriptor)
@@ -98,14 +109,14 @@ def _become(program: list[str], folder: str, environment: dict[str, str], output
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = program
+    sys.executable, sys.argv = python, program
     try:
         runpy.run_module(program[0], run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()
 
 
-def _end_with_tests() -> None:
+def end_with_tests() -> None:
     tests = multiprocessing.parent_process()
     assert tests is not None
     tests.join()

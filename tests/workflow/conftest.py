@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[2]
 class Project:
     """A working folder with its own params.yaml, data, results and MLflow store."""
 
-    def __init__(self, folder, corpora, data):
-        self.folder = folder
+    def __init__(self, folder, corpora, data, commands=Path(sys.executable).parent):
+        self.folder, self.python = folder, str(commands / "python")
         self.environment = {
             **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{commands}:{os.environ['PATH']}",
             "MLFLOW_TRACKING_URI": "",
         }
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -46,7 +46,7 @@ class Project:
 
     def start(self, *arguments, **options):
         """Start `snakemake` on the project's own Snakefile."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+        command = [self.python, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
         command, environment = [*command, *arguments], {**self.environment, **options}
         if "PYTHONPATH" in options:  # other sources than those that are imported already
             streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -93,14 +93,14 @@ def empty_project(tmp_path):
 
 @pytest.fixture
 def project(tmp_path, ptb, data):
-    """Words only, data there."""
+    """Words only, data there; its commands are those of a real environment."""
     return Project(tmp_path, ["ptb"], data)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, ptb, chorales, data):
+def finished(tmp_path_factory, ptb, chorales, data, commands):
     """Both corpora, run to the end once for the tests that look at it or go on from it."""
-    project = Project(tmp_path_factory.mktemp("finished"), ["ptb", "chorales"], data)
+    project = Project(tmp_path_factory.mktemp("finished"), ["ptb", "chorales"], data, commands)
     project.first_run = project.run()
     project.first_results = project.results("ptb")
     return project

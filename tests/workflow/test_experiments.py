@@ -11,8 +11,8 @@ ONLY = ["--cores", "1"]
 
 
 @pytest.fixture(scope="module")
-def campaign(tmp_path_factory):
-    campaign = Campaign(tmp_path_factory.mktemp("experiments"), [0.2], [5], [0])
+def campaign(tmp_path_factory, commands):
+    campaign = Campaign(tmp_path_factory.mktemp("experiments"), [0.2], [5], [0], commands)
     sweep = {"epochs": 2, "rates": RATES, "methods": {"constraint": [0.2], "clipping": [5]}, "tolerance": 0.2}
     cost = {"model": {"hidden_size": 16, "input_scale": 1.0}, "deltas": [0.2, 1.4], "warm_up": 2, "steps": 6}
     campaign.values["quick"]["experiments"] = {

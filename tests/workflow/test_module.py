@@ -25,13 +25,10 @@ use rule * from spectralgru{names}
 PLACES = {"data": "my/data", "results": "my/results", "logs": "my/logs"}
 
 
-def snakemake(folder, *arguments):
+def snakemake(folder, *arguments, commands=Path(sys.executable).parent):
     """Exit code and output of `snakemake` in `folder`."""
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "MLFLOW_TRACKING_URI": "",
-    }
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    environment = os.environ | {"PATH": f"{commands}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": ""}
+    command = [commands / "python", "-m", "snakemake", "--cores", "2", *arguments]
     done = forks.run(command, cwd=folder, env=environment)
     return done.returncode, done.stdout + done.stderr
 
@@ -107,10 +104,10 @@ def test_imported_with_a_prefix_and_other_names_everything_lies_below_the_prefix
         assert "> below/my/logs/" in command
 
 
-def test_imported_it_makes_everything_in_the_users_own_places(tmp_path, ptb, data):
+def test_imported_it_makes_everything_in_the_users_own_places(tmp_path, ptb, data, commands):
     folder = importing(tmp_path, **PLACES)
     shutil.copytree(data / "prepared", folder / "my/data/prepared", ignore=shutil.ignore_patterns(".*"))
-    code, output = snakemake(folder)
+    code, output = snakemake(folder, commands=commands)
     assert code == 0, output
     results = folder / "my/results/quick"
     assert {"report.html", "article.pdf", "provenance.json", "tables", "runs", "tracking"} <= {
