@@ -18,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from spectralgru.errors import InputError
-from spectralgru.files import atomic_path, json_text, sha256, write_text
+from spectralgru.files import atomic_path, sha256, write_text
+from spectralgru.seal import is_whole, sealed_json
 from spectralgru.setting import Method, Setting
 from spectralgru.shape import check_fields
 from spectralgru.weights_file import safetensors
@@ -40,7 +41,7 @@ HISTORY_COLUMNS = (
     "projections_skipped",
     "seconds",
 )
-SEAL = "sha256"  # in `run.json`: SHA-256 of everything else in it
+SEAL = "sha256"  # of `run.json`
 MODEL = "model.safetensors"
 TRACES = ("history.csv", "steps.csv")
 RUN_FILES = (*TRACES, MODEL)  # beside `run.json`
@@ -129,22 +130,13 @@ def write_run(
         paths["steps.csv"].write_text(_csv(STEP_COLUMNS, steps), encoding="utf-8")
         paths[MODEL].write_bytes(safetensors(weights))
         files = {name: sha256(path) for name, path in paths.items()}
-        record.write_text(_sealed(replace(run, files=files)), encoding="utf-8")
+        record.write_text(sealed_json(asdict(replace(run, files=files)), SEAL), encoding="utf-8")
     (directory / UNDER_WAY).unlink(missing_ok=True)
 
 
 def write_record(directory: Path | str, run: Run) -> None:
     """Write `run.json` alone, for a run known only by its record, or whose other files exist already."""
-    write_text(Path(directory) / "run.json", _sealed(run))
-
-
-def _sealed(run: Run) -> str:
-    record = asdict(run)
-    return json_text(record | {SEAL: _seal(record)})
-
-
-def _seal(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    write_text(Path(directory) / "run.json", sealed_json(asdict(run), SEAL))
 
 
 def write_history(directory: Path | str, history: Sequence[Mapping[str, float]]) -> None:
@@ -167,10 +159,11 @@ def read_run(directory: Path | str) -> Run:
     """
     path = Path(directory) / "run.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        record = json.loads(content)
         seal = record.pop(SEAL, None)
         run = Run(**record)
-        if (run.files or seal) and seal != _seal(record):
+        if (run.files or seal) and not (is_whole(content) or seal == _seal_of_old(record)):
             raise ValueError("its content is not of its SHA-256")
         check_fields(run)
         place, own = path.absolute().parts[-5:-1], ("runs", run.corpus, run.setting, f"seed-{run.seed}")
@@ -183,6 +176,11 @@ def read_run(directory: Path | str) -> Run:
         raise InputError(
             f"{path}: not a run record, or damaged or edited ({error}); train the run again"
         ) from None
+
+
+def _seal_of_old(record: Mapping[str, Any]) -> str:
+    """The seal of older records: it stood last, and did not depend on the layout."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def check_files(directory: Path | str, run: Run, names: Iterable[str] = RUN_FILES) -> None:

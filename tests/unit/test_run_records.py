@@ -17,8 +17,8 @@ from spectralgru.pipeline.experiments.base import is_made
 from spectralgru.pipeline.provenance.record import _run
 from spectralgru.pipeline.results.load import load_runs
 from spectralgru.pipeline.saved import load_model
-from spectralgru.pipeline.sealed import write_sealed_json
 from spectralgru.records import RUN_FILES, Run, check_files, is_finished, read_run
+from spectralgru.seal import sealed_json
 from spectralgru.setting import Setting
 
 SETTING = Setting("constraint", 0.2)
@@ -114,6 +114,29 @@ def test_a_record_from_before_there_were_hashes_is_read_and_not_taken_for_finish
     assert not is_finished(directory, key)
 
 
+@pytest.mark.parametrize("change", ["", "perplexity", "edited", "unsealed"])
+def test_a_record_sealed_by_its_content_is_read_and_refused_if_edited(tmp_path: Path, change: str):
+    record = dict(corpus="ptb", method="constraint", value=0.2, seed=0, scale="quick", status="finished")
+    record |= dict(metric="perplexity", best={"epoch": 3.0, "valid": 170.25}, final={}, diverged=None)
+    record |= dict(spectrum={}, settings={}, key="k", data_sha256="", git_commit="", versions={}, host="")
+    record |= dict(device="", threads=1, started="", wall_seconds=0.0, replicas=1)
+    record |= {"files": dict.fromkeys(["history.csv", "steps.csv", "model.safetensors"], "ab" * 32)}
+    # As version 0.2.0 wrote it.
+    record["sha256"] = "10ff07fb02bae092e05468d7210f6e8f093dd3a7701f90a6b91fc811d3cd439e"
+    if change == "perplexity":
+        record["best"]["valid"] = 170.0
+    elif change == "edited":
+        record["sha256"] = record["sha256"][::-1]
+    elif change == "unsealed":
+        del record["sha256"]
+    write_json(tmp_path / "run.json", record)
+    if change:
+        with pytest.raises(InputError, match="edited"):
+            read_run(tmp_path)
+    else:
+        assert read_run(tmp_path).best == {"epoch": 3.0, "valid": 170.25}
+
+
 @pytest.mark.parametrize(
     "other", ["ptb/constraint-0.2/seed-7", "ptb/clipping-0.2/seed-0", "x/constraint-0.2/seed-0"]
 )
@@ -164,7 +187,7 @@ def test_a_part_of_an_experiment_is_made_only_while_its_runs_are_whole(
     directory: Path, tmp_path: Path, name: str
 ):
     record, run = tmp_path / "part.json", directory.relative_to(tmp_path) / "run.json"
-    write_sealed_json(record, {"key": "k", "files": [run.as_posix()]})
+    record.write_text(sealed_json({"key": "k", "files": [run.as_posix()]}))
     assert is_made(record, "k", tmp_path)
     flip(directory / name)
     assert not is_made(record, "k", tmp_path)

@@ -24,9 +24,10 @@ from spectralgru.pipeline.provenance.record import WRITTEN, artifacts, report_ma
 from spectralgru.pipeline.provenance.shape import Provenance
 from spectralgru.pipeline.results.names import ARTICLE, REPORT
 from spectralgru.pipeline.sampling.dates import are_current
-from spectralgru.pipeline.sealed import BEGINNING, is_whole, read_as, read_bytes
+from spectralgru.pipeline.side_files import read_as, read_bytes
 from spectralgru.pipeline.summary import SUMMARY, are_whole
 from spectralgru.records import is_finished, read_run, run_path, summed_up
+from spectralgru.seal import BEGINNING, is_whole
 
 Keys = Mapping[str, str]  # run directory, relative to results/<scale> -> key of the requested run
 

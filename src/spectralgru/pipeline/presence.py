@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from spectralgru.pipeline.sealed import read_as
+from spectralgru.pipeline.side_files import read_as
 
 FOLDER = Path(".snakemake/at-work")
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from spectralgru.files import sha256
-from spectralgru.pipeline.sealed import read_as, write_sealed_json
+from spectralgru.files import sha256, write_text
+from spectralgru.pipeline.side_files import read_as
+from spectralgru.seal import sealed_json
 
 SUMMARY = "summary.json"
 
@@ -22,7 +23,7 @@ def write_summary(
 ) -> dict[str, Any]:
     """Write the summary once everything else in `folder` is written; returns its content."""
     summary = {**said, "files": {name: sha256(folder / name) for name in files}, "made_of": made_of}
-    write_sealed_json(folder / SUMMARY, summary)
+    write_text(folder / SUMMARY, sealed_json(summary))
     return summary
 
 

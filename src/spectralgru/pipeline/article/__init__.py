@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spectralgru.errors import RunError
-from spectralgru.files import atomic_path
+from spectralgru.files import atomic_path, write_text
 from spectralgru.pipeline.article.contents import Contents, read_contents, without_drawings
 from spectralgru.pipeline.provenance.record import report_made_from
 from spectralgru.pipeline.results.names import ARTICLE
-from spectralgru.pipeline.sealed import write_sealed_json
+from spectralgru.seal import sealed_json
 
 Form = Literal["pdf", "png", "html"]
 
@@ -28,7 +28,7 @@ def write_article(root: Path) -> list[Path]:
     with atomic_path(pdf) as temporary:
         temporary.write_bytes(page)
     seals = {"made_from": report_made_from(root), "files": {pdf.name: hashlib.sha256(page).hexdigest()}}
-    write_sealed_json(said, seals | without_drawings(contents))
+    write_text(said, sealed_json(seals | without_drawings(contents)))
     return [pdf, said]
 
 

@@ -16,14 +16,15 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 from pydantic import BaseModel
 
 from spectralgru.errors import InputError
-from spectralgru.files import sha256_of_all
+from spectralgru.files import sha256_of_all, write_text
 from spectralgru.pipeline.params import Params
 from spectralgru.pipeline.params.experiments import NAMES, ExperimentName, Readings
 from spectralgru.pipeline.provenance.record import results_sha256
 from spectralgru.pipeline.results.render import FORMS, Fragment
-from spectralgru.pipeline.sealed import read_as, write_sealed_json
+from spectralgru.pipeline.side_files import read_as
 from spectralgru.pipeline.summary import is_current, write_summary
 from spectralgru.records import is_finished, run_path
+from spectralgru.seal import sealed_json
 from spectralgru.training.data.dataset import load
 from spectralgru.training.settings import Job
 
@@ -130,7 +131,7 @@ def make_part(params: Params, name: Name, part: Part, means: Means) -> dict[str,
     key = question(name).key(params, part, corpus.sha256)
     path = part.record(means.out)
     if not is_made(path, key, means.out):
-        write_sealed_json(path, {"key": key, **question(name).make(params, part, means)})
+        write_text(path, sealed_json({"key": key, **question(name).make(params, part, means)}))
     return read_record(path)
 
 

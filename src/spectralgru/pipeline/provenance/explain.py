@@ -14,7 +14,7 @@ from spectralgru.pipeline.provenance.record import WRITTEN
 from spectralgru.pipeline.provenance.shape import Provenance
 from spectralgru.pipeline.results.names import CLAIMS, NUMBERS
 from spectralgru.pipeline.results.outcome import Outcome, outcome_of
-from spectralgru.pipeline.sealed import read_as
+from spectralgru.pipeline.side_files import read_as
 from spectralgru.records import run_path
 from spectralgru.setting import Setting
 

@@ -26,10 +26,11 @@ from spectralgru.pipeline.results.names import (
     words_of,
 )
 from spectralgru.pipeline.results.paper import NAME
-from spectralgru.pipeline.sealed import read_as, write_sealed_json
+from spectralgru.pipeline.side_files import read_as
 from spectralgru.pipeline.summary import SUMMARY
 from spectralgru.records import check_files, files_here, read_run, run_path
 from spectralgru.resources import PACKAGE, resource
+from spectralgru.seal import sealed_json
 from spectralgru.setting import Setting
 
 Settings = Mapping[str, Sequence[Setting]]  # of each corpus
@@ -147,7 +148,7 @@ def write_provenance(
     write_text(root / "provenance.html", to_html(record))
     write_json(root / "ro-crate-metadata.json", crate(record))
     files = {name: sha256(root / name) for name in WRITTEN[1:]}
-    write_sealed_json(root / WRITTEN[0], record | {"files": files})
+    write_text(root / WRITTEN[0], sealed_json(record | {"files": files}))
     return [root / name for name in WRITTEN]
 
 

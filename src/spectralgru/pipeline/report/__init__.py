@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spectralgru.errors import InputError
+from spectralgru.files import write_text
 from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.provenance.explain import read_record
 from spectralgru.pipeline.provenance.page import Record, common
@@ -22,8 +23,8 @@ from spectralgru.pipeline.results.names import FIGURE_CAPTIONS, REPORT
 from spectralgru.pipeline.results.paper import load_paper
 from spectralgru.pipeline.results.render import Fragment
 from spectralgru.pipeline.results.tables import METRICS, describe
-from spectralgru.pipeline.sealed import OPEN, write_sealed
 from spectralgru.records import read_run
+from spectralgru.seal import OPEN, sealed
 
 
 def write_report(root: Path) -> Path:
@@ -56,7 +57,7 @@ def write_report(root: Path) -> Path:
         rules=footnote(claims),
         runs=len(record["runs"]),
     )
-    write_sealed(root / REPORT, page)
+    write_text(root / REPORT, sealed(page))
     return root / REPORT
 
 

@@ -1,0 +1,36 @@
+"""Seals: a file that holds its own SHA-256 shows whether it is as it was written.
+
+The seal is the SHA-256 of the file with zeros in the seal's place, and stands at the file's beginning.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from spectralgru.files import json_text
+
+OPEN = "0" * 64  # placeholder before the seal is set
+BEGINNING = 4096  # bytes in which the seal is looked for
+_SEAL = re.compile(
+    rb'"(?:seal|sha256)"(?:: | content=)"([0-9a-f]{64})"'
+)  # in JSON, and in an HTML page's <meta>
+
+
+def sealed(text: str) -> str:
+    """`text`, which holds the seal `OPEN` at its beginning, with the seal set."""
+    return text.replace(OPEN, hashlib.sha256(text.encode()).hexdigest(), 1)
+
+
+def sealed_json(content: Mapping[str, Any], key: str = "seal") -> str:
+    """JSON with a seal as its first key."""
+    return sealed(json_text({key: OPEN, **content}))
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether the content of a sealed file is as it was written."""
+    seal = _SEAL.search(content, 0, BEGINNING)
+    if seal is None:
+        return False
+    unset = content[: seal.start(1)] + OPEN.encode() + content[seal.end(1) :]
+    return hashlib.sha256(unset).hexdigest() == seal[1].decode()
