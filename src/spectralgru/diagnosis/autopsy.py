@@ -17,7 +17,7 @@ from spectralgru.diagnosis.causes import Cause
 from spectralgru.diagnosis.findings import Autopsy, Layer
 from spectralgru.diagnosis.lyapunov import lyapunov_exponents
 from spectralgru.diagnosis.naming import plain_names
-from spectralgru.diagnosis.recording import Recording
+from spectralgru.diagnosis.recording import Recording, first_line
 from spectralgru.diagnosis.remedies import tried
 from spectralgru.diagnosis.replay import Growth, ModelReplay, Outcome, Replay
 from spectralgru.diagnosis.spectra import exact_spectra
@@ -69,12 +69,12 @@ def autopsy(
     remarks = list(recording.remarks) if recording else []
     try:
         whole = replay.run()
-    except (RuntimeError, IndexError) as error:
-        if isinstance(replay, ModelReplay):
+    except Exception as error:  # wrong shapes and types show as anything
+        if isinstance(replay, ModelReplay) or isinstance(error, InputError | MemoryError):
             raise
         raise InputError(
-            f"the recorded calls do not fit the recorded weights ({error}): a damaged file"
-        ) from None
+            f"the recorded calls do not fit the recorded weights ({first_line(error)}): a damaged file"
+        ) from error
     if not isfinite(whole.norm) and isinstance(replay, ModelReplay):
         wide = replay.in_float64()
         try:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import dist, hypot, inf, isfinite, log
 from statistics import median
-from typing import Any
 
 from torch import Tensor
+
+from spectralgru.diagnosis.ring import PlainStep
 
 # A gradient that time multiplies by less than this is no explosion.
 GROWS = 10.0
@@ -74,7 +75,7 @@ def not_finite(parameters: dict[str, Tensor], inputs: list[Tensor]) -> Cause | N
     return None
 
 
-def from_history(ring: list[dict[str, Any]], names: list[str], rates: dict[str, float]) -> Cause | None:
+def from_history(ring: list[PlainStep], names: list[str], rates: dict[str, float]) -> Cause | None:
     """What stands out in the steps before, where the gradient did not grow through time."""
     now, before = ring[-1], [s for s in ring[:-1] if s["optimizer"] == ring[-1]["optimizer"]]
     if len(before) < 2:
@@ -93,14 +94,15 @@ def from_history(ring: list[dict[str, Any]], names: list[str], rates: dict[str, 
     losses = [s["loss"] for s in before if s["loss"] is not None and isfinite(s["loss"])]
     if losses and now["loss"] is not None and now["loss"] <= FOREIGN * median(losses):
         return None  # an ordinary batch
-    jump = now["norm"] / median([s["norm"] for s in before]) if isfinite(now["norm"]) else inf
+    norm = median([s["norm"] for s in before])
+    jump = now["norm"] / norm if norm > 0 and isfinite(now["norm"]) else inf
     words = f"the gradient is {jump:.3g} times its median, while no weight moved more than {moves[layer]:.1%} in a step"
     if losses and now["loss"] is not None:
         words += f"; the loss {now['loss']:.4g}, its median {median(losses):.4g}"
     return Cause("batch", "", f"this batch is unlike the others: {words}. Look at its inputs and targets")
 
 
-def _moves(steps: list[dict[str, Any]], names: list[str]) -> dict[str, float]:
+def _moves(steps: list[PlainStep], names: list[str]) -> dict[str, float]:
     """The largest change of each layer's norms in one of the last ten steps, as a share of the layer's norm."""
     layers: dict[str, list[int]] = {}
     for index, name in enumerate(names):

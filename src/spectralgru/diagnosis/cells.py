@@ -61,6 +61,11 @@ class Cell:
         assert second is not None
         return Cell(self.kind, first, second, *biases)
 
+    def is_finite(self) -> bool:
+        """Whether every weight and bias is."""
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        return all(bool(w.isfinite().all()) for w in weights if w is not None)
+
     def blocks(self) -> dict[str, Tensor]:
         """The square blocks [..., H, H] of `weight_hh`, views, by path."""
         rows = self.weight_hh.chunk(self.weight_hh.shape[-2] // self.hidden_size, -2)

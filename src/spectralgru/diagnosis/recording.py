@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
+from spectralgru.diagnosis.ring import PlainStep
 from spectralgru.diagnosis.unrolled import Call
 from spectralgru.errors import InputError, RunError, shown
 from spectralgru.files import atomic_path
@@ -49,7 +50,7 @@ class Recording:
 
     reason: str
     step: int
-    ring: list[dict[str, Any]]
+    ring: list[PlainStep]
     names: list[str]
     parameters: dict[str, Tensor]
     spectra: dict[str, dict[str, float]]
@@ -126,12 +127,24 @@ class Recording:
             content["calls"] = [Call(**call) for call in content["calls"]]
             recording = cls(**content)
             for record in (recording, *recording.calls):
-                check_fields(record)
-            if not (recording.ring and recording.names) or len(recording.seeds) != len(recording.calls):
-                raise ValueError("a part of it is missing")
+                check_fields(record, finite=False)
+            recording.check_sizes()
         except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: a damaged recording ({_first_line(error)}); {remedy}") from None
+            raise InputError(f"{path}: a damaged recording ({first_line(error)}); {remedy}") from None
         return recording
+
+    def check_sizes(self) -> None:
+        """Raise ValueError if two parts do not fit each other, or one is missing."""
+        norms = [len(norms) for step in self.ring for norms in (step["gradients"], step["weights"])]
+        if not (self.ring and self.names) or len(self.seeds) != len(self.calls):
+            raise ValueError("a part of it is missing")
+        if set(norms) != {len(self.names)}:
+            raise ValueError("ring and names are of different numbers of parameters")
+        for call in self.calls:
+            shape, passages = call.state.shape, call.layers * call.directions
+            fit = len(shape) == call.x.dim() in (3, 4) and shape[-3] == passages
+            if not fit or call.directions not in (1, 2):
+                raise ValueError(f"the state of {shown(call.module)} has the shape {list(shape)}")
 
 
 def to_plain(tree: Any) -> Any:
@@ -170,5 +183,6 @@ def _size(content: dict[str, Any]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What is said of an error inside a message."""
     return str(error).split("\n")[0][:120] or type(error).__name__

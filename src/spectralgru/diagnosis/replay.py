@@ -179,9 +179,14 @@ class FiledReplay(Replay):
         self.parameters = {}
         for call in calls:
             for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                axes = call.x.dim() - (2 if part.startswith("bias") else 1)
                 for name in (w.replace("weight_hh", part) for w in call.weight_names()):
-                    if name in parameters:
-                        self.parameters[name] = parameters[name].double()
+                    if name not in parameters:
+                        continue
+                    if parameters[name].dim() != axes:
+                        shape = list(parameters[name].shape)
+                        raise InputError(f"the recorded {name} has the shape {shape}: a damaged file")
+                    self.parameters[name] = parameters[name].double()
 
     def forward(self, parameters: dict[str, Tensor], cut: Cut) -> tuple[Tensor, Trace]:
         """What has the recorded gradients where the calls end."""

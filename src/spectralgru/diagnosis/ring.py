@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 from math import isfinite
 from statistics import median
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -93,18 +93,40 @@ class Step:
     seen: int
     projections: dict[str, Any]  # of the constraint after the step before: sigma_max, saturated
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> "PlainStep":
         """As numbers and lists."""
-        fields = dict(vars(self))
-        for name in ("gradients", "weights"):
-            fields[name] = fields[name].tolist()
-        fields["inputs"] = float(self.inputs)
-        fields["spectra"] = {n: {k: float(v) for k, v in s.items()} for n, s in self.spectra.items()}
-        fields["projections"] = {
-            name: {"sigma_max": report.sigma_max.tolist(), "saturated": report.saturated.tolist()}
-            for name, report in self.projections.items()
+        return {
+            "step": self.step,
+            "optimizer": self.optimizer,
+            "loss": self.loss,
+            "norm": self.norm,
+            "unclipped": self.unclipped,
+            "gradients": self.gradients.tolist(),
+            "weights": self.weights.tolist(),
+            "inputs": float(self.inputs),
+            "spectra": {n: {k: float(v) for k, v in s.items()} for n, s in self.spectra.items()},
+            "seen": self.seen,
+            "projections": {
+                name: {"sigma_max": report.sigma_max.tolist(), "saturated": report.saturated.tolist()}
+                for name, report in self.projections.items()
+            },
         }
-        return fields
+
+
+class PlainStep(TypedDict):
+    """A `Step` as numbers and lists, as it stands in a recording."""
+
+    step: int
+    optimizer: int
+    loss: float | None
+    norm: float
+    unclipped: float | None
+    gradients: list[float]
+    weights: list[float]
+    inputs: float
+    spectra: dict[str, dict[str, float]]
+    seen: int
+    projections: dict[str, Any]
 
 
 class Ring:

@@ -59,7 +59,7 @@ def exact_spectra(cells: dict[str, Cell]) -> dict[str, dict[str, float]]:
     spectra = {}
     for name, narrow in cells.items():
         cell = narrow.double()
-        if not cell.weight_hh.isfinite().all():
+        if not cell.is_finite():
             spectra[name] = dict.fromkeys((*cell.blocks(), "radius"), float("nan"))
             continue
         spectra[name] = {
