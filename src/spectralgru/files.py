@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from errno import EISDIR, ENXIO
 from pathlib import Path
 from stat import S_IFREG, S_ISDIR, S_ISREG
@@ -37,7 +37,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     folder = path.parent if S_ISREG(mode) else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
     stem = os.fsdecode(os.fsencode(path.stem)[:100])  # leaves room for the longest name that is allowed
-    handle, name = tempfile.mkstemp(prefix=f".{stem}-", suffix=f".partial{path.suffix[:32]}", dir=folder)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{stem}-", suffix=f".partial{path.suffix[:32]}", dir=folder)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
@@ -94,6 +98,13 @@ def private_folder(path: Path) -> Path:
     raise RunError(
         f"{path}: {fault}, so nothing in it is trusted; remove it, or set TMPDIR (caches: XDG_CACHE_HOME)"
     )
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files of which none is to be there without the others: all are moved into place once all are written."""
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(atomic_path(path)).write_bytes(content)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -217,6 +217,13 @@ def test_on_the_command_line(root, data, monkeypatch, capsys, tmp_path):
     assert [line.split(":")[0] for line in output.splitlines()] == ["a.mid", "a.mp3"]
     assert (tmp_path / "a.mid").read_bytes() == content
     assert (tmp_path / "a.mp3").read_bytes() == to_mp3(content)
+    (tmp_path / "b.mp3").mkdir()
+    code, output, error = command(
+        monkeypatch, capsys, root, data, "chorales", "--steps", "9", "--out", "b.mid", "--audio"
+    )
+    assert (code, output) == (2, "")
+    assert error.startswith("spectralgru: b.mp3: cannot be written")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mid", "a.mp3", "b.mp3", "sample.mid"]
     code, output, _ = command(monkeypatch, capsys, root, data, "ptb", "--prompt", "w1", "--out", "text.txt")
     assert code == 0
     assert output.startswith("w1 ")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spectralgru.errors import RunError
-from spectralgru.files import atomic_path, write_text
+from spectralgru.files import write_together
 from spectralgru.pipeline.article.contents import Contents, read_contents, without_drawings
 from spectralgru.pipeline.provenance.record import report_made_from
 from spectralgru.pipeline.results.names import ARTICLE
@@ -25,10 +25,8 @@ def write_article(root: Path) -> list[Path]:
     pdf, said = (root / name for name in ARTICLE)
     contents = read_contents(root)
     page = typeset(contents)
-    with atomic_path(pdf) as temporary:
-        temporary.write_bytes(page)
     seals = {"made_from": report_made_from(root), "files": {pdf.name: hashlib.sha256(page).hexdigest()}}
-    write_text(said, sealed_json(seals | without_drawings(contents)))
+    write_together({pdf: page, said: sealed_json(seals | without_drawings(contents)).encode()})
     return [pdf, said]
 
 

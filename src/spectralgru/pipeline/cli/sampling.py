@@ -1,12 +1,13 @@
 """Commands that sample."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from spectralgru.errors import InputError
-from spectralgru.files import atomic_path
+from spectralgru.files import write_together
 from spectralgru.pipeline.cli.options import DATA, DataOption
 from spectralgru.training.data.dataset import Split, Words
 
@@ -48,23 +49,22 @@ def sample(
     if isinstance(continued, Text):
         typer.echo(str(continued))
         if out is not None:
-            _write_out(out, f"{continued}\n".encode())
+            _write_out({out: f"{continued}\n".encode()})
     else:
         begins, end = continued.begins, len(continued.roll)
         said = f"{continued.name}: {begins} steps of the tune, {end - begins} sampled"
         files = {path: continued.midi()}
         if audio:
             files[path.with_suffix(".mp3")] = continued.mp3()
-        for name, content in files.items():
-            _write_out(name, content)
+        _write_out(files)
+        for name in files:
             typer.echo(f"{name}: {said}")
 
 
-def _write_out(path: Path, content: bytes) -> None:
+def _write_out(files: Mapping[Path, bytes]) -> None:
     try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
+        write_together(files)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}); name another file with --out"
+            f"{error.filename}: cannot be written ({error.strerror}); name another file with --out"
         ) from None

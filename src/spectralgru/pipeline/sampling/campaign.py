@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import style
 
-from spectralgru.files import atomic_path, write_text
+from spectralgru.files import write_text, write_together
 from spectralgru.pipeline.results.load import Campaign, RunFiles, Runs
 from spectralgru.pipeline.results.outcome import succeeded
 from spectralgru.pipeline.results.style import RC, save, title
@@ -111,10 +111,9 @@ def _write_music(samples: Samples, corpus: str, chosen: Mapping[str, Trained]) -
         methods[heading] = method
     for heading, tune in tunes.items():
         name = f"{corpus}-{methods.get(heading, 'original')}"
-        for form, content in (("mid", tune.midi()), ("mp3", tune.mp3())):
-            with atomic_path(samples.folder / f"{name}.{form}") as temporary:
-                temporary.write_bytes(content)
-            samples.files.append(f"{name}.{form}")
+        files = {f"{name}.mid": tune.midi(), f"{name}.mp3": tune.mp3()}
+        write_together({samples.folder / file: content for file, content in files.items()})
+        samples.files += files
         about = f"{corpus} test {number}, {heading}"
         samples.links.append({"text": f"{about} (MIDI)", "href": f"{name}.mid"})
         said = f"{about}; its continuation begins at {tune.timing.seconds(tune.begins):.1f} s"
