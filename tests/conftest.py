@@ -8,16 +8,39 @@ import os
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Unit tests last: they are many small files, with which workers end together."""
+    items.sort(key=lambda item: item.path.parent.name == "unit")
+
+
 @pytest.fixture(scope="session")
-def data(tmp_path_factory):
+def shared(tmp_path_factory):
+    """A folder that all of pytest's workers share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def data(shared):
     """A data folder that all of pytest's workers share: `ptb` and `chorales` fill it, tests copy what they change.
 
     Names with a dot may vanish while another worker writes.
     """
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "data"
+    folder = shared / "data"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def results(shared):
+    """`results/quick` with all that is made of the runs of two corpora; tests copy it with the two folders above."""
+    from filelock import FileLock
+
+    from results_records import make_results
+
+    with FileLock(shared / ".results.lock"):
+        root = shared / "made" / "results" / "quick"
+        return root if root.exists() else make_results(shared / "made")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import chromium
 import numpy as np
 import pytest
 
-from results_records import REPOSITORY, make_experiment, make_results
+from results_records import REPOSITORY, make_experiment
 from spectralgru.files import write_json
 from spectralgru.pipeline.report import write_report
 from spectralgru.pipeline.results.names import KEPT
@@ -56,8 +56,9 @@ return least;
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_results(tmp_path_factory.mktemp("report"))
+def page(tmp_path_factory: pytest.TempPathFactory, results: Path) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    root = shutil.copytree(results.parents[1], folder, dirs_exist_ok=True) / "results" / "quick"
     make_experiment(root / "experiments" / "learning_rate")
     make_sample(root / "samples")
     shutil.copytree(REPOSITORY / KEPT / RECORD, root.parents[1] / KEPT / RECORD)

@@ -27,8 +27,9 @@ COUNTED = {"runs", "seeds", "lost", "broken", "columns", "span"}  # of runs, and
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    root = make_results(tmp_path_factory.mktemp("article"), seeds=(0, 1))
+def made(tmp_path_factory, results):
+    folder = tmp_path_factory.mktemp("article")
+    root = shutil.copytree(results.parents[1], folder, dirs_exist_ok=True) / "results" / "quick"
     make_experiment(root / "experiments" / "learning_rate")
     return root
 
