@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+import forks
 import tiny
+from forks import Fork
 from spectralgru.training.settings import Job
 from spectralgru.training.stopping import EXIT_STOPPED
 
@@ -64,7 +66,7 @@ def test_ranks_come_to_the_result_of_one_process(
 ) -> None:
     """Norms, singular values and radii over 50 steps and more, with dropout, constraint and clipping."""
     tiny.write_corpora(tmp_path / "data")
-    finished = tiny.run(ranks(JOBS[corpus], tmp_path, world))
+    finished = forks.run(ranks(JOBS[corpus], tmp_path, world))
     assert finished.returncode == 0, finished.stderr
     expected, found = steps(alone[corpus], corpus), steps(tmp_path, corpus)
     assert set(found) == {"constraint-1.4", "clipping-1"}
@@ -90,20 +92,20 @@ def test_killed_and_started_again_three_ranks_come_to_the_same_bits(tmp_path: Pa
     job = tiny.job("ptb", REPLICAS["ptb"], batch_size=20, bptt_steps=5, epochs=3, trace_every=1)
     for folder in folders:
         tiny.write_corpora(folder / "data")
-    assert tiny.run(ranks(job, folders[0], 3)).returncode == 0
+    assert forks.run(ranks(job, folders[0], 3)).returncode == 0
     command = ranks(job, folders[1], 3, "--checkpoint-seconds", "0")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = Fork(command, merged=True)
     wait_for(lambda: any((folders[1] / "checkpoints").glob("*.previous.pt")), process)
     process.kill()  # the launcher itself: its ranks must not train on alone
     process.communicate(timeout=60)
-    second = tiny.run(ranks(job, folders[1], 3))
+    second = forks.run(ranks(job, folders[1], 3))
     assert second.returncode == 0, second.stderr
     assert "resumed at epoch" in second.stdout
     assert "waiting" not in second.stdout
     assert tiny.outcome(folders[1] / "results") == tiny.outcome(folders[0] / "results")
 
 
-def wait_for(condition, process: subprocess.Popen[str] | None = None, seconds: float = 120) -> None:
+def wait_for(condition, process: Fork | subprocess.Popen[str] | None = None, seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():
         if process is not None and process.poll() is not None:
@@ -139,9 +141,7 @@ def test_when_a_rank_fails_the_others_stop_in_time(tmp_path: Path, fault: signal
     tiny.write_corpora(tmp_path / "data")
     command = ranks(job, tmp_path, 2, "--checkpoint-seconds", "0.2")
     environment = tiny.environment(SPECTRALGRU_RANK_TIMEOUT="5")
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = Fork(command, env=environment, merged=True)
     try:
         wait_for(lambda: any((tmp_path / "checkpoints").glob("*.previous.pt")), process)
         started = ranks_of(process.pid)
@@ -157,20 +157,20 @@ def test_when_a_rank_fails_the_others_stop_in_time(tmp_path: Path, fault: signal
     finally:
         process.kill()
     short = tiny.job("ptb", REPLICAS["ptb"], batch_size=20, bptt_steps=5, epochs=1)
-    again = tiny.run(ranks(short, tmp_path, 2))  # the place is usable again
+    again = forks.run(ranks(short, tmp_path, 2))  # the place is usable again
     assert again.returncode == 0, again.stderr
 
 
 def test_input_that_every_rank_refuses_is_bad_input_of_the_job(tmp_path: Path) -> None:
     tiny.write_corpora(tmp_path / "data")
     command = ranks(JOBS["ptb"], tmp_path, 2, "--debug")
-    refused = tiny.run(command[:-1], env=tiny.environment(SPECTRALGRU_RANK_TIMEOUT="soon"))
+    refused = forks.run(command[:-1], env=tiny.environment(SPECTRALGRU_RANK_TIMEOUT="soon"))
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[0] == (
         "spectralgru: SPECTRALGRU_RANK_TIMEOUT=soon: give seconds, for example 300"
     )
     assert "Traceback" not in refused.stderr
-    debugged = tiny.run(command, env=tiny.environment(SPECTRALGRU_RANK_TIMEOUT="soon"))
+    debugged = forks.run(command, env=tiny.environment(SPECTRALGRU_RANK_TIMEOUT="soon"))
     assert "Traceback" in debugged.stderr
 
 
@@ -206,10 +206,7 @@ def test_four_jobs_started_at_once_do_not_disturb_each_other(tmp_path: Path, alo
     for number in range(4):
         folder = tmp_path / str(number)
         tiny.write_corpora(folder / "data")
-        command = ranks(job, folder, 2)
-        processes.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
+        processes.append(Fork(ranks(job, folder, 2), merged=True))
     outputs = [process.communicate(timeout=280)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, outputs
     outcomes = [tiny.outcome(tmp_path / str(number) / "results") for number in range(4)]
