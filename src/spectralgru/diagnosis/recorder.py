@@ -6,6 +6,7 @@ recorder.attach(optimizer)
 
 import os
 from functools import partial
+from math import hypot, nan
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -184,30 +185,23 @@ class ExplosionRecorder(Listener):
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         parameters = list(self._parameters.values())
         where = [i for i, p in enumerate(parameters) if p.grad is not None and id(p) in held]
-        both = norms([*(parameters[i].grad for i in where), *parameters])
-        device = parameters[0].device
-        known = torch.stack([n.to(device) for n in both])
-        gradients, weights = known[: len(where)], known[len(where) :]
-        if scale is not None:
-            gradients = gradients / scale.to(device)
-        total = torch.linalg.vector_norm(gradients)
-        if len(where) < len(parameters):
-            every = torch.full_like(weights, torch.nan)
-            every[torch.tensor(where, dtype=torch.long, device=device)] = gradients
-            gradients = every
-        unclipped = [n.to(gradients) for n in self._unclipped.values()]
         loss = self._loss.detach().sum() if isinstance(self._loss, Tensor) else self._loss
-        numbers = [total, torch.stack(unclipped).norm() if unclipped else total * torch.nan]
-        numbers += [loss.to(gradients)] if isinstance(loss, Tensor) else []
-        values = torch.stack(numbers).tolist()  # the one wait for the device
+        measured = norms([*(parameters[i].grad for i in where), *parameters])
+        measured += [*self._unclipped.values(), *([loss] if isinstance(loss, Tensor) else [])]
+        device = parameters[0].device
+        values = torch.stack([n.to(device) for n in measured]).tolist()  # the one wait for the device
+        gradients, weights = [nan] * len(parameters), values[len(where) :][: len(parameters)]
+        for i, value in zip(where, values, strict=False):
+            gradients[i] = value if scale is None else value / float(scale)
+        unclipped = values[len(where) + len(parameters) :][: len(self._unclipped)]
         if self.step - self._seen >= LOOK_EVERY:
             self._spectra, self._seen = self._followed.look(model_cells(self._names)), self.step
         return Step(
             self.step,
             self._optimizers.index(optimizer),
-            values[2] if len(values) > 2 else None if loss is None else float(loss),
-            values[0],
-            values[1] if unclipped else None,
+            values[-1] if isinstance(loss, Tensor) else None if loss is None else float(loss),
+            hypot(*(gradients[i] for i in where)),
+            hypot(*unclipped) if unclipped else None,
             gradients,
             weights,
             self.calls[-1].inputs() if self.calls else 0.0,

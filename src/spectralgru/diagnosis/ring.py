@@ -79,15 +79,15 @@ class Usual:
 
 @dataclass
 class Step:
-    """What was measured in one step, before the weights were changed; tensors stay where they are."""
+    """What was measured in one step, before the weights were changed; tensors stay on their device."""
 
     step: int
     optimizer: int  # which one, counted from 0
     loss: float | None
     norm: float  # of the gradient, as the optimiser sees it
     unclipped: float | None  # of the recurrent weights' gradient, as the backward pass left it
-    gradients: Tensor  # [P], the norm for each parameter; NaN: not this optimiser's, or none
-    weights: Tensor  # [P], norm of each parameter
+    gradients: list[float]  # the norm for each parameter; NaN: not this optimiser's, or none
+    weights: list[float]  # norm of each parameter
     inputs: float | Tensor  # root mean square of the model's first floating-point input
     spectra: dict[str, dict[str, Tensor]]  # as followed, at step `seen`
     seen: int
@@ -101,8 +101,8 @@ class Step:
             "loss": self.loss,
             "norm": self.norm,
             "unclipped": self.unclipped,
-            "gradients": self.gradients.tolist(),
-            "weights": self.weights.tolist(),
+            "gradients": self.gradients,
+            "weights": self.weights,
             "inputs": float(self.inputs),
             "spectra": {n: {k: float(v) for k, v in s.items()} for n, s in self.spectra.items()},
             "seen": self.seen,

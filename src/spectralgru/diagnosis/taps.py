@@ -27,10 +27,10 @@ class ModelCall:
     gradients: list[Tensor | None] = field(default_factory=list)  # dL/d output, for each of its tensors
 
     def inputs(self) -> float | Tensor:
-        """Root mean square of the first floating-point input; of a large one, of some thousand values of it."""
+        """Root mean square of the first floating-point input; of a large one, of one or two thousand values of it."""
         for tensor in tensors_of((self.args, self.kwargs)):
             if tensor.is_floating_point() and tensor.numel():
-                some = tensor.detach().flatten()[:: tensor.numel() // 8192 + 1]
+                some = tensor.detach().flatten()[:: tensor.numel() // 1024 or 1]
                 norm: Tensor = torch.linalg.vector_norm(some)
                 return norm.div(some.numel() ** 0.5)
         return 0.0
@@ -160,4 +160,4 @@ def with_ancestors(model: nn.Module, is_wanted: Callable[[nn.Module], bool]) -> 
 def note_norm(norms_by_name: dict[str, Tensor], name: str, weight: Tensor) -> None:
     """A hook of a weight: keep the norm of its gradient under its name."""
     if weight.grad is not None:
-        norms_by_name[name] = weight.grad.detach().norm()
+        norms_by_name[name] = torch.linalg.vector_norm(weight.grad.detach())
