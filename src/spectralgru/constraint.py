@@ -88,22 +88,23 @@ class SpectralConstraint:
             InputError: since construction a weight has changed its shape, or a weight or bias was reparametrised.
             RunError: the biases of an LSTM no longer leave room for a recurrence.
         """
-        shared: dict[int, list[str]] = {}
+        weights, shared = {}, dict[int, list[str]]()
         for name, block in self._blocks.items():
             block.expect_present(self._model)
-            shared.setdefault(id(block.weight()), []).append(name)
+            weights[name] = block.weight()
+            shared.setdefault(id(weights[name]), []).append(name)
         limits = {}
         for names in shared.values():
             each = [self._blocks[name].stability_limit() for name in names]
             limits[names[0]] = nan if any(map(isnan, each)) else min(each)
         reports = {}
         for name, limit in limits.items():
-            matrices, own = self._blocks[name].matrices(), limit * (1 - self.delta / 2)
+            matrices, own = self._blocks[name].matrices(weights[name]), limit * (1 - self.delta / 2)
             for part, kept in self._blocks[name].kept.items():
                 bound = self.gates if self.gates and part != "candidate" and not isnan(limit) else own
                 reports[key(name, part)] = kept.project_(matrices[part], bound)
         for name, watch in self._watches.items():
-            watch.projected(self._blocks[name].weight())
+            watch.projected(weights[name])
         self.reports = reports
         return reports
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import nan
+from math import exp, inf, isfinite, nan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
-from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from spectralgru.errors import InputError, RunError
@@ -45,10 +44,9 @@ class Block:
 
     def expect_present(self, model: nn.Module) -> None:
         """Refuse a model whose recurrent module was replaced."""
-        try:
-            there = model.get_submodule(self.path)
-        except AttributeError:
-            there = None
+        there: nn.Module | None = model
+        for name in filter(None, self.path.split(".")):
+            there = None if there is None else there._modules.get(name)
         if there is not self.module:
             raise InputError(
                 f"{self.where} is no longer the module that was constrained: make a new SpectralConstraint"
@@ -71,9 +69,9 @@ class Block:
         biases_by_name = {name: _parameter(self.where, self.module, name) for name in names}
         return {name: bias for name, bias in biases_by_name.items() if bias is not None}
 
-    def matrices(self) -> dict[str, Tensor]:
+    def matrices(self, weight: Tensor | None = None) -> dict[str, Tensor]:
         """The weight's square blocks [R, H, H] by name, views without gradient."""
-        return _matrices(self.module, self.weight())
+        return _matrices(self.module, self.weight() if weight is None else weight)
 
     def settle(self) -> None:
         """Undo what a new constraint rounded in a weight that was projected before."""
@@ -103,14 +101,16 @@ class Block:
         biases = self.biases()
         if not biases:
             return 2.0
-        total = torch.stack([bias.detach().double() for bias in biases.values()]).sum(0)
+        first, *others = (bias.detach() for bias in biases.values())
+        total = sum(others, first.double())
+        if not isfinite(float(total.sum())):
+            return nan
+        if not isinstance(self.module, _LSTMS):
+            reset = float(total[: len(total) // 3].max())
+            return 1 + exp(-reset) if reset > -700 else inf
         # As logarithms, gates close to 0 and to 1 are exact: 1 - f = sigmoid(-b_f).
-        if isinstance(self.module, _LSTMS):
-            i, f, _, o = total.chunk(4)
-            logarithm = -(logsigmoid(i) - logsigmoid(-f)).max() - logsigmoid(o).max()
-        else:
-            logarithm = -logsigmoid(total.chunk(3)[0]).max()
-        limit = float(logarithm.exp().where(total.isfinite().all(), nan))
+        i, f, _, o = total.chunk(4)
+        limit = float((-(logsigmoid(i) - logsigmoid(-f)).max() - logsigmoid(o).max()).exp())
         if limit < _SMALLEST_LIMIT:
             raise RunError(
                 f"{self.where}: {' + '.join(biases)}, up to {float(f.max()):.4g} at the forget gate, limit sigma_1 of"
@@ -201,11 +201,11 @@ def _weight(where: str, module: nn.Module, suffix: str) -> nn.Parameter:
 
 def _parameter(where: str, module: nn.Module, name: str) -> nn.Parameter | None:
     """The parameter of that name; None if there is none."""
-    value = getattr(module, name, None)
+    value = module._parameters.get(name)  # a parametrised or pruned one is elsewhere
     if value is None:
+        if getattr(module, name, None) is not None:
+            raise _refusal(where, name)
         return None
-    if not isinstance(value, nn.Parameter) or is_parametrized(module, name):
-        raise _refusal(where, name)
     if is_traceable_wrapper_subclass(value):
         raise InputError(
             f"{where}: {name} is a {type(value).__name__}; the constraint needs the whole matrix in one plain tensor:"
@@ -239,4 +239,5 @@ def _names(module: nn.Module) -> tuple[str, ...]:
 
 def _matrices(module: nn.Module, weight: Tensor) -> dict[str, Tensor]:
     rows = weight.detach() if weight.dim() == 3 else weight.detach().unsqueeze(0)
-    return dict(zip(_names(module), torch.split(rows, weight.shape[-1], 1), strict=True))
+    names = _names(module)
+    return dict(zip(names, rows.chunk(len(names), 1), strict=True))
