@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spectralgru.errors import InputError
+from spectralgru.projection.tracked import frobenius
 from spectralgru.spectral import (
     SOLVERS,
     SpectralProjection,
@@ -227,6 +228,38 @@ def test_a_large_value_in_a_direction_never_seen_is_noticed():
     projection.project_(weight)
     weight[0, 39, 38] = 50
     assert projection.project_(weight).sigma_max.item() == pytest.approx(50, rel=2e-2)
+
+
+def test_sigma_max_follows_a_matrix_that_moves_slowly_in_every_direction_at_once():
+    """Most of these calls only ask the vector that led before."""
+    weight = torch.linalg.qr(torch.randn(1, 60, 60)).Q
+    projection, update = SpectralProjection(torch.tensor([1.8])), torch.randn(1, 60, 60)
+    projection.project_(weight)
+    for step in range(200):
+        if step % 50 == 0:
+            update = 0.01 * torch.nn.functional.normalize(torch.randn(1, 3600), dim=1).view(1, 60, 60)
+        weight += update
+        report = projection.project_(weight, torch.tensor([0.01001]))
+        sigma = torch.linalg.svdvals(weight[0].double())[0].item()
+        assert 0.98 * sigma <= report.sigma_max.item() <= sigma * (1 + 1e-6)
+
+
+def test_the_norm_of_an_update_is_no_smaller_than_it_is():
+    """Bounds are carried from step to step by it; a single float32 sum of 4 million squares loses the fifth digit."""
+    update = torch.randn(1, 2000, 2000)
+    assert frobenius(update).item() == pytest.approx(update.double().norm().item(), rel=1e-6)
+
+
+def test_a_state_of_an_earlier_version_is_taken():
+    projection = SpectralProjection(torch.tensor([1.8]))
+    projection.project_(torch.randn(1, 16, 16))
+    state = projection.state_dict()
+    del state["memories"][0]["seen"]
+    other = SpectralProjection(torch.ones(1))
+    other.load_state_dict(state)
+    weight = 0.1 * torch.randn(1, 16, 16)
+    expected = torch.linalg.svdvals(weight[0])[0].item()
+    assert other.project_(weight, torch.tensor([0.0])).sigma_max.item() == pytest.approx(expected, rel=2e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectralgru.errors import InputError
-from spectralgru.projection.tracked import ProjectionReport, SpectralProjection
+from spectralgru.projection.tracked import ProjectionReport, SpectralProjection, frobenius
 
 
 @dataclass
@@ -25,9 +25,7 @@ class Kept:
             nothing = torch.zeros(len(matrix), dtype=torch.int64, device=matrix.device)
             return ProjectionReport(nothing + nan, nothing, nothing > 0)
         # Subtracted in the wider type of the two, so that a conversion's rounding is part of the move.
-        moved = torch.linalg.vector_norm(
-            matrix - self.last.to(matrix.device), dim=(1, 2), dtype=torch.float64
-        )
+        moved = frobenius(matrix - self.last.to(matrix.device))
         self.projection.max_sv = [bound] * len(matrix)
         report = self.projection.project_(matrix, moved)
         self.last = self.last.to(matrix).copy_(matrix)

@@ -12,6 +12,8 @@ from spectralgru.projection.subspace import Above
 
 # No singular value may be further (relative) above the bound.
 TOLERANCE = 5e-7
+# Until a matrix has moved by this share of sigma_1, the leading vector that was found last tells sigma_1.
+STEADY = 2e-2
 # Minimum number of tracked vectors beyond the values above the bound, and the number that all of them are a multiple of
 # (17 rows cost as much as 32); the share of n above the bound from which the whole decomposition is faster.
 GUARDS, WIDTH, MANY = 8, 16, 1 / 8
@@ -29,10 +31,13 @@ class MatrixState:
     saturated: int = 0  # in the last call that looked
     failures: int = 0  # successive failures of the subspace method
     pause: int = 0  # remaining calls in which it is not tried
+    sigma: float = float("nan")  # sigma_1 when it was last computed
+    drift: float = float("inf")  # how far the matrix may have moved since
 
     def move(self, distance: float) -> None:
         """Weyl: a change of Frobenius norm `distance` moves no singular value further."""
         self.largest += distance
+        self.drift += distance
         if self.known is not None:
             self.known = Above(self.known.number, self.known.level + distance)
 
@@ -53,9 +58,9 @@ def remembered(state: dict[str, Any], size: int | None) -> MatrixState:
         raise ValueError(f"a basis of shape {list(basis.shape)}")
     (edge, largest), (saturated, failures, pause) = map(float, state["bounds"]), map(int, state["counts"])
     above = None if known is None else Above(int(known[0]), float(known[1]))
-    return MatrixState(
-        None if basis is None else basis.clone(), edge, above, largest, saturated, failures, pause
-    )
+    copied = None if basis is None else basis.clone()
+    seen = map(float, state.get("seen", ()))  # states of versions before 0.2 have none
+    return MatrixState(copied, edge, above, largest, saturated, failures, pause, *seen)
 
 
 def learn(result: Clipped, target: float, memory: MatrixState) -> Outcome:
@@ -73,4 +78,5 @@ def learn(result: Clipped, target: float, memory: MatrixState) -> Outcome:
     hidden = 1e-5 * clipped[0] ** 2
     memory.known = Above(split, (clipped[split] ** 2 + hidden) ** 0.5) if split else None
     memory.largest, memory.saturated = clipped[0] * (1 + TOLERANCE), saturated
+    memory.sigma, memory.drift = clipped[0], 0.0
     return Outcome(clipped[0], saturated, result.weight[0] if saturated else None)

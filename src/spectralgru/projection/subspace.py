@@ -16,7 +16,8 @@ Vectors are the rows of the tensors here: a few rows times a matrix is what the 
 """
 
 from collections.abc import Callable
-from math import acosh
+from itertools import accumulate
+from math import acosh, isfinite, nan
 from typing import NamedTuple
 
 import torch
@@ -33,16 +34,22 @@ NARROWEST = 1e-4
 # Chebyshev degrees of the successive sweeps; the first only brings new outliers in, since amplifying them more would
 # drown the other vectors, as amplifying anything by more than STRONGEST would.
 DEGREES, STRONGEST = (4, 6, 8, 8), 1e8
-# Relative residual at which the tracked leading pair counts as converged, and the sweeps allowed in one call.
-TRACKING, TRACKING_SWEEPS = 2e-3, 16
+# Relative residual at which the tracked leading pair counts as converged, the Chebyshev degree of a sweep until then,
+# the sweeps allowed in one call, and the least share of the largest eigenvalue at which they cut the spectrum.
+TRACKING, TRACKING_DEGREE, TRACKING_SWEEPS, LOWEST_EDGE = 2e-3, 6, 8, 1e-3
 # sigma_1 / c: beyond AGAIN, float32 rounding leaves more above the bound than is allowed, so that the result is clipped
 # once more; beyond FURTHEST, it spoils the result itself.
 AGAIN, FURTHEST = 2.0, 16.0
 
 
-def chebyshev(product: Callable[[Tensor], Tensor], basis: Tensor, edge: float, degree: int) -> Tensor:
-    """basis @ T_degree(2 A / edge - 1): damps eigenvalues in [0, edge], amplifies the larger ones exponentially."""
-    older, newer = basis, product(basis).mul_(2 / edge).sub_(basis)
+def chebyshev(
+    product: Callable[[Tensor], Tensor], basis: Tensor, image: Tensor, edge: float, degree: int
+) -> Tensor:
+    """basis @ T_degree(2 A / edge - 1): damps eigenvalues in [0, edge], amplifies the larger ones exponentially.
+
+    `image`: basis @ A.
+    """
+    older, newer = basis, (image * (2 / edge)).sub_(basis)
     for _ in range(degree - 1):
         step = product(newer).mul_(4 / edge).sub_(newer, alpha=2).sub_(older)
         older, newer = newer, step
@@ -70,6 +77,7 @@ class Few(NamedTuple):
     edge: float  # of the spectrum of A outside the basis, roughly
     known: Above  # of the clipped matrix
     largest: float  # no singular value of the clipped matrix is above this
+    sigma: float  # its largest; NaN: not known as accurately as `track` would
 
 
 def orthonormal(rows: Tensor) -> Tensor:
@@ -81,9 +89,9 @@ def orthonormal(rows: Tensor) -> Tensor:
 def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
     """Ritz values (ascending) and rotation (rows) for `image` = `basis` @ A, A symmetric; None: overflow."""
     compressed = image @ basis.mT
-    if not compressed.isfinite().all():
+    if not isfinite(float(compressed.sum())):
         return None
-    values, rotation = torch.linalg.eigh((compressed + compressed.mT) / 2)
+    values, rotation = torch.linalg.eigh(compressed)  # reads one triangle
     return values, rotation.mT
 
 
@@ -91,22 +99,29 @@ def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
     """Estimate of the largest singular value, from below, and a better basis [k, n] for the next call, leading last.
 
     Subspace iteration until the residual of the leading pair is TRACKING; the error goes with its square. The longest
-    row of the matrix replaces the last vector of the basis, since a new large value may be orthogonal to the basis.
+    row of the matrix replaces the first vector of the basis, since a new large value may be orthogonal to the basis.
     """
+
+    def product(rows: Tensor) -> Tensor:
+        return matmul(matmul(rows, weight.mT), weight)
+
     longest = torch.linalg.vector_norm(weight, dim=1).argmax()
     basis = orthonormal(torch.cat([weight[longest][None], basis[1:]]))
+    top = 0.0
     for _ in range(TRACKING_SWEEPS):
-        image = matmul(matmul(basis, weight.mT), weight)
+        image = product(basis)
         pairs = ritz(image, basis)
         if pairs is None:
             return float(torch.linalg.matrix_norm(weight.double(), 2)), basis
         values, rotation = pairs
-        top, leading = values[-1], rotation[-1:]
-        residual = torch.linalg.vector_norm(leading @ image - (leading * top) @ basis)
-        basis = orthonormal(rotation @ image)
-        if residual <= TRACKING * top:
+        basis, image = rotation @ basis, rotation @ image
+        top = max(values[-1].item(), 0.0)
+        if float(torch.linalg.vector_norm(image[-1] - top * basis[-1])) <= TRACKING * top:
             break
-    return max(top.item(), 0.0) ** 0.5, basis
+        edge = max(values[0].item(), LOWEST_EDGE * top)
+        filtered = chebyshev(product, basis, image, edge, gentle(TRACKING_DEGREE, top, edge))
+        basis = orthonormal(filtered)
+    return top**0.5, basis
 
 
 def clip_few(
@@ -129,18 +144,18 @@ def clip_few(
     def product(rows: Tensor) -> Tensor:
         return matmul(matmul(rows, weight.mT), weight) if gram is None else matmul(rows, gram)
 
-    theta = [edge]
+    theta, image = [edge], product(basis)
     for degree in DEGREES if edge else (0, *DEGREES):
         if degree:
-            basis = orthonormal(chebyshev(product, basis, edge, gentle(degree, theta[0], edge)))
-        image = product(basis)
+            basis = orthonormal(chebyshev(product, basis, image, edge, gentle(degree, theta[0], edge)))
+            image = product(basis)
         pairs = ritz(image, basis)
         if pairs is None:
             return None
         values, rotation = pairs
-        basis = rotation @ basis
-        coupling = (rotation @ image - values[:, None] * basis).square_().sum(1).flip(0).double().cumsum(0)
-        theta, errors = values.flip(0).tolist(), [0.0, *coupling.tolist()]
+        basis, image = rotation @ basis, rotation @ image
+        residuals = torch.addcmul(image, values[:, None], basis, value=-1).square_().sum(1)
+        theta, errors = values.tolist()[::-1], list(accumulate(residuals.tolist()[::-1], initial=0.0))
         if theta[0] > FURTHEST**2 * squared and weight.dtype == torch.float32:
             return None
         edge = max(min(theta[-1], squared), 1e-12 * squared)
@@ -155,7 +170,7 @@ def clip_few(
             trusted, gram = None, matmul(weight.mT, weight)
     else:
         return None
-    clipped = None
+    clipped, sigma_1 = None, theta[0] ** 0.5 if errors[1] <= (TRACKING * theta[0]) ** 2 else nan
     if saturated:
         top, sigma = basis[-saturated:], values[-saturated:, None].sqrt()
         clipped = torch.addmm(weight, (matmul(top, weight.mT) * (1 - bound / sigma)).mT, top, alpha=-1)
@@ -168,7 +183,7 @@ def clip_few(
     largest = (
         bound * (1 + COUPLING) if saturated else (max(theta[0], proven.level**2) + errors[-1] ** 0.5) ** 0.5
     )
-    return Few(clipped, saturated, basis, edge, proven, largest)
+    return Few(clipped, saturated, basis, edge, proven, largest, bound if saturated else sigma_1)
 
 
 def _split(

@@ -10,7 +10,7 @@ from torch import Tensor
 from spectralgru.errors import InputError
 from spectralgru.projection.batched import BatchedProjection
 from spectralgru.projection.clip import FLOAT32_RANGE, FLOAT64_RANGE, SOLVERS, Solver, clip
-from spectralgru.projection.state import MANY, TOLERANCE, MatrixState, Outcome, learn, remembered
+from spectralgru.projection.state import MANY, STEADY, TOLERANCE, MatrixState, Outcome, learn, remembered
 from spectralgru.projection.subspace import AGAIN, clip_few, track
 
 # The clip aims this far (relative) inside the bound, or as far as the type of the matrix can tell; no singular value
@@ -73,8 +73,18 @@ class SpectralProjection:
             raise InputError(f"weight has shape {list(weight.shape)}; expected [{len(self.max_sv)}, n, n]")
         if weight.is_cuda and self.method == "auto":
             return self._together(weight)
+        outcomes = self.outcomes_(weight, update_norm)
+        return ProjectionReport(
+            torch.tensor([o.sigma_max for o in outcomes], dtype=torch.float64, device=weight.device),
+            torch.tensor([o.saturated for o in outcomes], device=weight.device),
+            torch.tensor([o.weight is not None for o in outcomes], device=weight.device),
+        )
+
+    @torch.no_grad()
+    def outcomes_(self, weight: Tensor, update_norm: Tensor | None = None) -> list[Outcome]:
+        """As `project_`, matrix by matrix, without a tensor for the report."""
         count = len(self.max_sv)
-        norms = torch.linalg.vector_norm(weight, dim=(1, 2), dtype=_at_least_float32(weight)).tolist()
+        norms = frobenius(weight).tolist()
         moved = [float("inf")] * count if update_norm is None else update_norm.tolist()
         margin = max(MARGIN, torch.finfo(weight.dtype).eps)
         outcomes = []
@@ -90,18 +100,14 @@ class SpectralProjection:
                 target = bound * (1 - margin)
                 outcomes.append(self._one(matrix, bound, target, memory, norm, distance))
             else:
-                memory.known, memory.largest = None, float("inf")
+                memory.known, memory.largest, memory.drift = None, float("inf"), float("inf")
                 outcomes.append(Outcome())
         for matrix, outcome, memory in zip(weight, outcomes, self._memories, strict=True):
             if outcome.weight is not None:
                 matrix.copy_(outcome.weight)
                 if matrix.dtype != outcome.weight.dtype:
                     memory.move(float(torch.linalg.matrix_norm(matrix.to(outcome.weight) - outcome.weight)))
-        return ProjectionReport(
-            torch.tensor([o.sigma_max for o in outcomes], dtype=torch.float64, device=weight.device),
-            torch.tensor([o.saturated for o in outcomes], device=weight.device),
-            torch.tensor([o.weight is not None for o in outcomes], device=weight.device),
-        )
+        return outcomes
 
     def _together(self, weight: Tensor) -> ProjectionReport:
         """All matrices at once, on a GPU."""
@@ -120,8 +126,7 @@ class SpectralProjection:
         self, weight: Tensor, bound: float, target: float, memory: MatrixState, norm: float, distance: float
     ) -> Outcome:
         if memory.basis is not None and memory.largest <= bound * (1 + TOLERANCE):
-            sigma, memory.basis = track(weight, memory.basis)
-            return Outcome(sigma)
+            return _tracked(weight, memory)
         few_before = memory.basis is not None and memory.saturated <= MANY * len(weight)
         memory.pause -= 1
         if self.method == "auto" and few_before and memory.pause < 0 and norm < FLOAT64_RANGE * target:
@@ -133,11 +138,11 @@ class SpectralProjection:
             if few is not None:
                 memory.basis, memory.edge, memory.known = few.basis, few.edge, few.known
                 memory.largest, memory.saturated = few.largest, few.saturated
+                memory.sigma, memory.drift = few.sigma, 0.0
                 if few.saturated:
                     return Outcome(target, few.saturated, few.weight)
                 # The proof that nothing is above the bound needs no accurate singular value; the record does.
-                sigma, memory.basis = track(weight, memory.basis)
-                return Outcome(sigma)
+                return _tracked(weight, memory)
         return self._whole(weight, target, memory, norm)
 
     def _whole(self, weight: Tensor, target: float, memory: MatrixState, norm: float) -> Outcome:
@@ -178,6 +183,7 @@ class SpectralProjection:
                 "known": None if m.known is None else list(m.known),
                 "bounds": [m.edge, m.largest],
                 "counts": [m.saturated, m.failures, m.pause],
+                "seen": [m.sigma, m.drift],
             }
             for m in self._memories
         ]
@@ -202,6 +208,23 @@ class SpectralProjection:
             batched = BatchedProjection(state["batched"]["max_sv"])
             batched.load_state_dict(state["batched"])
         self.max_sv, self._memories, self._batched = list(state["max_sv"]), memories, batched
+
+
+def _tracked(weight: Tensor, memory: MatrixState) -> Outcome:
+    """Of a matrix with nothing above the bound."""
+    assert memory.basis is not None
+    if memory.drift <= STEADY * memory.sigma:
+        return Outcome(float(torch.linalg.vector_norm(weight @ memory.basis[-1])))
+    memory.sigma, memory.basis = track(weight, memory.basis)
+    memory.drift = 0.0
+    return Outcome(memory.sigma)
+
+
+def frobenius(matrices: Tensor) -> Tensor:
+    """Norms [R] of [R, n, n], row by row: one float32 sum of n^2 squares would lose digits."""
+    rows = torch.linalg.vector_norm(matrices, dim=2, dtype=_at_least_float32(matrices))
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms
 
 
 def _at_least_float32(tensor: Tensor) -> torch.dtype:

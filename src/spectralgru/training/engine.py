@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spectralgru.projection import by_products
+from spectralgru.projection.tracked import frobenius
 from spectralgru.recurrent import fused
 from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import Chunk
@@ -151,8 +152,7 @@ class Engine:
 
     def _moved(self, blocks: Sequence[int], factor: Tensor, index: int) -> Tensor:
         """How far (Frobenius) the step moved one of the matrices that are projected, [R]."""
-        moved: Tensor = factor * torch.linalg.matrix_norm(self._matrices(blocks, gradient=True)[index])
-        return moved
+        return factor * frobenius(self._matrices(blocks, gradient=True)[index])
 
     def _dropout_masks(self, steps: int, lanes: int) -> list[Tensor] | None:
         """Factors [R, T, B, H] for every layer; drawn for the whole batch, then cut to this rank's lanes."""

@@ -71,15 +71,16 @@ class MatrixProjector(Projector):
 
     def start(self, weights: Sequence[Tensor], moved: Callable[[int], Tensor] | None = None) -> None:
         """See `Projector`."""
-        largest = torch.zeros_like(self.sigma_max)
-        self.saturated.zero_()
-        for layer, (projection, weight) in enumerate(zip(self.projections, weights, strict=True)):
-            report = projection.project_(weight, None if moved is None else moved(layer))
-            largest = torch.maximum(largest, report.sigma_max.to(largest.dtype))
-            self.saturated += report.saturated
-            self.projected += report.projected
-            self.skipped += ~report.projected & self.max_sv.isfinite()
-        self.sigma_max = largest
+        layers = [
+            projection.outcomes_(weight, None if moved is None else moved(layer))
+            for layer, (projection, weight) in enumerate(zip(self.projections, weights, strict=True))
+        ]
+        sigma_max = torch.tensor([[each.sigma_max for each in layer] for layer in layers])
+        saturated = torch.tensor([[each.saturated for each in layer] for layer in layers])
+        projected = torch.tensor([[each.weight is not None for each in layer] for layer in layers]).sum(0)
+        self.sigma_max, self.saturated = sigma_max.amax(0).to(self.max_sv), saturated.sum(0).to(self.max_sv)
+        self.projected += projected.to(self.max_sv)
+        self.skipped += (len(layers) - projected).to(self.max_sv) * self.max_sv.isfinite()
 
     def finish(self, weights: Sequence[Tensor]) -> None:
         """See `Projector`; nothing is left to do."""
