@@ -82,7 +82,12 @@ class SpectralProjection:
 
     @torch.no_grad()
     def outcomes_(self, weight: Tensor, update_norm: Tensor | None = None) -> list[Outcome]:
-        """As `project_`, matrix by matrix, without a tensor for the report."""
+        """As `project_`, its report in numbers.
+
+        Args:
+            weight: [R, n, n], may be a view, not on a GPU.
+            update_norm: see `project_`.
+        """
         count = len(self.max_sv)
         norms = frobenius(weight).tolist()
         moved = [float("inf")] * count if update_norm is None else update_norm.tolist()

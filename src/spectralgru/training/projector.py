@@ -75,12 +75,15 @@ class MatrixProjector(Projector):
             projection.outcomes_(weight, None if moved is None else moved(layer))
             for layer, (projection, weight) in enumerate(zip(self.projections, weights, strict=True))
         ]
-        sigma_max = torch.tensor([[each.sigma_max for each in layer] for layer in layers])
-        saturated = torch.tensor([[each.saturated for each in layer] for layer in layers])
-        projected = torch.tensor([[each.weight is not None for each in layer] for layer in layers]).sum(0)
-        self.sigma_max, self.saturated = sigma_max.amax(0).to(self.max_sv), saturated.sum(0).to(self.max_sv)
-        self.projected += projected.to(self.max_sv)
-        self.skipped += (len(layers) - projected).to(self.max_sv) * self.max_sv.isfinite()
+        runs = list(zip(*layers, strict=True))
+        projected = torch.tensor([sum(each.weight is not None for each in run) for run in runs])
+        # In tensors, whose maximum is NaN where one of them is.
+        self.sigma_max = (
+            torch.tensor([[each.sigma_max for each in run] for run in runs]).amax(1).to(self.max_sv)
+        )
+        self.saturated = torch.tensor([sum(each.saturated for each in run) for run in runs]).to(self.max_sv)
+        self.projected += projected
+        self.skipped += self.max_sv.isfinite() * (len(layers) - projected)
 
     def finish(self, weights: Sequence[Tensor]) -> None:
         """See `Projector`; nothing is left to do."""
