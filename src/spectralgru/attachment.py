@@ -32,8 +32,9 @@ def find_optimizers(outer: Any) -> list[Optimizer]:
             optimizers.append(each)
         if (each in optimizers or not isinstance(each, Optimizer | nn.Module)) and _averages(each):
             raise InputError(
-                f"{type(each).__name__} evaluates weights (after its eval()) that the constraint does not bound, for it"
-                " projects those trained: use another optimiser, or call constraint.project_() after optimizer.eval()"
+                f"{type(each).__name__}, after its eval(), evaluates weights that the constraint does not bound: it "
+                "projects the trained ones; use another optimiser, or call constraint.project_() after "
+                "optimizer.eval()"
             )
         for value in getattr(each, "__dict__", {}).values():
             values = value.values() if isinstance(value, dict) else value

@@ -42,8 +42,8 @@ def say(line: str) -> None:
         print(line, flush=True)
     except OSError as error:
         raise RunError(
-            f"standard output: {error.strerror}; finished runs and the last checkpoint stay. Give the same command "
-            "again, with somewhere to write to: it goes on from there"
+            f"standard output: {error.strerror}; finished runs and the last checkpoint are kept. Run the same command "
+            "again with somewhere to write to: it continues from there"
         ) from None
 
 
@@ -66,21 +66,19 @@ def explained(error: BaseException) -> tuple[int, str]:
     said = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in said for sign in _NO_MEMORY):
         return 1, (
-            f"not enough memory ({said or 'none left'}); end other programs, train fewer runs at a time (--together), "
-            "or take a machine or a limit with more"
+            f"not enough memory ({said or 'none left'}); close other programs, train fewer runs at a time "
+            "(--together), or use a machine with more memory or a higher limit"
         )
     if isinstance(error, OSError):
         place = on_one_line(f"{error.filename}: ") if error.filename is not None else ""
         remedy = (
-            "make room"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "set it right or name another place"
+            "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "correct it or name another place"
         )
         return (
             2 if error.errno in _BAD_PATHS else 1,
-            f"{place}{error.strerror or said}; {remedy}, and give the same command again",
+            f"{place}{error.strerror or said}; {remedy}, and run the same command again",
         )
     return (
         1,
-        f"a fault of the program ({type(error).__name__}: {said}); --debug shows where, please report it",
+        f"a bug in spectralgru ({type(error).__name__}: {said}); --debug shows where; please report it",
     )

@@ -88,11 +88,11 @@ def private_folder(path: Path) -> Path:
         path.mkdir(mode=0o700, parents=True)
     info = path.lstat()
     if not S_ISDIR(info.st_mode):
-        fault = "is no folder"
+        fault = "is not a folder"
     elif info.st_uid != os.geteuid():
         fault = f"belongs to another user (uid {info.st_uid})"
     elif info.st_mode & 0o022:
-        fault = "can be written by others"
+        fault = "is writable by others"
     else:
         return path
     raise RunError(

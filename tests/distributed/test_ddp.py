@@ -167,7 +167,7 @@ def test_input_that_every_rank_refuses_is_bad_input_of_the_job(tmp_path: Path) -
     refused = forks.run(command[:-1], env=tiny.environment(SPECTRALGRU_RANK_TIMEOUT="soon"))
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[0] == (
-        "spectralgru: SPECTRALGRU_RANK_TIMEOUT=soon: give seconds, for example 300"
+        "spectralgru: SPECTRALGRU_RANK_TIMEOUT=soon: give a number of seconds, for example 300"
     )
     assert "Traceback" not in refused.stderr
     debugged = forks.run(command, env=tiny.environment(SPECTRALGRU_RANK_TIMEOUT="soon"))

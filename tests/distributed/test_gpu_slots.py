@@ -71,7 +71,7 @@ def test_a_job_gets_only_devices_it_may_see(tmp_path: Path) -> None:
 
 def test_more_devices_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with pytest.raises(InputError, match="2 GPUs asked for, 1 visible \\(0\\)"), gpu_slots(2, print):
+    with pytest.raises(InputError, match="2 GPUs requested, 1 visible \\(0\\)"), gpu_slots(2, print):
         pass
 
 

@@ -52,7 +52,7 @@ def test_processes_and_gpus_that_do_not_fit_are_refused(
     with pytest.raises(InputError, match="3 processes on 2 GPUs"):
         train_in(JOB, *places(tmp_path), processes=3, gpus=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(InputError, match="2 GPUs asked for, 0 visible"):
+    with pytest.raises(InputError, match="2 GPUs requested, 0 visible"):
         train_in(JOB, *places(tmp_path), gpus=2)
 
 

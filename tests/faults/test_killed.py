@@ -114,7 +114,7 @@ def test_two_processes_told_to_train_the_same_do_it_once(
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     trained = [output for output in outputs if "epoch 12/12" in output]
-    waited = [output for output in outputs if "trains this already: waiting" in output]
+    waited = [output for output in outputs if "is training this already: waiting" in output]
     assert len(trained) == len(waited) == 1
     assert tiny.outcome(tmp_path / "results") == tiny.outcome(undisturbed["ptb"] / "results")
 

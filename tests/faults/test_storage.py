@@ -48,7 +48,7 @@ def refused(result: subprocess.CompletedProcess[str], reason: str) -> None:
     assert result.returncode == 1, (result.stdout, result.stderr)
     (line,) = result.stderr.splitlines()
     assert reason in line
-    assert "goes on from there" in line
+    assert "continues from there" in line
 
 
 def test_disk_full_of_checkpoints(folder: Path, disk: Path) -> None:

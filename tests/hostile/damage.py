@@ -190,7 +190,7 @@ def fault_of(arguments: Sequence[str]) -> str | None:
     code, errors = spectralgru(*arguments)
     if code not in (0, 1, 2, 75):
         return f"{arguments}: exit code {code}: {errors}"
-    if "Traceback" in errors or "a fault of the program" in errors:
+    if "Traceback" in errors or "a bug in spectralgru" in errors:
         return f"{arguments}: {errors}"
     if code and not errors.strip():
         return f"{arguments}: exit code {code}, and not a word"

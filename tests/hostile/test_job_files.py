@@ -151,7 +151,7 @@ def test_any_job_file_is_a_job_or_refused_in_one_line(tmp_path, monkeypatch, cap
         ("replicas.2.value", 1.0, r"replicas\.2\.value is 1\.0: must be null"),
         ("replicas.0.seed", -1, r"replicas\.0\.seed is -1: must be at least 0"),
         ("replicas.0.seed", True, r"replicas\.0\.seed is True: must be a whole number"),
-        ("replicas.1", JOB["replicas"][0], r"constraint-0\.2 seed 0 stands twice among the replicas"),
+        ("replicas.1", JOB["replicas"][0], r"constraint-0\.2 seed 0 appears twice among the replicas"),
         ("replicas", [], r"replicas is \[\]: must hold one run or more"),
         ("corpus", "../x", r"corpus is '\.\./x': must be a name"),
         ("model.hidden_size", 1.5, r"model\.hidden_size is 1\.5: must be a whole number"),
@@ -183,7 +183,7 @@ def test_a_key_that_is_missing_or_stands_twice_is_named(tmp_path):
     with pytest.raises(InputError, match=r"key training\.schedule\.kind is missing"):
         job_from_dict(job)
     Path(tmp_path / "job.json").write_text('{"corpus": "ptb", "corpus": "ptb"}')
-    with pytest.raises(InputError, match="key corpus stands twice"):
+    with pytest.raises(InputError, match="key corpus appears twice"):
         read_job(tmp_path / "job.json")
 
 

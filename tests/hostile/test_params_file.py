@@ -230,10 +230,10 @@ def test_each_snippet_as_a_value_by_hand(snippet):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\na: 2", r"line 2, column 1: key 'a' stands twice in a mapping; remove one"),
-        ("quick: {run: [ptb], 'run': [ptb]}", r"key 'run' stands twice"),
+        ("a: 1\na: 2", r"line 2, column 1: key 'a' appears twice in a mapping; remove one"),
+        ("quick: {run: [ptb], 'run': [ptb]}", r"key 'run' appears twice"),
         ("a: !!bool maybe", r"line 1, column 4: 'maybe' is no bool"),
-        ("a: &a [*a]", "an alias of what it is part of"),
+        ("a: &a [*a]", "an alias that contains itself"),
         ("[" * 200, "nested more than 40 deep"),
         ("- 1\n" * 25_000, "more than 20,000 values"),
         ("#" * 200_000, "longer than 131,072 bytes; shorten it"),

@@ -457,7 +457,10 @@ class Averaging(torch.optim.SGD):
 @pytest.mark.parametrize("wrap", [lambda o: o, Bare, Uninitialised])
 def test_schedule_free_optimizers_are_refused(wrap):
     model = Model()
-    with pytest.raises(InputError, match=r"Averaging evaluates weights .*project_\(\) after optimizer.eval"):
+    with pytest.raises(
+        InputError,
+        match=r"Averaging, after its eval\(\), evaluates weights .*project_\(\) after optimizer.eval",
+    ):
         SpectralConstraint(model).attach(wrap(Averaging(model.parameters())))
 
 

@@ -155,7 +155,7 @@ def test_constrained_weights_leave_nothing_to_find():
     ("model", "given", "message"),
     [
         (None, torch.zeros(3), "a batch needs its model"),
-        (nn.Linear(3, 1), torch.zeros(3), "ran none of GRU, LSTM"),
+        (nn.Linear(3, 1), torch.zeros(3), "ran no GRU, LSTM"),
         (Net("GRU"), torch.zeros(20, 8, 4), r"the loss is a tensor \[20, 8, 1\]"),
     ],
 )

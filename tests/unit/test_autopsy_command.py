@@ -77,7 +77,7 @@ def test_with_the_model_its_loss_is_there_too(called, recording, tmp_path, funct
     ("words", "message"),
     [
         (["nowhere.pt"], "nowhere.pt: No such file or directory"),
-        (["{folder}/train.py"], "no recording, or a damaged one"),
+        (["{folder}/train.py"], "not a recording, or a damaged one"),
         (["{recording}", "--model", "make"], "--model make: expected MODULE:FUNCTION"),
         (["{recording}", "--model", "{folder}/train.py:other"], "has no attribute 'other'"),
         (["{recording}", "--model", "{folder}/train.py:number"], "returned a int; expected a model"),
@@ -136,4 +136,4 @@ def test_code_in_a_file_is_not_run_nor_warned_of(called, tmp_path):
     (tmp_path / "code.pt").write_bytes(pickle.dumps(Code()))
     code, out, err = called("autopsy", tmp_path / "code.pt")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "no recording" in err
+    assert "not a recording" in err

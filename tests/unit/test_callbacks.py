@@ -271,7 +271,7 @@ def test_transformers_says_that_a_checkpoint_has_no_state_of_the_constraint(tmp_
     train(Net(), path=tmp_path, save_strategy="steps", save_steps=6)
     net = Net()
     with pytest.warns(
-        UserWarning, match=r"checkpoint-6.spectral_constraint.pt: no such file; the constraint holds"
+        UserWarning, match=r"checkpoint-6.spectral_constraint.pt: no such file; the constraint still holds"
     ):
         train(net, ForTransformers(delta=0.5), path=tmp_path, epochs=2, resume=str(tmp_path / "checkpoint-6"))
     assert sigma(net) <= BOUND * (1 + 1e-6)

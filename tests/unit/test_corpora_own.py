@@ -244,7 +244,7 @@ def test_what_cannot_be_read_is_named_and_skipped_up_to_a_share(tmp_path, capsys
     for name in ("empty", "text", "fifo", "nowhere", "half"):
         assert f"skipped: {name}.mid: " in said
     assert "20 pieces, 240 steps of 1/2 quarter note, 240 notes from " in said
-    assert "0 repeat another piece and are in its split; 5 files skipped" in said
+    assert "0 duplicates, each in the split of its original; 5 files skipped" in said
 
 
 def test_a_folder_that_changed_is_prepared_again_and_one_that_is_gone_is_not(tmp_path):
@@ -396,18 +396,18 @@ def test_what_macos_puts_beside_files_is_no_music_and_odd_names_stay_on_one_line
             "own.ptb is 'ptb': the name of a corpus that comes with the project",
         ),
         (("--corpus", "words", "--midi", "x"), "the name of a kind of corpus"),
-        (("--corpus", "a/b", "--midi", "x"), "no name of a corpus"),
-        (("--corpus", "../x", "--text", "x"), "no name of a corpus"),
+        (("--corpus", "a/b", "--midi", "x"), "not a corpus name"),
+        (("--corpus", "../x", "--text", "x"), "not a corpus name"),
         (("--corpus", "mine", "--midi", "x", "--text", "y"), "one of the two"),
         (("--corpus", "mine", "--text", "x", "--text", "y"), "--text is given 2 times"),
         (("--corpus", "mine", "--midi", ""), "own.mine.midi is '': no path"),
         (("--corpus", "mine", "--text", ""), "own.mine.text is '': (no path|must be a file)"),
-        (("--corpus", "two\nlines", "--midi", "x"), r"--corpus two\\nlines: .* no name of a corpus"),
+        (("--corpus", "two\nlines", "--midi", "x"), r"--corpus two\\nlines: .* not a corpus name"),
         (("--corpus", "mine", "--midi", "two\nlines"), r"two\\nlines: cannot be searched"),
         (("--corpus", "mine", "--midi", "missing"), "missing: cannot be searched"),
         (("--corpus", "mine", "--midi", "/dev/null"), "/dev/null: cannot be searched"),
         (("--corpus", "mine"), "corpus 'mine': unknown; one of ptb, .*, or one of your own"),
-        (("--corpus", "ptb", "--set", "step=1"), "ptb is no corpus of your own"),
+        (("--corpus", "ptb", "--set", "step=1"), "ptb is not a corpus of your own"),
     ],
 )
 def test_names_and_options_that_cannot_be_are_one_line(tmp_path, capsys, arguments, reason):
@@ -427,7 +427,7 @@ def test_names_and_options_that_cannot_be_are_one_line(tmp_path, capsys, argumen
             "own.ptb is 'ptb': the name of a corpus that comes with the project",
         ),
         ({"notes": {"midi": "x"}}, None, "own.notes is 'notes': the name of a kind of corpus"),
-        ({"my tunes": {"midi": "x"}}, None, "own.my tunes is 'my tunes': no name of a corpus"),
+        ({"my tunes": {"midi": "x"}}, None, "own.my tunes is 'my tunes': not a corpus name"),
         ({1: {"midi": "x"}}, None, "own.1 is 1: must be a valid string"),
         ({"a": {"midi": "x"}, "A": {"midi": "y"}}, None, "must differ in more than upper and lower case"),
         ({"a": {}}, None, "own.a: must have midi: a folder, or text: a file or three"),

@@ -203,8 +203,8 @@ def test_mirror_comes_first(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("begin", "more", "reason"),
     [
-        (b"HTTP/1.1 200 OK\r\n", b"X-More: x\r\n", "not here after 1 s"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n", b"x", "not here after 1 s"),
+        (b"HTTP/1.1 200 OK\r\n", b"X-More: x\r\n", "not received after 1 s"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n", b"x", "not received after 1 s"),
         (b"HTTP/1.1 200 OK\r\n\r\n", bytes(1 << 16), "more than 1048576 bytes"),
     ],
     ids=["headers without end", "a byte at a time", "content without end"],

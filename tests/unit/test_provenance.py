@@ -230,7 +230,7 @@ def test_a_record_without_what_the_pages_show_is_refused(campaign, lost):
         place = place[step]
     del place[name]
     write_json(path, record)
-    with pytest.raises(InputError, match=r"provenance\.json: missing, or no record of provenance; make it"):
+    with pytest.raises(InputError, match=r"provenance\.json: missing, or not a provenance record; make it"):
         read_record(campaign.root)
 
 

@@ -442,11 +442,11 @@ def test_the_file_runs_nothing_when_read(recording_file):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda data, content: data[: len(data) // 2], "no recording, or a damaged one"),
-        (lambda data, content: b"", "no recording, or a damaged one"),
-        (lambda data, content: b"step,loss\n1,2\n", "no recording, or a damaged one"),
-        (lambda data, content: pickle.dumps(print), "no recording, or a damaged one"),
-        (lambda data, content: {"weight": torch.zeros(2)}, "no recording of an explosion"),
+        (lambda data, content: data[: len(data) // 2], "not a recording, or a damaged one"),
+        (lambda data, content: b"", "not a recording, or a damaged one"),
+        (lambda data, content: b"step,loss\n1,2\n", "not a recording, or a damaged one"),
+        (lambda data, content: pickle.dumps(print), "not a recording, or a damaged one"),
+        (lambda data, content: {"weight": torch.zeros(2)}, "not a recording of an explosion"),
         (lambda data, content: content | {"version": 99}, "its version is 99, this spectralgru reads 1"),
         (lambda data, content: content | {"ring": 3}, "a damaged recording .*ring is 3"),
         (lambda data, content: content | {"colour": "red"}, "a damaged recording"),

@@ -24,10 +24,11 @@ from spectralgru.pipeline.results.load import Campaign, load_runs
 from spectralgru.pipeline.sampling.audio import to_mp3
 from spectralgru.pipeline.sampling.campaign import best, write_samples
 from spectralgru.pipeline.sampling.continuation import CHUNK, continue_notes, continue_words
-from spectralgru.pipeline.sampling.dates import are_current
+from spectralgru.pipeline.sampling.dates import made_of
 from spectralgru.pipeline.sampling.sample import original, sample, sample_text, sample_tune
 from spectralgru.pipeline.sampling.text import decode, encode
 from spectralgru.pipeline.sampling.trained import open_run
+from spectralgru.pipeline.summary import is_current
 from spectralgru.records import read_run
 from spectralgru.setting import Setting
 from spectralgru.training.data.dataset import load
@@ -176,10 +177,10 @@ def test_text_is_read_and_written_as_the_corpus_is(words):
         ),
         ("none", [], "no such run; train it first"),
         ("ptb", ["--audio"], "--audio: ptb has words"),
-        ("chorales", ["--audio", "--out", "tune.mp3"], "--out tune.mp3: names the MIDI file"),
-        ("chorales", ["--audio", "--out", "."], "--out .: names the MIDI file"),
-        ("chorales", ["--audio", "--out", "/dev/null"], "--out /dev/null: names the MIDI file"),
-        ("chorales", ["--audio", "--steps", "5000"], "21 minutes, more than the 20 that become sound"),
+        ("chorales", ["--audio", "--out", "tune.mp3"], "--out tune.mp3: must end in .mid"),
+        ("chorales", ["--audio", "--out", "."], "--out .: must end in .mid"),
+        ("chorales", ["--audio", "--out", "/dev/null"], "--out /dev/null: must end in .mid"),
+        ("chorales", ["--audio", "--steps", "5000"], "21 minutes long, and at most 20 are turned into sound"),
     ],
 )
 def test_bad_input_is_one_clear_line(root, data, monkeypatch, capsys, tmp_path, corpus, options, said):
@@ -389,15 +390,15 @@ def test_samples_know_what_they_are_made_of(written, root):
         for corpus in CORPORA
         for path in (root / "runs" / corpus).glob("*/seed-*")
     }
-    assert are_current(written, keys)
+    assert is_current(written, made_of(keys))
     before = {path: path.read_bytes() for path in written.iterdir()}
-    assert are_current(written, keys | {"runs/ptb/none/seed-0": "ignored: not sampled from"})
-    assert not are_current(written, keys | {"runs/ptb/clipping-9/seed-0": "another"})
-    assert not are_current(written, {path: f"{key}x" for path, key in keys.items()})
+    assert is_current(written, made_of(keys | {"runs/ptb/none/seed-0": "ignored: not sampled from"}))
+    assert not is_current(written, made_of(keys | {"runs/ptb/clipping-9/seed-0": "another"}))
+    assert not is_current(written, made_of({path: f"{key}x" for path, key in keys.items()}))
     (written / "ptb.txt").write_text("changed")
-    assert not are_current(written, keys)
+    assert not is_current(written, made_of(keys))
     (written / "ptb.txt").write_bytes(before[written / "ptb.txt"])
-    assert not are_current(root, keys)
+    assert not is_current(root, made_of(keys))
 
 
 def test_the_same_runs_give_the_same_bytes(written, root, data):

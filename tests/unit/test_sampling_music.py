@@ -121,5 +121,5 @@ def test_what_is_heard_is_the_roll_in_its_step_and_tempo(timing):
 
 
 def test_silence_is_refused():
-    with pytest.raises(InputError, match="chorales test 3: nothing sounds"):
+    with pytest.raises(InputError, match="chorales test 3: it is silent"):
         to_midi(np.zeros((5, 93), np.uint8), 1, timing(Fraction(1, 2)), "chorales test 3")

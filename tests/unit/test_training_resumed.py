@@ -135,7 +135,7 @@ def test_overlapping_jobs_share_the_work_and_lose_nothing(folder, tmp_path, over
             assert started[0].stdout is not None
             for answer in started[0].stdout:
                 heard.append(answer)
-                if "trains this already: waiting" in answer:
+                if "is training this already: waiting" in answer:
                     break
 
     places = (tmp_path / "data/prepared/ptb.npz", tmp_path / "results", tmp_path / "checkpoints")

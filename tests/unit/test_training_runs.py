@@ -316,7 +316,7 @@ def test_a_bad_job_file_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    ("seeds", "message"), [([0, 1, 0], "none seed 0 stands twice"), ([-1], "at least 0")]
+    ("seeds", "message"), [([0, 1, 0], "none seed 0 appears twice"), ([-1], "at least 0")]
 )
 def test_a_job_file_whose_seeds_are_wrong_is_one_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], seeds: list[int], message: str

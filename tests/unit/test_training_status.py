@@ -47,7 +47,7 @@ def test_nothing_has_begun(params: Params, tmp_path: Path) -> None:
     assert len(runs) == len(params.settings("ptb")) * len(params.section.seeds)
     assert {run.state for run in runs} == {"queued"}
     assert seconds_left(runs) is None
-    assert "time left: unknown" in describe(params, tmp_path)
+    assert "time left: not known yet" in describe(params, tmp_path)
 
 
 def test_states_and_time_left(params: Params, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_another_member_of_the_group_goes_on_in_a_shared_folder(finished, tmp_pa
     ]
     done = subprocess.run(command, cwd=shared, env=finished.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "cannot be dated" not in done.stderr
+    assert "the date cannot be set" not in done.stderr
     assert "write_tables" in done.stdout + done.stderr
     assert "train_setting" not in done.stdout + done.stderr
 

@@ -110,7 +110,7 @@ Before `snakemake` and `spectralgru`, once in each shell: source .venv/bin/activ
 """
 FAILURE = f"""
 A job failed; the last lines of its log stand above, the whole log below {LOGS}/. Finished runs are kept:
-the same command goes on from there.
+the same command continues from there.
 """
 
 

@@ -22,7 +22,7 @@ rule readings:
 
 
 rule make_part:
-    # What a part trains lies beside its record and is not declared: a part made anew trains only what is missing.
+    # What a part trains lies beside its record and is not declared: a remade part trains only what is missing.
     input:
         rules.prepare_corpus.output.arrays,
     output:

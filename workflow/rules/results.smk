@@ -127,7 +127,7 @@ use rule write_tables as write_samples with:
 
 
 use rule write_tables as write_report with:
-    # Experiments not asked for are shown too, if they are there; `date_by_contents` sees when they change.
+    # Other experiments are shown too, if they are present; `date_by_contents` sees when they change.
     input:
         rules.write_provenance.output,
         rules.write_samples.output,

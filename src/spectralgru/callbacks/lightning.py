@@ -11,7 +11,7 @@ from spectralgru.callbacks.constrained import Constrained
 
 
 class SpectralConstraintCallback(Constrained, Callback):  # type: ignore[misc]  # Any, where it is not installed
-    """Constrains the module while it is fitted, logs to every logger, and goes on from a checkpoint bit for bit.
+    """Constrains the module while it is fitted, logs to every logger, and continues from a checkpoint bit for bit.
 
     Logged every `log_every_n_steps` steps of the optimisers: see `Constrained.numbers`.
     """

@@ -29,7 +29,8 @@ class SpectralConstraintCallback(Constrained, TrainerCallback):
             self.load_state_dict(torch.load(file, weights_only=True))
         elif state.global_step:
             warn(
-                f"{file}: no such file; the constraint holds, but training goes on other than without the interruption",
+                f"{file}: no such file; the constraint still holds, but training will not continue exactly as it "
+                "would have without the interruption",
                 stacklevel=2,
             )
         model: nn.Module = given["model"]

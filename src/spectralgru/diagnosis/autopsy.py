@@ -51,7 +51,7 @@ def autopsy(
         gates: of the same.
 
     Raises:
-        InputError: a file that is no recording, a model that does not fit it or runs nothing recurrent, no loss.
+        InputError: not a recording; a model that does not fit it, or runs nothing recurrent; no loss.
     """
     if not 0 < delta < 2 or not 0 < gates < inf:
         raise InputError(f"delta={delta}: must be above 0 and below 2; gates={gates}: must be above 0")

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from spectralgru.diagnosis.ring import PlainStep
 
-# A gradient that time multiplies by less than this is no explosion.
+# A gradient that time multiplies by less than this is not an explosion.
 GROWS = 10.0
 # A path is needed for the growth when cutting it takes away this share of the growth's logarithm.
 NEEDED = 0.25
 # A layer whose norms change by this share in one step is trained at too high a rate.
 MOVES = 0.1
-# A batch whose inputs are so many times as large as the median of those before, or their inverse, is another one.
+# A batch whose inputs are this many times larger or smaller than the median of those before is a different one.
 FOREIGN = 3.0
 
 
@@ -58,7 +58,7 @@ def through_time(
     if guilty[0] in ("candidate", "recurrence"):
         words += f"; below {limit:g} the origin would be stable"
     if others := [path for path in needed if path not in guilty]:
-        words += f". It needs the {' and the '.join(others)}, too: cut out, most of the growth is gone"
+        words += f". It also needs the {' and the '.join(others)}: with that cut, most of the growth is gone"
     return Cause(guilty[0], weight, words)
 
 
@@ -122,5 +122,7 @@ def not_through_time(gradients: dict[str, Tensor], growth: float) -> Cause:
     norms = {name: float(g.double().norm()) for name, g in gradients.items()}
     name = max(norms, key=lambda n: norms[n])
     share = (norms[name] / sum(v * v for v in norms.values()) ** 0.5) ** 2 if norms[name] else 0.0
-    words = f"the gradient grows {growth:.3g} times through time at most; {share:.0%} of its square is that of {name}"
-    return Cause("unknown", name, f"{words}. What came in was large already: look at the batch and the loss")
+    words = f"the gradient grows at most {growth:.3g} times through time; {share:.0%} of its square is that of {name}"
+    return Cause(
+        "unknown", name, f"{words}. It was large already when it came in: look at the batch and the loss"
+    )

@@ -21,7 +21,7 @@ def gru_growth(
     inputs, steps = Inputs(x, h0, weight_ih, weight_hh, keep), x.shape[-3]
     saved = module.forward(inputs, True)
     states = saved.states
-    if keep is not None:  # the states begin anew, the directions go on
+    if keep is not None:  # the states start afresh, the directions continue
         last = states.narrow(-3, steps, 1)
         saved = saved._replace(states=torch.cat([states.narrow(-3, 0, steps) * keep, last], -3))
     grad = torch.zeros_like(saved.candidates)

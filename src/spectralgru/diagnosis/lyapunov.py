@@ -48,7 +48,7 @@ def lyapunov_exponents(
         x: inputs [T, B, I] or [R, T, B, I].
         state: before the first step, [B, S] or [R, B, S]; None: zero.
         count: how many directions, at most S. They start at random, the same in every lane and call.
-        transient: so many last steps only turn the directions, and are not counted.
+        transient: how many of the last steps only turn the directions and are not counted.
         starts: bool [T, B] or [R, T, B]; where true, the state is set to zero before that step, and the directions go
             on as they are.
         differentiable: whether the result can be differentiated by weights, inputs and state.

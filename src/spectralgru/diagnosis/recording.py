@@ -114,9 +114,9 @@ class Recording:
             try:
                 content = torch.load(file, map_location="cpu", weights_only=True)
             except Exception:  # damage shows as anything
-                raise InputError(f"{path}: no recording, or a damaged one; {remedy}") from None
+                raise InputError(f"{path}: not a recording, or a damaged one; {remedy}") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f"{path}: a file of PyTorch, but no recording of an explosion; {remedy}")
+            raise InputError(f"{path}: a PyTorch file, but not a recording of an explosion; {remedy}")
         if not fits(version := content.get("version"), int) or version != VERSION:
             raise InputError(
                 f"{path}: its version is {shown(version)}, this spectralgru reads {VERSION}: install the one that"
@@ -139,7 +139,7 @@ class Recording:
         if not (self.ring and self.names) or len(self.seeds) != len(self.calls):
             raise ValueError("a part of it is missing")
         if set(norms) != {len(self.names)}:
-            raise ValueError("ring and names are of different numbers of parameters")
+            raise ValueError("ring and names differ in their number of parameters")
         for call in self.calls:
             shape, passages = call.state.shape, call.layers * call.directions
             fit = len(shape) == call.x.dim() in (3, 4) and shape[-3] == passages

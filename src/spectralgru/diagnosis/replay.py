@@ -74,7 +74,7 @@ class Replay:
         with torch.enable_grad():
             objective, trace = self.forward({**chosen, **leaves}, cut)
             if not trace.passages:
-                raise InputError("the model ran none of GRU, LSTM, RNN and their cells on this batch")
+                raise InputError("the model ran no GRU, LSTM or RNN, nor a cell of one, on this batch")
             if not objective.requires_grad:
                 raise InputError("the loss does not depend on the model's parameters: return one that does")
             states = [t for p in trace.passages for t in (*p.states, *p.entering)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spectralgru.errors import InputError
 
-# Medians are taken anew after so many steps; while the ring fills, in each.
+# Medians are recomputed after this many steps; while the ring fills, in every step.
 RENEWED = 10
 
 
@@ -19,7 +19,7 @@ RENEWED = 10
 class SpikeRule:
     """A step is an explosion when a loss or gradient is not finite, or far above those of the steps before.
 
-    A negative loss is no spike.
+    A negative loss is never a spike.
 
     Attributes:
         gradient: how many times the median of the steps in the ring the gradient's norm has to exceed.

@@ -79,7 +79,9 @@ def _run_sequence(
     module: Any, name: str, cut: Cut, trace: Trace, input: Any, *given: Any, **named: Any
 ) -> Any:
     if proj_size := getattr(module, "proj_size", 0):
-        raise InputError(f"{name}: an LSTM with proj_size={proj_size} is not taken apart; use proj_size=0")
+        raise InputError(
+            f"{name}: an LSTM with proj_size={proj_size} cannot be repeated cell by cell; use proj_size=0"
+        )
     (state, *starts) = [*given, *named.values()] or [None]
     ours = isinstance(module, GRU)
     packed = isinstance(input, PackedSequence)

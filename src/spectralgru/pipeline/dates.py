@@ -18,14 +18,14 @@ from spectralgru.pipeline.corpora.own import Own
 from spectralgru.pipeline.corpora.recipe import FILE as RECIPE_FILE
 from spectralgru.pipeline.corpora.recipe import RECIPE
 from spectralgru.pipeline.dating import Dates, date_of
-from spectralgru.pipeline.experiments.base import available, is_concluded, is_made, question
+from spectralgru.pipeline.experiments.base import available, is_made, made_of, question
 from spectralgru.pipeline.params import Params
 from spectralgru.pipeline.provenance.record import WRITTEN, artifacts, report_made_from, results_sha256
 from spectralgru.pipeline.provenance.shape import Provenance
 from spectralgru.pipeline.results.names import ARTICLE, REPORT
-from spectralgru.pipeline.sampling.dates import are_current
+from spectralgru.pipeline.sampling.dates import made_of as samples_made_of
 from spectralgru.pipeline.side_files import read_as, read_bytes
-from spectralgru.pipeline.summary import SUMMARY, are_whole
+from spectralgru.pipeline.summary import SUMMARY, are_whole, is_current
 from spectralgru.records import is_finished, read_run, run_path, summed_up
 from spectralgru.seal import BEGINNING, is_whole
 
@@ -102,7 +102,7 @@ def _date_experiments(
             record = part.record(out)
             dates.set([record], is_made(record, key, out), date_of(data / "prepared" / f"{part.corpus}.npz"))
             newest = max(newest, date_of(record))
-        dates.set([out / SUMMARY], is_concluded(out, keys), newest)
+        dates.set([out / SUMMARY], is_current(out, made_of(keys)), newest)
 
 
 def _date_runs(dates: Dates, corpus: str, keys: Keys, data: Path, root: Path) -> int:
@@ -140,7 +140,7 @@ def _date_results(
     dates.set([root / name for name in WRITTEN], written, date)
     samples = root / "samples"
     every = {path: key for keys in expected.values() for path, key in keys.items()}
-    dates.set([samples / SUMMARY], are_current(samples, every), newest)
+    dates.set([samples / SUMMARY], is_current(samples, samples_made_of(every)), newest)
     in_page = [*(root / n for n in WRITTEN), samples / SUMMARY, *root.glob(f"experiments/*/{SUMMARY}")]
     latest = max([date, *map(date_of, in_page)])
     dates.set([root / REPORT], written and _is_current_page(root), latest)

@@ -51,8 +51,8 @@ class Dates:
         path, reason = next(iter(self.refused.items()))
         others = f" and {len(self.refused) - 1} other files" if len(self.refused) > 1 else ""
         return (
-            f"{path}{others}: cannot be dated by what they hold ({reason}), so Snakemake may plan too much or too "
-            "little; let their owner plan, or have the folder made writable for you"
+            f"{path}{others}: the date cannot be set ({reason}), so Snakemake may plan too much or too little; let "
+            "the owner plan, or have the folder made writable for you"
         )
 
 

@@ -41,7 +41,7 @@ def diagnose(data: Path, params: Path) -> bool:
     gpus = torch.cuda.device_count()
     typer.echo(f"ok       {torch.get_num_threads()} CPU threads, {gpus} GPU{'' if gpus == 1 else 's'}")
     compiler, remark = sweeps.compiler_version(), sweeps.remark()
-    compiled = "absent   compiled sweeps (GRUs on CPUs half as fast)"
+    compiled = "absent   compiled sweeps (GRUs on CPUs run at half speed)"
     compiled = compiled if compiler == "none" else f"ok       c++ {compiler}"
     typer.echo(f"{compiled}: {remark}" if remark else compiled)
     for program, purpose in PROGRAMS:
@@ -86,6 +86,6 @@ def _say_what_fits(params: Path, corpus: Corpus) -> None:
         fitting = min(int(free // need), cores if device.type == "cpu" else 1)
         sign = "can run " if fitting else "too big "
         typer.echo(
-            f"{sign} {corpus.name}, {scale} scale: {fitting} at once of jobs of {len(job.replicas)} runs; each needs "
+            f"{sign} {corpus.name}, {scale} scale: {fitting} jobs of {len(job.replicas)} runs at once; each needs "
             f"about {need / 1e9:.1f} of {free / 1e9:.1f} GB"
         )

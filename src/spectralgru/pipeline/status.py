@@ -45,7 +45,7 @@ def run_status(
 ) -> RunStatus:
     """State of one run directory at the time `now` (seconds since 1970, as file dates are).
 
-    `key`: of the run asked for, from the corpus' SHA-256; without it, a record is believed to be of that run.
+    `key`: of the requested run, from the corpus' SHA-256; without it, a record is believed to be of that run.
     """
     run = _recorded(directory)
     for name in (UNDER_WAY, TRACES[0]):
@@ -57,7 +57,7 @@ def run_status(
         seconds = [row[0] for row in rows]
         running = silent < max(SILENCE_SECONDS, 3 * sum(seconds) / max(len(seconds), 1))
         if run and name == UNDER_WAY and not running and (key is None or run.key == key(run.data_sha256)):
-            continue  # abandoned: the run that it was to replace is the one asked for
+            continue  # abandoned: the run that it was to replace is the requested one
         state: State = "running" if running else "interrupted"
         if run and name != UNDER_WAY:
             state = run.status
@@ -150,7 +150,7 @@ def time_left(runs: list[RunStatus]) -> str:
     """`time left: about 12 min`; empty when there is nothing left to do."""
     seconds = seconds_left(runs)
     if seconds is None:
-        return "time left: unknown as yet"
+        return "time left: not known yet"
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"time left: about {seconds:.0f} s" if seconds else ""

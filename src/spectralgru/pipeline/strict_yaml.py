@@ -24,7 +24,7 @@ DIGITS = 100  # Python refuses to print very long integers
 def read_yaml(path: Path) -> Any:
     """The content of a file. Raises InputError if it is not strict YAML or a FIFO, OSError if it cannot be read."""
     if path.is_fifo():
-        raise InputError(f"{path}: a FIFO, which might be waited for without end; write a file")
+        raise InputError(f"{path}: a FIFO, which might block forever; use a regular file")
     with path.open("rb") as file:
         return parse_yaml(file.read(BYTES + 1), str(path))
 
@@ -69,7 +69,7 @@ class _Loader(yaml.SafeLoader):
         if not alias:
             self.extents[node] = self._extent(node)
         elif node not in self.extents:
-            self._refuse("an alias of what it is part of")
+            self._refuse("an alias that contains itself")
         nodes, levels = self.extents[node]
         if len(self.extents) > NODES or nodes > NODES:
             self._refuse(f"more than {NODES:,} values, repetitions by aliases counted")
@@ -85,7 +85,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, ScalarNode):
                 if (key.tag, key.value) in seen:
-                    self._refuse(f"key {shown(key.value)} stands twice in a mapping; remove one", key)
+                    self._refuse(f"key {shown(key.value)} appears twice in a mapping; remove one", key)
                 seen.add((key.tag, key.value))
         return node
 

@@ -221,7 +221,7 @@ def _timeout() -> float:
     with suppress(ValueError):
         if 0 < float(given) < 1e9:
             return float(given)
-    raise InputError(f"SPECTRALGRU_RANK_TIMEOUT={given}: give seconds, for example 300")
+    raise InputError(f"SPECTRALGRU_RANK_TIMEOUT={given}: give a number of seconds, for example 300")
 
 
 def die_with_parent() -> None:

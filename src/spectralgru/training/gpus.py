@@ -40,7 +40,7 @@ def gpu_slots(count: int, say: Callable[[str], None]) -> Iterator[list[str]]:
     devices = visible_devices()
     if len(devices) < count:
         raise InputError(
-            f"{count} GPUs asked for, {len(devices)} visible ({', '.join(devices) or 'none'}); ask for fewer, or "
+            f"{count} GPUs requested, {len(devices)} visible ({', '.join(devices) or 'none'}); ask for fewer, or "
             "set CUDA_VISIBLE_DEVICES"
         )
     folder = private_folder(Path(tempfile.gettempdir()) / f"spectralgru-gpus-{os.geteuid()}")

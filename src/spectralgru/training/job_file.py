@@ -58,7 +58,7 @@ def job_from_dict(value: object) -> Job:
         _checked(kind, replica.value, f"replicas.{at}.value", bounds or {})
         run = f"{replica.setting} seed {replica.seed}"
         if run in runs:
-            raise InputError(f"{run} stands twice among the replicas; leave one of them")
+            raise InputError(f"{run} appears twice among the replicas; remove one")
         runs.add(run)
     return job
 
@@ -67,7 +67,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key in found if sum(key == other for other, _ in pairs) > 1)
-        raise ValueError(f"key {twice} stands twice")
+        raise ValueError(f"key {twice} appears twice")
     return found
 
 

@@ -105,11 +105,11 @@ def launch(
             children.append(_start(command, environment))
         codes = _wait(children, stop, ranks=not alone)
     if any(codes) and (stop or set(codes) <= {0, EXIT_STOPPED}):
-        raise Preempted("stopped; the same command goes on from the last checkpoint")
+        raise Preempted("stopped; the same command continues from the last checkpoint")
     if any(codes):
         kind = InputError if set(codes) <= {0, 2} else RunError
         raise kind(
-            f"a process failed (exit codes {codes}), see above; the same command goes on from the last checkpoint"
+            f"a process failed (exit codes {codes}), see above; the same command continues from the last checkpoint"
         )
 
 

@@ -74,7 +74,7 @@ def check_memory(job: Job, runs: int, size: int, device: torch.device) -> str:
     if need > free:
         fit = int((free - PROGRAM) / each)
         remedy = (
-            f"train fewer at a time: --together {fit}" if fit > 0 else "free some, or take a smaller model"
+            f"train fewer at a time: --together {fit}" if fit > 0 else "free some, or use a smaller model"
         )
         raise InputError(
             f"{runs} runs of {job.corpus} together need about {need / 1e9:.1f} GB of memory, {each / 1e6:.0f} MB each; "

@@ -64,7 +64,7 @@ def train(
         place = error.filename or f"{root} or {checkpoints}"
         raise RunError(
             f"{place}: cannot be written ({error.strerror}); finished runs and the last checkpoint are as they "
-            "were. Set it right and run the same command again: it goes on from there"
+            "were. Correct it and run the same command again: it continues from there"
         ) from error
 
 
@@ -87,7 +87,7 @@ def _train(
             runs = {i: group[i] for i in left}
             claimed, holders = ranks.agreed(partial(_claimed, runs, writer, stores, locks))
             for holder in {*holders.values()} - told:
-                say(f"{holder} trains this already: waiting")
+                say(f"{holder} is training this already: waiting")
                 told.add(holder)
             for equal, state in ranks.agreed(partial(_resumed, {i: stores[group[i]] for i in claimed}, say)):
                 replicas = [group[i] for i in equal]

@@ -60,7 +60,7 @@ TOLD: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "learning rate": _rate,
     "epochs": _epochs,
-    "other weights at the start": lambda s: (
+    "other initial weights": lambda s: (
         f"Gaussian, variance {s['model']['init_scale']:g}/{s['model']['hidden_size']}"
     ),
 }

@@ -1,6 +1,6 @@
 """Train recurrent networks that stay stable, judge a paper by them, and take explosions apart.
 
-Exit codes: 0 ok, 1 failed, 2 bad usage or input, 75 stopped on request (the same command goes on)."""
+Exit codes: 0 ok, 1 failed, 2 bad usage or input, 75 stopped on request (the same command continues)."""
 
 import os
 import sys

@@ -36,7 +36,7 @@ def prepare(
     ] = None,
     keys: Annotated[
         list[str] | None,
-        typer.Option("--set", help="of a corpus of your own, e.g. vocabulary=10000; repeatable"),
+        typer.Option("--set", help="a setting of your own corpus, e.g. vocabulary=10000; repeatable"),
     ] = None,
 ) -> None:
     """Fetch what is missing and write data/prepared/<corpus>.npz and .json."""
@@ -60,9 +60,13 @@ def _own(
     from spectralgru.pipeline.params.keys import parse_own, with_keys
 
     if midi is not None and text:
-        raise InputError(f"--midi {midi} and --text {text[0]}: one of the two; a corpus has notes or words")
+        raise InputError(
+            f"--midi {midi} and --text {text[0]}: give one of the two; a corpus has either notes or words"
+        )
     if text and len(text) not in (1, 3):
-        raise InputError(f"--text is given {len(text)} times; once, or three times: train, valid and test")
+        raise InputError(
+            f"--text is given {len(text)} times; give it once, or three times: train, valid and test"
+        )
     definition: dict[str, Any] = {}
     if midi is not None:
         definition = {"midi": midi}
@@ -74,7 +78,7 @@ def _own(
     if definition:
         return parse_own(corpus, with_keys(definition, keys or []))
     if keys:
-        raise InputError(f"--set {keys[0]}: {corpus} is no corpus of your own; leave it out")
+        raise InputError(f"--set {keys[0]}: {corpus} is not a corpus of your own; leave it out")
     return None
 
 
@@ -86,9 +90,9 @@ def _described(record: dict[str, Any]) -> list[str]:
     skipped = list(record["skipped"].values())
     return [
         f"{found['pieces']:,} pieces, {found['steps']:,} steps of {record['step']} quarter note, {found['notes']:,} "
-        f"notes from {low} to {high}, {found['polyphony']:.2f} in a step that sounds, at most {found['most_notes']}; "
+        f"notes from {low} to {high}, {found['polyphony']:.2f} in a sounding step, at most {found['most_notes']}; "
         f"tempo {found['tempo']:g}",
-        f"{found['duplicates']} repeat another piece and are in its split; {len(skipped)} files skipped",
+        f"{found['duplicates']} duplicates, each in the split of its original; {len(skipped)} files skipped",
         *(f"  skipped: {on_one_line(reason)}" for reason in skipped[:SKIPPED]),
         *([f"  and {len(skipped) - SKIPPED} more"] if len(skipped) > SKIPPED else []),
     ]

@@ -26,7 +26,7 @@ from spectralgru.pipeline.cli.options import (
 def experiment(
     name: Annotated[str, typer.Argument(help="learning_rate, cost, beyond or readings")],
     part: Annotated[
-        str | None, typer.Option(help="make this part alone, CORPUS/NAME; default: all, and the conclusion")
+        str | None, typer.Option(help="make only this part, CORPUS/NAME; default: all, and the conclusion")
     ] = None,
     conclude: Annotated[bool, typer.Option("--conclude", help="the conclusion alone")] = False,
     params: ParamsOption = PARAMS,
@@ -40,7 +40,7 @@ def experiment(
     threads: ThreadsOption = None,
     checkpoints: CheckpointsOption = CHECKPOINTS,
 ) -> None:
-    """Answer a question beyond the paper's tables (docs/experiments.md); run again, it goes on or does nothing."""
+    """Answer a question beyond the paper's tables (docs/experiments.md); run again, it continues or does nothing."""
     from spectralgru.pipeline.experiments import base
 
     known = {known: known for known in base.EVERY}

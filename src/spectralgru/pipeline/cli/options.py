@@ -49,12 +49,12 @@ ChangesOption = Annotated[list[str] | None, typer.Option("--set", help="e.g. tra
 GpusOption = Annotated[
     int,
     typer.Option(
-        "--gpus", min=0, help="GPUs to lock for this training, one a process; waits until they are free"
+        "--gpus", min=0, help="GPUs to lock for this training, one per process; waits until they are free"
     ),
 ]
 ProcessesOption = Annotated[
     int,
-    typer.Option("--processes", min=1, help="processes that share the training; at least one a GPU"),
+    typer.Option("--processes", min=1, help="processes that share the training; at least one per GPU"),
 ]
 ThreadsOption = Annotated[
     int | None,

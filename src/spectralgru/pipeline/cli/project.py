@@ -17,10 +17,8 @@ def status(
     params: ParamsOption = PARAMS,
     scale: ScaleOption = None,
     out: OutOption = None,
-    live: Annotated[
-        bool, typer.Option("--watch", help="show it again and again until every run has ended")
-    ] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks of --watch")] = 2.0,
+    live: Annotated[bool, typer.Option("--watch", help="refresh until every run has ended")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between refreshes with --watch")] = 2.0,
 ) -> None:
     """Sum a campaign up: runs finished, diverged, running, interrupted, queued, and the time left."""
     from spectralgru.pipeline.status import describe

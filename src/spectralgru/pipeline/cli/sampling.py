@@ -31,7 +31,7 @@ def sample(
         Path | None, typer.Option(help="file to write; default for music sample.mid, for words none")
     ] = None,
     audio: Annotated[
-        bool, typer.Option("--audio", help="music: as sound too, .mp3 beside the MIDI file")
+        bool, typer.Option("--audio", help="music: also write sound, an .mp3 beside the MIDI file")
     ] = False,
 ) -> None:
     """Continue a tune (MIDI, sound) or a sentence (text) from a trained run."""
@@ -44,7 +44,7 @@ def sample(
     if audio and isinstance(trained.corpus, Words):
         raise InputError(f"--audio: {trained.corpus.name} has words, which nothing can play; leave it out")
     if audio and path.suffix.lower() not in (".mid", ".midi"):
-        raise InputError(f"--out {path}: names the MIDI file, and the sound beside it; end it in .mid")
+        raise InputError(f"--out {path}: must end in .mid; the sound is written beside it as .mp3")
     continued = sample_from(trained, split, tune, prompt, steps, temperature, seed)
     if isinstance(continued, Text):
         typer.echo(str(continued))

@@ -27,9 +27,9 @@ def track(
     data: DataOption = DATA,
     summary: Annotated[Path | None, typer.Option(help="write what was done to this JSON file")] = None,
     keep_on: Annotated[
-        bool, typer.Option("--follow", help="import again and again until every run has ended")
+        bool, typer.Option("--follow", help="keep importing until every run has ended")
     ] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="seconds between two imports of --follow")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between imports with --follow")] = 5.0,
 ) -> None:
     """Import run directories into MLflow (MLFLOW_TRACKING_URI, else mlflow.db); again: only what changed."""
     from spectralgru.pipeline.summary import files_of
@@ -68,8 +68,8 @@ def track(
 
 
 def ui(
-    port: Annotated[int, typer.Option(help="0: any that is free")] = 5000,
-    host: Annotated[str, typer.Option(help="name or address of this machine to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free port")] = 5000,
+    host: Annotated[str, typer.Option(help="host name or address to listen on")] = "127.0.0.1",
 ) -> None:
     """Open MLflow on the tracked runs, at an address that only this command tells."""
     from spectralgru.pipeline.tracking import serve

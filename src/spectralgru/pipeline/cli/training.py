@@ -50,7 +50,7 @@ def train(
         typer.Option(min=0, envvar="SPECTRALGRU_CHECKPOINT_SECONDS", help="time between two checkpoints"),
     ] = 60.0,
     together: Annotated[
-        int | None, typer.Option(min=1, help="runs trained at a time, for less memory; default: all")
+        int | None, typer.Option(min=1, help="runs trained at a time (fewer need less memory); default: all")
     ] = None,
 ) -> None:
     """Train one setting with all its seeds; run again, it resumes or, when finished, does nothing."""

@@ -42,8 +42,8 @@ def members(archive: BinaryIO, name: str, suffixes: tuple[str, ...]) -> Iterator
                 total += info.file_size
                 if info.file_size > MEMBER_BYTES or total > BYTES:
                     raise InputError(
-                        f"{name}: member {info.filename!r} grows to {info.file_size} bytes, all so far to {total}, "
-                        f"more than {MEMBER_BYTES} and {BYTES}; do not use this archive"
+                        f"{name}: member {info.filename!r} unpacks to {info.file_size} bytes, all members so far to "
+                        f"{total} (limits: {MEMBER_BYTES} and {BYTES}); do not use this archive"
                     )
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise InputError(

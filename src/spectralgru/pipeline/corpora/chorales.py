@@ -71,7 +71,9 @@ def to_midi(score: bytes, name: str) -> bytes | None:
         from music21 import converter
         from music21.stream import Score
     except ModuleNotFoundError:
-        raise RunError("chorales: music21 reads them and is not installed; pip install music21") from None
+        raise RunError(
+            "chorales: reading them needs music21, which is not installed; pip install music21"
+        ) from None
     try:
         text = _musicxml(score, name)
         parts = text.count("<score-part ")

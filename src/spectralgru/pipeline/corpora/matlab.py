@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, list[npt.NDArray[np.uint8]]]:
         with ProcessPoolExecutor(1, initializer=_limit) as pool:
             return pool.submit(_read, path).result()
     except BrokenProcessPool:
-        raise InputError(f"{path}: damaged: reading it crashes, or has no end; {remedy}") from None
+        raise InputError(f"{path}: damaged: reading it crashes or never ends; {remedy}") from None
     except KeyError as error:
         raise InputError(f"{path}: no variable {error}; {remedy}") from None
     except Exception as error:  # scipy raises anything: ValueError, zlib.error, OverflowError, its own

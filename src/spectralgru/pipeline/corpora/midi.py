@@ -76,7 +76,7 @@ def _opened(content: bytes, name: str) -> tuple[int, int, list[bytes]]:
     """Type, division and the content of each track chunk."""
     remedy = "fetch or export it again"
     if not content:
-        raise InputError(f"{name}: empty file; replace it by a MIDI file")
+        raise InputError(f"{name}: empty file; replace it with a MIDI file")
     if len(content) > LARGEST:
         raise InputError(f"{name}: {len(content)} bytes, more than the {LARGEST} of any score; leave it out")
     if content[:4] == b"RIFF" and content[8:12] == b"RMID":

@@ -35,7 +35,9 @@ SHARES = [0.8, 0.1, 0.1]  # of train, valid and test
 
 def _free(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", name):
-        raise ValueError("no name of a corpus: a letter, then at most 39 letters, digits and _")
+        raise ValueError(
+            "not a corpus name: it must be a letter and at most 39 letters, digits or _ after it"
+        )
     if name.lower() in CORPORA:
         raise ValueError("the name of a corpus that comes with the project; choose another")
     if name.lower() in CORPORA.values():
@@ -123,7 +125,7 @@ class MidiFolder(_Own):
         "1/2", description="quarter notes in a row of the roll"
     )
     drums: bool = Field(False, description="keep channel 10, whose notes stand for instruments")
-    any_key: bool = Field(False, description="pieces that differ in key alone count as identical, too")
+    any_key: bool = Field(False, description="pieces that differ only in key count as identical")
     split: Split = SHARES
     seed: int = Field(0, ge=0, lt=2**31, description="of the split")
     may_skip: float = Field(0.1, ge=0, le=1, description="share of files that may be unreadable")

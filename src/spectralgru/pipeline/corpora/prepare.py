@@ -73,7 +73,7 @@ def prepare(corpus: str, data: Path | str, own: Own | None = None) -> Path:
 def is_current(path: Path, terms: Entry | Own) -> bool:
     """Whether a prepared corpus is whole and would be prepared the same way today.
 
-    Raises InputError for an own corpus whose sources cannot be looked at.
+    Raises InputError for an own corpus whose sources cannot be read.
     """
     record = read_record(path.with_suffix(".json"))
     try:

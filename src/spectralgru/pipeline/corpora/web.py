@@ -63,7 +63,7 @@ class Url:
             RuntimeError,
         ) as error:  # RuntimeError: the client is closed
             if time.monotonic() >= deadline:
-                raise SourceError(f"not here after {SECONDS} s") from None
+                raise SourceError(f"not received after {SECONDS} s") from None
             raise SourceError(f"{error}" or type(error).__name__) from None
 
 

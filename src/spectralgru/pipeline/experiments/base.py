@@ -22,7 +22,7 @@ from spectralgru.pipeline.params.experiments import NAMES, ExperimentName, Readi
 from spectralgru.pipeline.provenance.record import results_sha256
 from spectralgru.pipeline.results.render import FORMS, Fragment
 from spectralgru.pipeline.side_files import read_as
-from spectralgru.pipeline.summary import is_current, write_summary
+from spectralgru.pipeline.summary import write_summary
 from spectralgru.records import is_finished, run_path
 from spectralgru.seal import sealed_json
 from spectralgru.training.data.dataset import load
@@ -164,11 +164,6 @@ def is_made(record: Path, key: str, out: Path) -> bool:
     """Whether a part's record has this `key` and, like all runs that it names, is as it was written."""
     part = read_as(_Record, record, sealed=True)
     return part is not None and part.key == key and all(is_finished((out / run).parent) for run in part.files)
-
-
-def is_concluded(out: Path, keys: Mapping[Part, str]) -> bool:
-    """Whether the summary is of exactly these parts, by today's code, and its files are as it left them."""
-    return is_current(out, made_of(keys))
 
 
 def made_of(keys: Mapping[Part, str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ def read_record(root: Path) -> Record:
     """Read `root/provenance.json`. Raises InputError if it is missing, damaged or a different kind of file."""
     path = root / WRITTEN[0]
     if read_as(Provenance, path) is None:
-        raise InputError(f"{path}: missing, or no record of provenance; make it with `snakemake`")
+        raise InputError(f"{path}: missing, or not a provenance record; make it with `snakemake`")
     record: Record = json.loads(path.read_text(encoding="utf-8"))
     return record
 

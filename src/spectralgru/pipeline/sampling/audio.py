@@ -24,7 +24,7 @@ def to_mp3(content: bytes) -> bytes:
         import soundfile
     except ModuleNotFoundError as error:
         raise RunError(
-            f"sound is made with {error.name}, which is not installed; pip install pretty-midi soundfile"
+            f"sound needs {error.name}, which is not installed; pip install pretty-midi soundfile"
         ) from None
 
     def voice(phase: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

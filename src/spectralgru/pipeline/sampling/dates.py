@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from spectralgru.files import sha256_of_all
-from spectralgru.pipeline.summary import is_current
 from spectralgru.resources import PACKAGE
 
 SAMPLED = ("constraint", "clipping")  # the methods whose best runs are sampled
@@ -20,8 +19,3 @@ def made_of(keys: Mapping[str, str]) -> dict[str, str]:
     """What samples depend on, given the key of every run (by its directory, relative to `results/<scale>`)."""
     chosen = {path: key for path, key in keys.items() if Path(path).parent.name.startswith(SAMPLED)}
     return chosen | {"code": sha256_of_all(PACKAGE, CODE)}
-
-
-def are_current(folder: Path, keys: Mapping[str, str]) -> bool:
-    """Whether the samples in `folder` are of these runs by today's code, and its files as they were written."""
-    return is_current(folder, made_of(keys))

@@ -65,9 +65,7 @@ def to_midi(
     """
     notes = sounding(roll, lowest, timing.step)
     if not notes:
-        raise InputError(
-            f"{name}: nothing sounds in it; a MIDI file of silence says nothing, take another tune"
-        )
+        raise InputError(f"{name}: it is silent from beginning to end; choose another tune")
     # At one time, notes end before others start.
     events = [(note.end, 0, mido.Message("note_off", note=note.pitch, velocity=64)) for note in notes]
     events += [(note.start, 2, mido.Message("note_on", note=note.pitch, velocity=64)) for note in notes]

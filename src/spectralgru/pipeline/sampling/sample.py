@@ -43,7 +43,7 @@ class Tune:
         minutes = self.timing.seconds(len(self.roll)) / 60
         if minutes > LONGEST_SOUND:
             raise InputError(
-                f"{self.name}: {minutes:.0f} minutes, more than the {LONGEST_SOUND} that become sound; "
+                f"{self.name}: {minutes:.0f} minutes long, and at most {LONGEST_SOUND} are turned into sound; "
                 "sample fewer steps (--steps)"
             )
         return to_mp3(self.midi())
@@ -87,7 +87,9 @@ def sample(
     """
     wants_tune = tune is not None or (prompt is None and isinstance(trained.corpus, Notes))
     if wants_tune and prompt is not None:
-        raise InputError(f"tune {tune} and prompt {prompt!r}: one of the two; a run knows tunes or words")
+        raise InputError(
+            f"tune {tune} and prompt {prompt!r}: give one of the two; a run knows either tunes or words"
+        )
     if wants_tune:
         return sample_tune(
             trained, split, tune or 0, NOTE_STEPS if steps is None else steps, temperature, seed
@@ -109,7 +111,7 @@ def original(trained: Trained, split: Split, number: int, steps: int) -> Tune:
     try:
         from spectralgru.pipeline.sampling.music import timing_of
     except ModuleNotFoundError:
-        raise RunError("tunes are written with mido, which is not installed; pip install mido") from None
+        raise RunError("writing tunes needs mido, which is not installed; pip install mido") from None
     roll, timing = corpus.tunes(split)[number], timing_of(corpus)
     begins = max(1, min(timing.beginning, len(roll) // 2))
     return Tune(f"{corpus.name} {split} {number}", roll[: begins + steps], begins, corpus.lowest, timing)

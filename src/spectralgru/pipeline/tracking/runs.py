@@ -73,7 +73,7 @@ def track(
     except Exception as error:  # any error of the store's driver
         raise RunError(
             f"{done.uri}: MLflow store cannot be written ({first_line(error, uri)}); track again when it can: "
-            "nothing is lost, and nothing will be there twice"
+            "nothing is lost, and nothing will be duplicated"
         ) from error
     return done
 

@@ -71,14 +71,14 @@ def serve(port: int, host: str, say: Callable[[str], None], uri: str | None = No
 
 def _listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
-        raise InputError(f"--port {port}: no port; give 1 to 65535, or 0 for any that is free")
+        raise InputError(f"--port {port}: not a port; give 1 to 65535, or 0 for any that is free")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)
     except (OSError, UnicodeError) as error:  # UnicodeError: a host that cannot be a name
         raise InputError(
             f"--host {host} --port {port}: cannot be listened to ({getattr(error, 'strerror', None) or error}); "
-            "end the program that has the port, or name a free one: spectralgru ui --port 0, make ui PORT=0"
+            "stop the program that uses the port, or name a free one: spectralgru ui --port 0, make ui PORT=0"
         ) from error
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib import style
 
 from spectralgru.pipeline.experiments.base import Answer, Part, read_record
-from spectralgru.pipeline.experiments.tables import records
 from spectralgru.pipeline.params.experiments import CostOf
 from spectralgru.pipeline.results.paper import Cost, load_paper
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
@@ -127,7 +126,7 @@ def _columns(table: pd.DataFrame, paper: Cost) -> tuple[tuple[str, tuple[str, ..
 def _rows(table: pd.DataFrame, paper: Cost) -> tuple[Row, ...]:
     deltas, rows = sorted(table["delta"].unique()), []
     for corpus, of_corpus in table.groupby("corpus", sort=False):
-        cells = {(r["method"], r["delta"]): r for r in records(of_corpus)}
+        cells = {(r["method"], r["delta"]): r for r in of_corpus.to_dict("records")}
         for what in ("ms a step", "share of the step"):
             for method in ALTERNATIVES[what != "ms a step" :]:
                 texts = [_text(cells.get((method, delta)), what) for delta in deltas]
@@ -140,7 +139,7 @@ def _rows(table: pd.DataFrame, paper: Cost) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _text(row: Mapping[str, Any] | None, what: str) -> str:
+def _text(row: Mapping[Any, Any] | None, what: str) -> str:
     if row is None:
         return ""
     if what == "ms a step":

@@ -11,14 +11,13 @@ from spectralgru.files import write_text
 from spectralgru.pipeline.experiments.base import Answer
 from spectralgru.pipeline.experiments.learning_rate.heat_map import write_heat_map
 from spectralgru.pipeline.experiments.learning_rate.rate_ranges import mark_working, ranges, tabulate
-from spectralgru.pipeline.experiments.tables import records
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
 from spectralgru.pipeline.results.style import title
 from spectralgru.pipeline.results.tables import METRICS, describe
 from spectralgru.records import Run
 from spectralgru.setting import Setting
 
-Range = dict[str, Any]  # a row of `ranges`
+Range = dict[Any, Any]  # a row of `ranges`
 TITLE = "Does a lower learning rate repair clipping?"
 
 
@@ -68,7 +67,7 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
     repaired, widths, highest = [], [], []
     for sweep in sweeps:
         rows = sweep.rows()
-        by_setting = {row["setting"]: row for row in records(ranges(rows))}
+        by_setting = {row["setting"]: row for row in ranges(rows).to_dict("records")}
         names = {setting.name: title(setting) for setting in sweep.settings}
         repaired.append(f"on {sweep.corpus}: {_repair(sweep, rows, by_setting, names)}")
         spans = [f"{_width(by_setting[setting])} ({name})" for setting, name in names.items()]
@@ -121,7 +120,7 @@ def _caption(sweep: Sweep) -> str:
 
 
 def _lines(table: pd.DataFrame, metric: str) -> tuple[Row, ...]:
-    rows = records(table)
+    rows = table.to_dict("records")
     digits = 2 if metric == "NLL" else 1
 
     def line(label: str, texts: list[str], best: list[bool] | None = None) -> Row:

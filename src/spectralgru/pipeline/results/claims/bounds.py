@@ -23,7 +23,7 @@ def sigma_within_bound(corpus: str, runs: Runs, paper: PaperTable | None) -> Cla
         statement="Under the constraint sigma_1(W_hh) <= 2 - delta after every step.",
         column="sigma_max",
         unstable=False,
-        note="Each record is the largest value of its interval, and every step was looked at; "
+        note="Each record is the largest value of its interval, and every step was checked; "
         f"{ROUNDING:g} (relative) is allowed for rounding.",
     )
 

@@ -37,7 +37,7 @@ def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
         "notes": (
             "Seconds of training and validation an epoch, median over the epochs of all runs of a setting, which "
             "are trained together. The machine was shared with other programs and with other settings' trainings; "
-            "a benchmark by itself (`make bench`) tells finer.",
+            "a benchmark on an idle machine (`make bench`) resolves more.",
         ),
         "runs": paths(timed),
     }
