@@ -151,8 +151,10 @@ def test_an_undecided_claim_says_how_many_seeds_would_settle_it(records: Records
         records.run("clipping", 5.0, seed, best=(104, 101 + noise))
     needed = records.claim("constraint-beats-clipping")["evidence"]["seeds_needed"]
     assert 8 <= needed <= 18  # d = 1: 13 a group by the textbook (one-sided, 80 %)
-    assert seeds_to_settle(0.5, 3) is None
+    assert seeds_to_settle(0.5, 3) is seeds_to_settle(0.04, 3) is None
     assert seeds_to_settle(0.05, 10) == 23  # (1.645 + 0.842)² / 1.645² = 2.29
+    both_ways = claim["evidence"] | {"p_value": 1e-4, "p_opposite": 1e-4, "seeds_needed": None}
+    assert line_of(claim | {"evidence": both_ways}).endswith("; the two tests contradict each other")
 
 
 def test_prevents_explosion(records: Records):

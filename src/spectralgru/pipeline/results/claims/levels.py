@@ -42,11 +42,12 @@ def seeds_to_settle(p: float | None, seeds: int) -> int | None:
     """Seeds at which a test would be significant in `POWER` of all trials if what `seeds` showed is the truth.
 
     A normal approximation, for the order of magnitude: the quantile of the one-sided p-value grows with the root of the
-    number of runs. None: nothing was seen either way.
+    number of runs. None: nothing was seen either way, or enough already, and it points both ways.
     """
-    z = float(norm.isf(p)) if p else 0.0
+    if not p or not ALPHA <= p < 0.5:
+        return None
     needed = float(norm.isf(ALPHA) + norm.ppf(POWER))
-    return ceil(seeds * (needed / z) ** 2) if z > 0 else None
+    return ceil(seeds * (needed / float(norm.isf(p))) ** 2)
 
 
 def _two_sided(evidence: dict[str, Any]) -> float | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.results.claims.claim import RULES
+from spectralgru.pipeline.results.claims.levels import ALPHA
 from spectralgru.pipeline.results.claims.marks import SIGNS, Record, statement
 from spectralgru.pipeline.results.claims.overview import NOTE, Overview
 from spectralgru.pipeline.results.paper import load_paper
@@ -25,6 +26,8 @@ def test_line(claim: Record) -> str:
     line = ", ".join([*parts, f"n = {evidence['n']:,}"])
     if evidence["p_holm"] is not None:
         line += f"; after Holm {_p(evidence['p_holm'])}: {claim['verdict_holm']}"
+    if claim["verdict"] == "undecided" and p is not None and against is not None and max(p, against) < ALPHA:
+        line += "; the two tests contradict each other"
     if claim["verdict"] == "undecided" and evidence["seeds_needed"]:
         needed = evidence["seeds_needed"]
         many = f"about {needed:,} seeds" if needed <= MANY else f"more than {MANY:,} seeds"
