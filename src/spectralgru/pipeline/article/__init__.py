@@ -4,7 +4,7 @@ import hashlib
 import json
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from spectralgru.errors import RunError
 from spectralgru.files import write_together
@@ -12,8 +12,6 @@ from spectralgru.pipeline.article.contents import Contents, read_contents, witho
 from spectralgru.pipeline.provenance.record import report_made_from
 from spectralgru.pipeline.results.names import ARTICLE
 from spectralgru.seal import sealed_json
-
-Form = Literal["pdf", "png", "html"]
 
 
 def write_article(root: Path) -> list[Path]:
@@ -30,8 +28,8 @@ def write_article(root: Path) -> list[Path]:
     return [pdf, said]
 
 
-def typeset(contents: Contents, form: Form = "pdf", **options: Any) -> Any:
-    """The article as bytes; PNG as a list of them, one a page."""
+def typeset(contents: Contents, form: Literal["pdf", "html"] = "pdf") -> bytes:
+    """The article as bytes."""
     import typst
 
     with as_file(files(__name__)) as folder:
@@ -43,6 +41,6 @@ def typeset(contents: Contents, form: Form = "pdf", **options: Any) -> Any:
                 ignore_system_fonts=True,
                 sys_inputs={"contents": json.dumps(contents)},
             )
-            return compiler.compile(format=form, **options)
+            return cast(bytes, compiler.compile(format=form))
         except typst.TypstError as error:
             raise RunError(f"article: Typst refuses the template ({error.message})") from error

@@ -26,6 +26,7 @@ from spectralgru.pipeline.results.names import (
     words_of,
 )
 from spectralgru.pipeline.results.paper import NAME
+from spectralgru.pipeline.results.render import FORMS
 from spectralgru.pipeline.side_files import read_as
 from spectralgru.pipeline.summary import SUMMARY
 from spectralgru.records import check_files, files_here, read_run, run_path
@@ -65,7 +66,7 @@ def artifacts(corpora: Sequence[str], words: Collection[str] = WORDS) -> dict[st
     corpora_of = {
         f"tables/{name}.{suffix}": [corpus]
         for corpus, name in table_names(corpora, words).items()
-        for suffix in ("csv", "md", "html", "tex")
+        for suffix in FORMS
     }
     corpora_of |= {f"tables/{name}": list(corpora) for name in NUMBERS}
     corpora_of |= {name: list(corpora) for name in CLAIMS}

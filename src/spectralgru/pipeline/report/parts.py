@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from mimetypes import guess_type
 from pathlib import Path
@@ -65,17 +65,13 @@ class Section:
 
 def read_claims(root: Path) -> list[dict[str, Any]]:
     """Read `root/claims.json`."""
-    path = root / CLAIMS[0]
-    try:
-        claims: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); make it with `snakemake`") from None
+    claims: list[dict[str, Any]] = _read(root / CLAIMS[0], json.loads)
     return claims
 
 
 def figure(root: Path, name: str, caption: str) -> Figure:
     """The figure `root/name` (SVG) as part of the page."""
-    return Figure(embedded("image/svg+xml", _read(root / name).encode()), caption)
+    return Figure(embedded("image/svg+xml", _read(root / name, str.encode)), caption)
 
 
 def embedded(kind: str, content: bytes) -> str:
@@ -107,7 +103,7 @@ def attached(folder: Path, named: Iterable[tuple[str, str]]) -> list[Attachment]
 def _section(root: Path, path: Path) -> Section:
     folder = path.parent.relative_to(root).as_posix()
     try:
-        summary = json.loads(_read(path))
+        summary = json.loads(_read(path, str))
         title = summary["title"]
         tables = [(table, forms(path.parent, table)) for table in (Fragment(**t) for t in summary["tables"])]
         figures = [
@@ -129,8 +125,8 @@ def _words(name: str) -> str:
     return Path(name).stem.replace("_", " ").replace("-", ", ").capitalize()
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); make it with `snakemake`") from None

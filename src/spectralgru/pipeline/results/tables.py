@@ -41,7 +41,7 @@ def make_table(runs: Mapping[Setting, Sequence[Run]], corpus: str, paper: PaperT
     """
     rows: list[dict[str, Any]] = []
     first = next(iter(runs.values()))[0]
-    for setting, of_setting in ((setting.name, of_setting) for setting, of_setting in runs.items()):
+    for setting, of_setting in ((setting.name, these) for setting, these in runs.items()):
         good = [run for run in of_setting if succeeded(run)]
         lost, broken = failures(of_setting)
         for split, word in (("valid", "validation"), ("test", "test")):
@@ -148,11 +148,8 @@ def write_tables(campaign: Campaign) -> list[Path]:
         _check([item for items in corpus_runs.values() for item in items])
     metrics: dict[str, float] = {}
     for corpus, corpus_runs in campaign.corpora.items():
-        runs, name = (
-            {setting: [item.run for item in items] for setting, items in corpus_runs.items()},
-            names[corpus],
-        )
-        table = make_table(runs, corpus, paper.table_for(corpus))
+        runs = {setting: [item.run for item in items] for setting, items in corpus_runs.items()}
+        table, name = make_table(runs, corpus, paper.table_for(corpus)), names[corpus]
         write_table(folder / name, table, layout(table, runs, name, corpus, paper))
         written += [folder / f"{name}.{suffix}" for suffix in FORMS]
         metrics |= _metrics(table)

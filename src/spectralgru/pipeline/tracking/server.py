@@ -45,12 +45,12 @@ TABLE = {
 EVERYWHERE = ("0.0.0.0", "::")
 
 
-def serve(port: int, host: str, say: Callable[[str], None], uri: str | None = None) -> None:
+def serve(port: int, host: str, say: Callable[[str], None]) -> None:
     """Print the address and serve until interrupted; port 0 means any free one.
 
     Raises InputError for a store that is not a database and for an address that cannot be listened on.
     """
-    uri = tracking_uri(uri)
+    uri = tracking_uri()
     root = artifact_root(uri)
     if root is None:
         raise InputError(
