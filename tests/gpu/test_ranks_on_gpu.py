@@ -122,7 +122,7 @@ def test_one_rank_by_nccl_is_one_process(name: str, layers: int, tmp_path: Path)
         by_nccl = Engine(corpus, settings, replicas, 6, device, OneOfOne())
         alone = Engine(corpus, settings, replicas, 6, device)
         by_nccl.captured = alone.captured = None
-        assert by_nccl.network is not by_nccl.model
+        assert by_nccl.descent.network is not by_nccl.model
         for index in range(8):
             chunk = stream.chunk(index)
             for a, b in zip(by_nccl.step(chunk), alone.step(chunk), strict=True):

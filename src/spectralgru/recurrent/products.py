@@ -105,5 +105,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     flat = x.flatten(weight.dim() - 2, -2)
+    if weight.dim() == 3 and len(weight) == 1:  # views: joining again would copy
+        flat, weight, bias = flat.squeeze(0), weight.squeeze(0), None if bias is None else bias.squeeze(0)
     result: Tensor = _Linear.apply(flat, weight, bias)  # type: ignore[no-untyped-call]
     return result.view(*x.shape[:-1], weight.shape[-2])

@@ -12,20 +12,17 @@ from spectralgru.projection.tracked import frobenius
 from spectralgru.recurrent import fused
 from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import Chunk
-from spectralgru.training.clipping import clip_factor, gradient_norm
 from spectralgru.training.data.dataset import Corpus
 from spectralgru.training.data.loading import width
+from spectralgru.training.descent import Descent
 from spectralgru.training.distributed import ALONE, Ranks
 from spectralgru.training.graph import CapturedStep
 from spectralgru.training.growth import growth
 from spectralgru.training.models import ReplicatedModel, initial_weights
-from spectralgru.training.precision import product_dtype, tf32
 from spectralgru.training.projector import BatchedProjector, MatrixProjector, Projector
 from spectralgru.training.settings import ModelSettings, Precision, Replica
 
 INFINITY = float("inf")
-# A longer update leaves nothing to train, and squares of weights would overflow float32: the run is lost.
-LONGEST_UPDATE = 1e9
 
 
 class Engine:
@@ -55,7 +52,7 @@ class Engine:
                 if replica.seed == seed:
                     self.model.set_weights(index, weights)
         self.model.to(device)
-        self.network = ranks.parallel(self.model)
+        self.descent = Descent(self.model, lanes, ranks, precision)
         self.generators = [torch.Generator(device).manual_seed(replica.seed) for replica in self.replicas]
         # Dropout masks come from the generators or from a kernel, which counts those drawn before in `drawn`.
         self.drawn = torch.zeros(1, dtype=torch.int64, device=device)
@@ -109,26 +106,12 @@ class Engine:
     def advance(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """A step up to the end of the projection, never waiting for the device; the loss is this rank's."""
         masks = self._dropout_masks(*chunk.weights.shape[1:])
-        if self.ranks.world > 1:
-            chunk = chunk.of_lanes(self.share)
-        with tf32(self.precision):
-            products = product_dtype(self.precision)
-            logits, state = self.network(chunk.inputs, self.state, chunk.starts, masks, products)
-            loss = self.model.loss(logits, chunk.targets, chunk.weights)
-            torch.autograd.backward(loss.sum() / self.lanes)
-        self.state = state.detach()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = gradient_norm(gradients)
-        factor = self.rate * clip_factor(norm, self.threshold)
-        factor = factor.masked_fill(~(factor * norm < LONGEST_UPDATE), torch.nan)
+        given = chunk, self.state, masks, self.rate, self.threshold
+        loss, norm, factor, self.state = self.descent.step(*given)
         with torch.no_grad():
-            for parameter in self.model.parameters():
-                assert parameter.grad is not None
-                parameter.addcmul_(parameter.grad, factor.view(-1, *[1] * (parameter.ndim - 1)), value=-1)
             self._start_projection(factor)
-        for parameter in self.model.parameters():
-            parameter.grad = None
-        return loss.detach(), norm
+        self.descent.forget()
+        return loss, norm
 
     def _start_projection(self, factor: Tensor | None = None) -> None:
         """`factor` [R]: the weights have just been moved by that times their gradient; None: not known."""
@@ -207,9 +190,9 @@ class Engine:
         index = list(replicas)
         self.replicas = [self.replicas[r] for r in index]
         self.generators = [self.generators[r] for r in index]
-        del self.network
+        del self.descent
         self.model.keep(index)
-        self.network = self.ranks.parallel(self.model)
+        self.descent = Descent(self.model, self.lanes, self.ranks, self.precision)
         for projector, _ in self._projectors():
             projector.keep(index)
         for name in ("threshold", "rate", "state", "entered"):

@@ -19,8 +19,8 @@ def evaluate(model: ReplicatedModel, stream: WordStream | NoteStream, ranks: Ran
     for index in range(len(stream)):
         chunk = stream.chunk(index).of_lanes(share)
         starts = None if chunk.starts is None else chunk.starts.expand(model.replicas, -1, -1)
-        logits, state = model(chunk.inputs, state, starts)
-        total += model.loss(logits, chunk.targets, chunk.weights)
+        x, state = model(chunk.inputs, state, starts)
+        total += model.loss(x, chunk.targets, chunk.weights)
         count += chunk.count
     return ranks.total(total) / count
 

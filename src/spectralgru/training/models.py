@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spectralgru.recurrent.gru import GRU, gru_layer
 from spectralgru.recurrent.products import linear
+from spectralgru.training.losses import binary_cross_entropy, cross_entropy
 
 Kind = Literal["words", "notes"]
 
@@ -29,7 +30,9 @@ class ReplicatedModel(nn.Module):
         super().__init__()
         self.kind = kind
         self.input_scale = input_scale
-        self.input = nn.ParameterDict({"weight": torch.zeros(replicas, size, hidden_size)})
+        # The rows that a step looks up have a gradient, not the table.
+        first = nn.Parameter(torch.zeros(replicas, size, hidden_size), requires_grad=kind == "notes")
+        self.input = nn.ParameterDict({"weight": first})
         self.gru = GRU(hidden_size, hidden_size, num_layers, replicas=replicas)
         self.output = nn.ParameterDict(
             {"weight": torch.zeros(replicas, size, hidden_size), "bias": torch.zeros(replicas, size)}
@@ -74,12 +77,13 @@ class ReplicatedModel(nn.Module):
         masks: Sequence[Tensor] | None = None,
         products: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
-        """Logits [R, T, B, V] and the last state [R, L, B, H].
+        """What the output layer reads, [R, T, B, H], and the last state [R, L, B, H].
 
-        `inputs`: ids [T, B] (words, the same for all replicas) or notes [R, T, B, V] (R may be 1, then shared).
+        `inputs`: ids [T, B] (words, the same for all replicas), their rows (see `looked_up`), or notes [R, T, B, V] (R
+        may be 1, then shared).
         `starts` [R, T, B]: where True the state is zero before that step. `masks`: dropout factors [R, T, B, H]
         for the input of every GRU layer and of the output layer. `products`: type of the factors of every product
-        outside the recurrence; weights, states and logits are float32.
+        outside the recurrence; weights and states are float32.
         """
         x, last = self.embedded(inputs, products), []
         for layer in range(self.num_layers):
@@ -92,32 +96,45 @@ class ReplicatedModel(nn.Module):
             last.append(h)
         if masks is not None:
             x = x * masks[-1]
-        logits = linear(x.to(products), self.output["weight"].to(products), self.output["bias"])
-        return logits, torch.stack(last, 1)
+        return x, torch.stack(last, 1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The output layer, in float32: [R, T, B, V] from what `forward` returned."""
+        return linear(x, self.output["weight"], self.output["bias"])
 
     def embedded(self, inputs: Tensor, products: torch.dtype = torch.float32) -> Tensor:
         """The first layer's output [R, T, B, H], scaled; see `forward`."""
-        steps, lanes = inputs.shape[-2:] if self.kind == "words" else inputs.shape[-3:-1]
+        if not inputs.is_floating_point():
+            inputs = self.looked_up(inputs)
+        steps, lanes = inputs.shape[-3:-1]
         if self.kind == "words":
-            x = self.input["weight"].index_select(1, inputs.reshape(-1))
+            x = inputs
         else:
             flat = inputs.reshape(inputs.shape[0], steps * lanes, -1).expand(self.replicas, -1, -1)
             x = linear(flat.to(products), self.input["weight"].to(products).mT).float()
         scaled: Tensor = x.view(self.replicas, steps, lanes, -1) * self.input_scale
         return scaled
 
-    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def looked_up(self, inputs: Tensor) -> Tensor:
+        """Words: the first layer's rows [R, T, B, H] of ids [T, B]. Notes: unchanged."""
+        if self.kind == "notes":
+            return inputs
+        table: Tensor = self.input["weight"]
+        return table.index_select(1, inputs.reshape(-1)).view(self.replicas, *inputs.shape, -1)
+
+    def loss(
+        self, x: Tensor, targets: Tensor, weights: Tensor, products: torch.dtype = torch.float32
+    ) -> Tensor:
         """Loss of every replica, summed over steps and lanes where `weights` [R or 1, T, B] is 1: [R].
 
-        `targets`: ids [T, B] (words) or notes [R or 1, T, B, V]. The logits are consumed.
+        `x` [R, T, B, H]: what `forward` returned. `targets`: ids [T, B] (words) or notes [R or 1, T, B, V]. `products`:
+        as in `forward`.
         """
-        counted = weights.expand(logits.shape[:-1]).flatten(1)
+        counted, x = weights.expand(x.shape[:-1]).flatten(1), x.flatten(1, 2).to(products)
+        weight, bias = self.output["weight"].to(products), self.output["bias"]
         if self.kind == "words":
-            expanded = targets.reshape(1, -1).expand_as(counted)
-            total: Tensor = _SummedCrossEntropy.apply(logits.flatten(1, 2), expanded, counted)  # type: ignore[no-untyped-call]
-            return total
-        parts = _apart(logits.flatten(1, 2), targets.flatten(1, 2).expand(len(logits), -1, -1), counted)
-        return torch.cat([_summed_binary_cross_entropy(*part) for part in parts])
+            return cross_entropy(x, weight, bias, targets.flatten(), counted)
+        return binary_cross_entropy(linear(x, weight, bias), targets.flatten(1, 2), counted)
 
     def keep(self, replicas: Sequence[int]) -> None:
         """Drop all replicas but these."""
@@ -144,47 +161,6 @@ class ReplicatedModel(nn.Module):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter[replica] = torch.as_tensor(weights[name])
-
-
-def _apart(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """On a CPU, tensors [R, ...] split into [1, ...]; elsewhere unchanged.
-
-    On a CPU the last few elements of a tensor are rounded differently from the rest; a replica's bits must not depend
-    on its position in a tensor.
-    """
-    size = 1 if tensors[0].device.type == "cpu" else len(tensors[0])
-    return zip(*(torch.split(t, size) for t in tensors), strict=True)
-
-
-def _summed_binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (losses.sum(-1) * weights).sum(1)
-
-
-class _SummedCrossEntropy(torch.autograd.Function):
-    """Softmax cross-entropy [R, N, V] -> [R] in the memory of the logits: they become probabilities, then gradients."""
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        index = targets.unsqueeze(-1)
-        losses, totals = [], []
-        for one, at, counted in _apart(logits, index, weights):
-            largest = one.amax(-1, keepdim=True)
-            picked = one.gather(-1, at) - largest
-            total = one.sub_(largest).exp_().sum(-1, keepdim=True)
-            losses.append(((total.log() - picked).squeeze(-1) * counted).sum(1))
-            totals.append(total)
-        ctx.save_for_backward(logits, torch.cat(totals), index, weights)
-        return torch.cat(losses)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        exponentials, total, index, weights = ctx.saved_tensors
-        scale = (weights * gradient.unsqueeze(1)).unsqueeze(-1)
-        probabilities = exponentials.mul_(scale / total)
-        probabilities.scatter_add_(-1, index, -scale)
-        return probabilities, None, None
 
 
 def initial_weights(

@@ -77,13 +77,13 @@ def _continue(
             f"temperature is {temperature:g}: a number above 0 is needed; 1 is the model as trained"
         )
     time = 0 if model.kind == "words" else 1
-    state, logits = model.initial_state(1), torch.empty(0)
+    state, x = model.initial_state(1), torch.empty(0)
     for chunk in torch.split(inputs, CHUNK, time):
-        logits, state = model(chunk, state)
+        x, state = model(chunk, state)
     drawn = []
     for step in range(steps):
-        what, read = draw(logits[0, -1, 0].double().numpy())
+        what, read = draw(model.logits(x)[0, -1, 0].double().numpy())
         drawn.append(what)
         if step + 1 < steps:
-            logits, state = model(read.view(1, 1, *([1] if time else []), *read.shape), state)
+            x, state = model(read.view(1, 1, *([1] if time else []), *read.shape), state)
     return drawn

@@ -107,8 +107,8 @@ def _chunks(model: ReplicatedModel, inputs: Tensor) -> Any:
     state = model.initial_state(1)
     for at in range(0, len(inputs), CHUNK):
         chunk = inputs[at : at + CHUNK]
-        logits, state = model(chunk if model.kind == "words" else chunk.unsqueeze(0), state)
-        yield at, logits[0, :, 0]
+        x, state = model(chunk if model.kind == "words" else chunk.unsqueeze(0), state)
+        yield at, model.logits(x)[0, :, 0]
 
 
 def text_of(corpus: Corpus, steps: Any) -> str:

@@ -26,7 +26,7 @@ class MeteredProjector(MatrixProjector):
     """
 
     def __init__(self, engine: Engine) -> None:
-        replaced, self.model = engine.projector, engine.model
+        replaced, self.descent = engine.projector, engine.descent
         super().__init__(replaced.max_sv, replaced.layers)
         self.load_state_dict(replaced.state_dict())
         self.spent: dict[str, float] = {}  # CPU seconds of the last step
@@ -37,7 +37,7 @@ class MeteredProjector(MatrixProjector):
         assert moved is not None
         copies = [weight[0].clone() for weight in weights]
         distances = [float(moved(layer)) for layer in range(self.layers)]
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = self.descent.gradients
         threshold = torch.full_like(self.max_sv, float("inf"))
         forms: dict[str, Callable[[], object]] = {
             "clipping": lambda: clip_factor(gradient_norm(gradients), threshold),

@@ -18,7 +18,7 @@ from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import NoteStream, WordStream, evaluation_stream, training_stream
 from spectralgru.training.data.dataset import Corpus
 from spectralgru.training.data.loading import subset
-from spectralgru.training.engine import LONGEST_UPDATE
+from spectralgru.training.descent import LONGEST_UPDATE
 from spectralgru.training.epoch import NOT_FINITE, NOT_VALID, Divergence, EpochCounters
 from spectralgru.training.progress import Progress
 from spectralgru.training.run_writer import Ending, Writer

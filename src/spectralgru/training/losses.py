@@ -1,0 +1,65 @@
+"""Losses of words and notes, summed over a batch, each run's by itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spectralgru.recurrent.products import linear
+
+
+def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
+    """Of the softmax of x [R, N, H] @ weight [R, V, H] transposed + bias [R, V], against `targets` [N].
+
+    Summed over N where `counted` [R, N] is 1: [R].
+    """
+    index = targets.expand_as(counted).unsqueeze(-1)
+    total: Tensor = _CrossEntropy.apply(linear(x, weight, bias), index, counted)  # type: ignore[no-untyped-call]
+    return total
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
+    """Of the logits [R, N, V] against `targets` [R or 1, N, V], summed over V and, as above, over N: [R]."""
+    parts = _apart(logits, targets.expand_as(logits), counted)
+    return torch.cat([_summed_binary_cross_entropy(*part) for part in parts])
+
+
+def _apart(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """On a CPU, tensors [R, ...] split into [1, ...]; elsewhere unchanged.
+
+    On a CPU the last few elements of a tensor are rounded differently from the rest; a replica's bits must not depend
+    on its position in a tensor.
+    """
+    size = 1 if tensors[0].device.type == "cpu" else len(tensors[0])
+    return zip(*(torch.split(t, size) for t in tensors), strict=True)
+
+
+def _summed_binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (losses.sum(-1) * weights).sum(1)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Softmax cross-entropy [R, N, V] -> [R] in the memory of the logits: they become probabilities, then gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        losses, totals = [], []
+        for one, at, counted in _apart(logits, index, weights):
+            largest = one.amax(-1, keepdim=True)
+            picked = one.gather(-1, at) - largest
+            total = one.sub_(largest).exp_().sum(-1, keepdim=True)
+            losses.append(((total.log() - picked).squeeze(-1) * counted).sum(1))
+            totals.append(total)
+        ctx.save_for_backward(logits, torch.cat(totals), index, weights)
+        return torch.cat(losses)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        exponentials, total, index, weights = ctx.saved_tensors
+        scale = (weights * gradient.unsqueeze(1)).unsqueeze(-1)
+        probabilities = exponentials.mul_(scale / total)
+        probabilities.scatter_add_(-1, index, -scale)
+        return probabilities, None, None
