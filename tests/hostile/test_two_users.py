@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spectralgru.recurrent.compiled import SOURCE
+from spectralgru.recurrent.compiled import SOURCES
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become other users")
 ALICE, BOB, ROOT = 23451, 23452, 0
@@ -85,7 +85,7 @@ def belongings(shared: Path, user: int) -> dict[str, tuple[object, ...]]:
 def compiler(shared: Path) -> None:
     """A quick one: it copies a library that was compiled once."""
     library = shared / "sweeps.so"
-    subprocess.run(["c++", "-O0", "-std=c++17", "-shared", "-fPIC", SOURCE, "-o", library], check=True)
+    subprocess.run(["c++", "-O0", "-std=c++17", "-shared", "-fPIC", *SOURCES, "-o", library], check=True)
     (shared / "compiler").write_text(
         '#!/bin/sh\ncase "$*" in *--version) exec c++ --version;; esac\n'
         f'while [ "$1" != -o ]; do shift; done\ncp {library} "$2"\n'

@@ -22,7 +22,9 @@ EVIL = '#include <cstdio>\n__attribute__((constructor)) void run() { std::fclose
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library as the compiler makes it, once for all tests here."""
     path = tmp_path_factory.mktemp("whole") / "sweeps.so"
-    subprocess.run(["c++", "-O0", "-std=c++17", "-shared", "-fPIC", compiled.SOURCE, "-o", path], check=True)
+    subprocess.run(
+        ["c++", "-O0", "-std=c++17", "-shared", "-fPIC", *compiled.SOURCES, "-o", path], check=True
+    )
     return path
 
 

@@ -20,13 +20,13 @@ import spectralgru
 ROOT = Path(__file__).parents[2]
 USE = """
 from spectralgru.pipeline.corpora.nottingham import SPLIT_TABLE
-from spectralgru.recurrent.compiled import SOURCE
+from spectralgru.recurrent.compiled import HEADERS, SOURCES
 from spectralgru.resources import PACKAGE
 from spectralgru.pipeline.results.paper import load_paper
 assert PACKAGE.parent.name == "installed", PACKAGE
 assert "ptb" in load_paper().tables
 assert SPLIT_TABLE.is_relative_to(PACKAGE) and SPLIT_TABLE.exists()
-assert SOURCE.is_relative_to(PACKAGE) and SOURCE.exists()
+assert len(SOURCES) == 2 and HEADERS and SOURCES[0].is_relative_to(PACKAGE)
 """
 
 

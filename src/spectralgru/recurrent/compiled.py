@@ -17,7 +17,8 @@ from pathlib import Path
 from spectralgru.errors import RunError
 from spectralgru.files import private_folder, sha256
 
-SOURCE = Path(__file__).with_name("sweeps.cpp")
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
+HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exceptions", "-shared", "-fPIC"]
 
 
@@ -95,7 +96,7 @@ def _fingerprint(compiler: list[str]) -> str:
     lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
     processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
     parts = [
-        SOURCE.read_bytes(),
+        *(path.read_bytes() for path in (*SOURCES, *HEADERS)),
         _about(*compiler),
         " ".join([*compiler[1:], *OPTIONS, *processor, platform.machine()]).encode(),
     ]
@@ -116,7 +117,7 @@ def _kept(folder: Path, compiler: list[str]) -> Path | None:
 def _compile(compiler: list[str], into: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=into) as folder:
         compiled = Path(folder) / "sweeps.so"
-        command = [*compiler, *OPTIONS, str(SOURCE), "-o", str(compiled)]
+        command = [*compiler, *OPTIONS, *map(str, SOURCES), "-o", str(compiled)]
         subprocess.run(command, capture_output=True, check=True, timeout=600)
         compiled.chmod(0o700)
         return compiled.replace(into / f"{_fingerprint(compiler)}-{sha256(compiled)}.so")

@@ -5,6 +5,7 @@ the same work.
 """
 
 import ctypes
+from collections.abc import Callable
 from itertools import pairwise
 from threading import Thread
 from typing import Any
@@ -98,17 +99,17 @@ def _check(
 
 
 # Operators of PyTorch's, so that whatever records operations sees them. All tensors but `weight_hh` are contiguous.
-_OPERATORS: Any = torch.library.Library("spectralgru", "DEF")  # type: ignore[no-untyped-call]
-_OPERATORS.define(
+OPERATORS: Any = torch.library.Library("spectralgru", "DEF")  # type: ignore[no-untyped-call]
+OPERATORS.define(
     "sweep_forward(Tensor weight_hh, Tensor? keep, Tensor(a!) gates, Tensor(b!) candidates, Tensor(c!) states, "
     "Tensor(d!) recurrent, *, bool before) -> ()"
 )
-_OPERATORS.define(
+OPERATORS.define(
     "sweep_backward(Tensor weight_hh, Tensor? keep, Tensor grad, Tensor previous, Tensor gates, Tensor candidates, "
     "Tensor recurrent, Tensor(a!) d_gates, Tensor(b!) d_n, Tensor(c!) d_q, Tensor(d!) dh, *, bool before) -> ()"
 )
-_OPERATORS.impl("sweep_forward", _sweep_forward, "CPU")
-_OPERATORS.impl("sweep_backward", _sweep_backward, "CPU")
+OPERATORS.impl("sweep_forward", _sweep_forward, "CPU")
+OPERATORS.impl("sweep_backward", _sweep_backward, "CPU")
 
 
 def _packed(b: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ def _packed(b: Tensor) -> Tensor:
     (depth, width), panel = b.shape, loaded.panel_width()
     packed = b.new_empty(-(-width // panel) * panel * depth)
     numbers = (ctypes.c_long(n) for n in (depth, width, *b.stride()))
-    loaded.pack(_pointer(b), *numbers, _pointer(packed))
+    loaded.pack(pointer(b), *numbers, pointer(packed))
     return packed
 
 
@@ -128,23 +129,28 @@ def _sweep(name: str, before: bool, packed: list[Tensor], keep: Tensor | None, *
     hidden = tensors[1].shape[-1]
     if keep is not None:
         keep = keep.contiguous()
-    pointers = [_pointer(t) for t in (*packed, keep, *tensors)]
+    pointers = [pointer(t) for t in (*packed, keep, *tensors)]
     worth = batch * hidden**2 // MULTIPLICATIONS_A_THREAD
     parts = max(1, min(torch.get_num_threads(), batch, worth))
-    bounds = [batch * part // parts for part in range(parts + 1)]
 
     def lanes(start: int, stop: int) -> None:
         numbers = (ctypes.c_long(n) for n in (steps, batch, hidden, start, stop))
         getattr(library(), name)(*numbers, ctypes.c_int(before), *pointers)
 
-    own, *shares = pairwise(bounds)
-    others = [Thread(target=lanes, args=share) for share in shares]
+    divided(batch, parts, lanes)
+
+
+def divided(count: int, parts: int, work: Callable[[int, int], None]) -> None:
+    """Call `work` for [start, stop) of each of `parts` equal parts of `count`, all but the first in other threads."""
+    own, *shares = pairwise(count * part // parts for part in range(parts + 1))
+    others = [Thread(target=work, args=share) for share in shares]
     for thread in others:
         thread.start()
-    lanes(*own)
+    work(*own)
     for thread in others:
         thread.join()
 
 
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where its numbers are."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

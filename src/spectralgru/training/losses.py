@@ -6,15 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spectralgru.recurrent import softmax
 from spectralgru.recurrent.products import linear
 
 
 def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
     """Of the softmax of x [R, N, H] @ weight [R, V, H] transposed + bias [R, V], against `targets` [N].
 
-    Summed over N where `counted` [R, N] is 1: [R].
+    Summed over N where `counted` [R, N] is 1: [R]. With factors of bfloat16 the logits are kept in it; sums and
+    exponentials are float32.
     """
     index = targets.expand_as(counted).unsqueeze(-1)
+    if softmax.usable(weight):
+        low: Tensor = _LowCrossEntropy.apply(linear(x, weight), bias, index, counted)  # type: ignore[no-untyped-call]
+        return low
     total: Tensor = _CrossEntropy.apply(linear(x, weight, bias), index, counted)  # type: ignore[no-untyped-call]
     return total
 
@@ -63,3 +68,26 @@ class _CrossEntropy(torch.autograd.Function):
         probabilities = exponentials.mul_(scale / total)
         probabilities.scatter_add_(-1, index, -scale)
         return probabilities, None, None
+
+
+class _LowCrossEntropy(torch.autograd.Function):
+    """The same of bfloat16 logits without their bias [R, V], on a CPU; they become gradients in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, bias: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        log_totals, losses = [], []
+        for one, its_bias, at, counted in zip(logits, bias, index, weights, strict=True):
+            largest, total = softmax.sums(one, its_bias)
+            log_totals.append(total.log_().add_(largest))
+            picked = one.gather(-1, at).squeeze(-1).float() + its_bias[at.squeeze(-1)]
+            losses.append(((log_totals[-1] - picked) * counted).sum())
+        ctx.save_for_backward(logits, bias, torch.stack(log_totals), index, weights)
+        return torch.stack(losses)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        logits, bias, log_totals, index, weights = ctx.saved_tensors
+        each = zip(logits, bias, log_totals, index.squeeze(-1), weights * gradient.unsqueeze(1), strict=True)
+        d_bias = torch.stack([softmax.gradient_(*tensors) for tensors in each])
+        return logits, d_bias, None, None

@@ -17,6 +17,7 @@ SOURCES = (
     "spectral.py",
     "projection/*.py",
     "recurrent/*.cpp",
+    "recurrent/*.h",
     "recurrent/*.py",
     "training/**/*.py",
 )
