@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import wilcoxon
 
 from results_records import SETTINGS, make_campaign, make_run, reseal
 from spectralgru.errors import InputError
 from spectralgru.pipeline.results.claims import CHECKS, check_claims, claim_records, write_claims
+from spectralgru.pipeline.results.claims.claim import signed_rank
 from spectralgru.pipeline.results.claims.levels import correct, seeds_to_settle
 from spectralgru.pipeline.results.claims.overview import Overview
 from spectralgru.pipeline.results.claims.render import test_line as line_of
@@ -507,3 +511,12 @@ def test_a_check_reads_only_what_it_is_given(records: Records):
     """Checks get runs by setting; no run, no claim that holds."""
     verdicts = {claim.verdict for claim in check_claims({}, "ptb")}
     assert verdicts == {"undecided"}
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(-3, 3), min_size=3, max_size=7).filter(any))
+def test_signed_ranks_are_tested_as_scipy_does(values: list[int]):
+    """Ties and zeros included."""
+    for found, side in zip(signed_rank(values), ("greater", "less"), strict=True):
+        wanted = wilcoxon(values, alternative=side)
+        assert (found.statistic, found.pvalue) == (wanted.statistic, wanted.pvalue)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, fisher_exact, spearmanr, wilcoxon
+from scipy.stats import binomtest, fisher_exact, spearmanr
 
-from spectralgru.pipeline.results.claims.claim import Claim, Verdict, decide, of_method, paths
+from spectralgru.pipeline.results.claims.claim import Claim, Verdict, decide, of_method, paths, signed_rank
 from spectralgru.pipeline.results.claims.levels import ALPHA
 from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
@@ -139,7 +139,7 @@ def gradient_follows_radius(corpus: str, runs: Runs, paper: PaperTable | None) -
     if len(rhos) < MIN_RUNS:
         text = f"{len(rhos)} clipped and unconstrained runs cross 1; {MIN_RUNS} are the least."
         return Claim(**claim, verdict="undecided", summary=text)
-    rises, falls = (wilcoxon(rhos, alternative=side) for side in ("greater", "less"))
+    rises, falls = signed_rank(list(found.values()))
     return Claim(
         **claim,
         verdict=decide(rises.pvalue, falls.pvalue),

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata, wilcoxon
+from scipy.stats import rankdata
 
 from spectralgru.pipeline.results.claims.bursts import BURST, FACTOR, MIN_RUNS, Trace, trace_of
-from spectralgru.pipeline.results.claims.claim import Claim, decide, paths
+from spectralgru.pipeline.results.claims.claim import Claim, decide, paths, signed_rank
 from spectralgru.pipeline.results.load import Runs
 from spectralgru.pipeline.results.paper import PaperTable
 
@@ -116,7 +116,7 @@ def _claim(
     if len(told) < MIN_RUNS or not np.any(differences):
         text = f"{len(told)} runs have bursts and other records; {MIN_RUNS}, not all alike, are the least."
         return Claim(**claim, verdict="undecided", summary=text)
-    more, less = (wilcoxon(differences, alternative=side) for side in ("greater", "less"))
+    more, less = signed_rank(differences)
     return Claim(
         **claim,
         verdict=decide(more.pvalue, less.pvalue),
