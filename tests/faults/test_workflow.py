@@ -21,8 +21,8 @@ CORES = ("--cores", "1")
 SPECTRALGRU = str(Path(sys.executable).parent / "spectralgru")
 
 
-def campaign(folder: Path) -> Campaign:
-    made = Campaign(folder, constraint=[0.2], clipping=[5.0], seeds=[0])
+def campaign(folder: Path, **options: Path) -> Campaign:
+    made = Campaign(folder, constraint=[0.2], clipping=[5.0], seeds=[0], **options)
     made.ptb["training"]["epochs"] = 40
     made.write_params()
     made.use_tiny_corpus()
@@ -30,16 +30,16 @@ def campaign(folder: Path) -> Campaign:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
-    made = campaign(tmp_path_factory.mktemp("finished"))
+def finished(tmp_path_factory: pytest.TempPathFactory, commands: Path) -> Campaign:
+    made = campaign(tmp_path_factory.mktemp("finished"), commands=commands)
     code, output = made.run(*CORES, TABLE)
     assert code == 0, output
     return made
 
 
 @pytest.fixture
-def copy(finished: Campaign, tmp_path: Path) -> Campaign:
-    made = campaign(tmp_path / "copy")
+def copy(finished: Campaign, tmp_path: Path, commands: Path) -> Campaign:
+    made = campaign(tmp_path / "copy", commands=commands)
     for name in ("results", "data"):
         shutil.copytree(finished.folder / name, made.folder / name, dirs_exist_ok=True)
     return made
@@ -47,7 +47,7 @@ def copy(finished: Campaign, tmp_path: Path) -> Campaign:
 
 def spectralgru(project: Campaign, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [SPECTRALGRU, *arguments],
+        ["spectralgru", *arguments],
         cwd=project.folder,
         env=project.environment | environment,
         capture_output=True,

@@ -3,8 +3,9 @@
 import os
 import shutil
 import subprocess
-import sys
 import time
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from mlflow.entities import ViewType
 from tracked import copy_store, runs_of
 
 import tiny
+from forks import FORKS
 from results_records import make_run
-from spectralgru.pipeline.tracking import open_store, track
+from spectralgru.pipeline.tracking import follow, open_store, track
 from spectralgru.pipeline.tracking.live import read_live
 from spectralgru.records import write_history
 
@@ -114,28 +116,26 @@ def test_a_silent_run_is_marked_interrupted_until_it_goes_on(finished, root, uri
     assert len(curve(uri, run.info.run_id)) == 3
 
 
+def follow_to_the_end(root: Path, uri: str, runs: list[Path], data: Path, tests: Connection) -> None:
+    tests.send("begun")
+    done = follow(partial(track, root, runs, uri, data=data, scale="quick"), runs, 0.1)
+    tests.send(done.running)
+
+
 def test_a_real_training_is_followed_to_its_end(tmp_path, uri):
     """`track` beside the trainer's own process: states seen on the way, one run a seed at the end."""
     tiny.write_corpora(tmp_path / "data")
     job = tiny.job("ptb", tuple(tiny.replica(seed=seed, rate=0.3) for seed in (0, 1)), epochs=25)
-    code = (
-        "import sys; from pathlib import Path; from functools import partial\n"
-        "from spectralgru.pipeline.tracking import follow, track\n"
-        "root, uri, *runs = sys.argv[1:]; runs = [Path(r) for r in runs]\n"
-        "data = Path(root).parent / 'data'\n"
-        "done = follow(partial(track, Path(root), runs, uri, data=data, scale='quick'), runs, 0.1)\n"
-        "print(done.running)"
-    )
     root = tmp_path / "results"
     runs = [root / f"runs/ptb/constraint-0.2/seed-{seed}" for seed in (0, 1)]
-    follower = subprocess.Popen(
-        [sys.executable, "-c", code, str(root), uri, *map(str, runs)], stdout=subprocess.PIPE, text=True
-    )
-    time.sleep(5)  # its imports take as long as the whole training
+    ours, theirs = FORKS.Pipe()
+    follower = FORKS.Process(target=follow_to_the_end, args=(root, uri, runs, tmp_path / "data", theirs))
+    follower.start()
+    ours.recv()
     trainer = subprocess.Popen(tiny.command(job, tmp_path))
     seen: set[tuple[str, str]] = set()
     client = open_store(uri)
-    while trainer.poll() is None or follower.poll() is None:
+    while trainer.poll() is None or follower.is_alive():
         if client.get_experiment_by_name(PTB):
             found = client.search_runs([client.get_experiment_by_name(PTB).experiment_id])
             seen |= {
@@ -145,7 +145,7 @@ def test_a_real_training_is_followed_to_its_end(tmp_path, uri):
             }
         time.sleep(0.2)
     assert trainer.returncode == 0
-    assert follower.communicate()[0].split() == ["0"]
+    assert (follower.exitcode, ours.recv()) == (0, 0)
     found = runs_of(uri, PTB)
     assert set(found) == {"constraint-0.2", NAME, "constraint-0.2 seed 1"}
     assert {run.info.status for run in found.values()} == {"FINISHED"}
