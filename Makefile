@@ -41,14 +41,16 @@ reproduce: setup ## fetch, train, track, tables, figures: everything at the scal
 	[ ! -t 2 ] || set -- --logger spectralgru; \
 	  PYTHONPATH="$(CURDIR)/workflow/logger:$$PYTHONPATH" snakemake --cores all "$$@"
 
+IN_TWO = --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: setup ## all tests
-	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	pytest $(IN_TWO)
 
 test-container: setup ## the tests of the container image: minutes, root on Debian
 	pytest -m container tests/container
 
 test-unit: setup ## the unit tests alone
-	pytest tests/unit
+	pytest $(IN_TWO) tests/unit
 
 # Those of the library and the trainer, which need torch and numpy alone.
 TORCH_TESTS = $(shell grep -LE 'pipeline|pandas|yaml|safetensors|snakemake|mlflow|benchmarks|scripts|griffe' tests/unit/test_*.py)
