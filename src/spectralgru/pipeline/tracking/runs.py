@@ -22,7 +22,7 @@ from spectralgru.records import Run, read_run
 
 
 @dataclass
-class Setting:
+class Seeds:
     """The seeds of one setting, by their progress."""
 
     finished: list[RunFiles] = field(default_factory=list)
@@ -88,12 +88,12 @@ def follow(step: Callable[[], Tracked], runs: Sequence[Path], every: float) -> T
         time.sleep(every)
 
 
-def _gather(runs: Sequence[Path], scale: str) -> dict[tuple[str, str], dict[str, Setting]]:
+def _gather(runs: Sequence[Path], scale: str) -> dict[tuple[str, str], dict[str, Seeds]]:
     """By scale and corpus, then setting; directories where nothing has begun are skipped."""
-    experiments: dict[tuple[str, str], dict[str, Setting]] = {}
+    experiments: dict[tuple[str, str], dict[str, Seeds]] = {}
 
-    def setting_of(run: Run | LiveRun) -> Setting:
-        return experiments.setdefault((run.scale, run.corpus), {}).setdefault(run.setting, Setting())
+    def setting_of(run: Run | LiveRun) -> Seeds:
+        return experiments.setdefault((run.scale, run.corpus), {}).setdefault(run.setting, Seeds())
 
     for directory in map(Path, runs):
         if (directory / "run.json").exists():
