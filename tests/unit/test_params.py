@@ -113,7 +113,7 @@ def test_a_fault_becomes_one_line_that_names_key_value_and_remedy(key, value, me
 def test_an_experiment_needs_settings_at_the_scale_chosen():
     values = changed("quick.experiments", {})
     values["experiments"] = ["cost"]
-    with pytest.raises(InputError, match=r"cost is to run, but quick\.experiments has no settings of it"):
+    with pytest.raises(InputError, match=r"cost is to run, but quick\.experiments has no settings for it"):
         parse_params(values)
     assert parse_params(values | {"scale": "paper"}).experiments == ["cost"]
 

@@ -112,7 +112,9 @@ def chosen_parts(params: Params, name: Name) -> list[Part]:
     if not parts:
         settings = getattr(params.section.experiments, name)
         if settings is None:
-            raise InputError(f"experiment {name}: {params.scale}.experiments has no settings of it; add them")
+            raise InputError(
+                f"experiment {name}: {params.scale}.experiments has no settings for it; add them"
+            )
         raise InputError(
             f"experiment {name}: no settings for {', '.join(params.chosen_corpora())} at scale {params.scale}; "
             f"it has them for {', '.join(settings.corpora)}"

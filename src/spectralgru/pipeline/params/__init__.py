@@ -82,7 +82,7 @@ class Params(Strict):
     def _experiments_have_settings(self) -> "Params":
         for name in self.experiments:
             if getattr(self.section.experiments, name) is None:
-                raise ValueError(f"{name} is to run, but {self.scale}.experiments has no settings of it")
+                raise ValueError(f"{name} is to run, but {self.scale}.experiments has no settings for it")
         for scale, section in (("quick", self.quick), ("paper", self.paper)):
             for experiment, corpus in section.experiments.corpora():
                 if self._settings(section, corpus) is None:
