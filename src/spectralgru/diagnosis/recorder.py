@@ -189,7 +189,8 @@ class ExplosionRecorder(Listener):
         measured = norms([*(parameters[i].grad for i in where), *parameters])
         measured += [*self._unclipped.values(), *([loss] if isinstance(loss, Tensor) else [])]
         device = parameters[0].device
-        values = torch.stack([n.to(device) for n in measured]).tolist()  # the one wait for the device
+        together = [n if n.device == device else n.to(device) for n in measured]
+        values = torch.stack(together).tolist()  # the one wait for the device
         gradients, weights = [nan] * len(parameters), values[len(where) :][: len(parameters)]
         for i, value in zip(where, values, strict=False):
             gradients[i] = value if scale is None else value / float(scale)
