@@ -35,11 +35,17 @@ PARTS = {  # of a step: operations whose own time belongs to it
     "products": ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::bmm"),
     "sweeps": ("spectralgru::sweep_forward", "spectralgru::sweep_backward"),
     "softmax and loss": (
+        *("spectralgru::softmax_sums", "spectralgru::softmax_gradient"),
         *("aten::exp_", "aten::amax", "aten::sub_", "aten::gather", "aten::scatter_add_", "aten::log"),
         *("aten::binary_cross_entropy_with_logits", "aten::log1p", "aten::exp", "aten::log_sigmoid_forward"),
     ),
     "dropout": ("aten::uniform_", "aten::lt", "aten::div_"),
-    "update and norm": ("aten::addcmul_", "aten::linalg_vector_norm"),
+    "update and norm": (
+        "aten::addcmul_",
+        "aten::linalg_vector_norm",
+        "aten::index_add_",
+        "aten::index_copy_",
+    ),
 }
 PROJECTION = "projection"
 
@@ -69,7 +75,7 @@ def floors(
         hidden * size * (3 if words else 5)
     )  # first layer and output; the notes themselves need no gradient
     outside += 3 * layers * 3 * hidden**2
-    weights = sum(p.numel() for p in engine.model.parameters())
+    weights = sum(p.numel() for p in engine.model.parameters() if p.requires_grad)  # of the words, only rows
     return {
         # The gradient of W_hh is one product over all steps; the sweeps hold the other two.
         "products": runs * 2 * lanes_steps * (outside + layers * 3 * hidden**2) / rate,
