@@ -5,7 +5,6 @@ the same work.
 """
 
 import ctypes
-from collections.abc import Callable
 from itertools import pairwise
 from threading import Thread
 from typing import Any
@@ -132,21 +131,17 @@ def _sweep(name: str, before: bool, packed: list[Tensor], keep: Tensor | None, *
     pointers = [pointer(t) for t in (*packed, keep, *tensors)]
     worth = batch * hidden**2 // MULTIPLICATIONS_A_THREAD
     parts = max(1, min(torch.get_num_threads(), batch, worth))
+    bounds = [batch * part // parts for part in range(parts + 1)]
 
     def lanes(start: int, stop: int) -> None:
         numbers = (ctypes.c_long(n) for n in (steps, batch, hidden, start, stop))
         getattr(library(), name)(*numbers, ctypes.c_int(before), *pointers)
 
-    divided(batch, parts, lanes)
-
-
-def divided(count: int, parts: int, work: Callable[[int, int], None]) -> None:
-    """Call `work` for [start, stop) of each of `parts` equal parts of `count`, all but the first in other threads."""
-    own, *shares = pairwise(count * part // parts for part in range(parts + 1))
-    others = [Thread(target=work, args=share) for share in shares]
+    own, *shares = pairwise(bounds)
+    others = [Thread(target=lanes, args=share) for share in shares]
     for thread in others:
         thread.start()
-    work(*own)
+    lanes(*own)
     for thread in others:
         thread.join()
 

@@ -28,10 +28,9 @@ static inline Floats logits_at(const Part &p, const uint16_t *row, const float *
 
 extern "C" {
 
-// largest and total [N] of rows [from, to): max and sum of e^(x - max), x = logits [N, width] + bias [width].
-void softmax_sums(long from, long to, long width, const uint16_t *logits, const float *bias, float *largest,
-                  float *total) {
-    for (long n = from; n < to; n++) {
+// largest and total [rows]: max and sum of e^(x - max), x = logits [rows, width] + bias [width].
+void softmax_sums(long rows, long width, const uint16_t *logits, const float *bias, float *largest, float *total) {
+    for (long n = 0; n < rows; n++) {
         const uint16_t *row = logits + n * width;
         const float lowest = -__builtin_inff();
         Floats maxima = Floats{} + lowest, sums = {};
@@ -52,16 +51,15 @@ void softmax_sums(long from, long to, long width, const uint16_t *logits, const 
     }
 }
 
-// Columns [from, to): the logits [N, width] become the gradient scale (softmax - 1 at the target) of the loss, and
-// d_bias [width] its sum over rows, added in their order whatever the columns. log_total [N]: log sum e^x.
-void softmax_gradient(long from, long to, long rows, long width, const int64_t *targets, const float *scale,
-                      const float *log_total, const float *bias, uint16_t *logits, float *d_bias) {
-    for (long i = from; i < to; i++) d_bias[i] = 0.0f;
+// The logits [rows, width] become the gradient scale (softmax - 1 at the target) of the loss, and d_bias [width] its sum
+// over rows. log_total [rows]: log sum e^x.
+void softmax_gradient(long rows, long width, const int64_t *targets, const float *scale, const float *log_total,
+                      const float *bias, uint16_t *logits, float *d_bias) {
+    for (long i = 0; i < width; i++) d_bias[i] = 0.0f;
     for (long n = 0; n < rows; n++) {
         uint16_t *row = logits + n * width;
         const long target = targets[n];
-        along(to - from, [&](long at, Part p) {
-            const long i = from + at;
+        along(width, [&](long i, Part p) {
             Floats d = exp_negative(logits_at(p, row + i, bias + i, log_total[n]) - log_total[n]);
             if (target >= i && target < i + p.n) d[target - i] -= 1.0f;
             d *= scale[n];

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spectralgru.recurrent.compiled import library
-from spectralgru.recurrent.native import OPERATORS, divided, pointer
+from spectralgru.recurrent.native import OPERATORS, pointer
 
 
 def usable(logits: Tensor) -> bool:
@@ -39,23 +39,16 @@ def gradient_(logits: Tensor, bias: Tensor, log_total: Tensor, targets: Tensor, 
 
 
 def _softmax_sums(logits: Tensor, *tensors: Tensor) -> None:
-    pointers = [pointer(t) for t in (logits, *tensors)]
-    _divided("softmax_sums", len(logits), logits.shape[1:], pointers)
+    _call("softmax_sums", logits, logits, *tensors)
 
 
 def _softmax_gradient(*tensors: Tensor) -> None:
-    logits = tensors[4]
-    _divided("softmax_gradient", logits.shape[1], logits.shape, [pointer(t) for t in tensors])
+    _call("softmax_gradient", tensors[4], *tensors)
 
 
-def _divided(name: str, count: int, sizes: torch.Size, pointers: list[ctypes.c_void_p]) -> None:
-    function, numbers = getattr(library(), name), [ctypes.c_long(n) for n in sizes]
-    threads = torch.get_num_threads()
-    divided(
-        count,
-        threads,
-        lambda start, stop: function(ctypes.c_long(start), ctypes.c_long(stop), *numbers, *pointers),
-    )
+def _call(name: str, logits: Tensor, *tensors: Tensor) -> None:
+    """In this thread: between two products, another loses to PyTorch's own, which spin while they wait."""
+    getattr(library(), name)(*(ctypes.c_long(n) for n in logits.shape), *(pointer(t) for t in tensors))
 
 
 OPERATORS.define("softmax_sums(Tensor logits, Tensor bias, Tensor(a!) largest, Tensor(b!) total) -> ()")
