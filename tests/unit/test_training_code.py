@@ -14,6 +14,7 @@ AROUND = {
     "files.py",
     "records.py",
     "resources.py",
+    "seal.py",
     "setting.py",
     "shape.py",
     "weights_file.py",
