@@ -76,7 +76,7 @@ def words(root, data):
 def logits_of(model, inputs: torch.Tensor) -> np.ndarray:
     """In one go, without carrying a state by hand."""
     with torch.no_grad():
-        read = model.logits(model(inputs, model.initial_state(1))[0])
+        read, _ = model(inputs, model.initial_state(1))
         return model.logits(read)[0, :, 0].double().numpy()
 
 
