@@ -4,8 +4,12 @@ This file also puts its folder on the import path, for helpers that several kind
 """
 
 import os
+import signal
 
 import pytest
+
+# Ignored in what a shell starts in the background; tests send it, to themselves and to what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
