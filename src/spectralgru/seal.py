@@ -12,9 +12,8 @@ from spectralgru.files import json_text
 
 OPEN = "0" * 64  # placeholder before the seal is set
 BEGINNING = 4096  # bytes in which the seal is looked for
-_SEAL = re.compile(
-    rb'"(?:seal|sha256)"(?:: | content=)"([0-9a-f]{64})"'
-)  # in JSON, and in an HTML page's <meta>
+# In JSON, and in an HTML page's <meta>.
+_SEAL = re.compile(rb'"(?:seal|sha256)"(?:: | content=)"([0-9a-f]{64})"')
 
 
 def sealed(text: str) -> str:

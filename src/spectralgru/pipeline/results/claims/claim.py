@@ -14,9 +14,8 @@ from spectralgru.pipeline.results.outcome import RULE
 from spectralgru.records import run_path
 
 Verdict = Literal["holds", "fails", "undecided"]
-MOST_TRIED = (
-    13  # values of which scipy tries all choices of signs: 2 ** 13 are fewer than its 9,999 resamples
-)
+# Values of which scipy tries all choices of signs: 2 ** 13 are fewer than its 9,999 resamples.
+MOST_TRIED = 13
 
 RULES = (
     f"Every test is one-sided, at the level {ALPHA:g}. A claim holds where the test for it is significant, fails where "
