@@ -68,17 +68,80 @@ overlap = torch.corrcoef((every > 0).float()) - torch.eye(6)
 assert overlap.abs().max() < 0.13, overlap
 """
 
+SOFTMAX = """
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from test_losses import case, outcome
+from spectralgru.recurrent import softmax, softmax_kernels
+
+torch.set_num_threads(1)
+torch.backends.mkldnn.enabled = False  # its products copy a factor that is transposed
+softmax.usable = lambda logits: True
+softmax.log_totals, softmax.gradient_ = softmax_kernels.log_totals, softmax_kernels.gradient_
+
+class New(TorchDispatchMode):  # how many tensors of at least so many numbers come into being
+    def __init__(self, numbers):
+        super().__init__()
+        self.numbers, self.count = numbers, 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **kwargs or {})
+        known = {t.data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        made = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor) and t.data_ptr() not in known]
+        self.count += sum(t.numel() >= self.numbers for t in made)
+        return result
+
+def compare(x, weight, *rest, runs=slice(None)):
+    slope, dtype = torch.rand(len(x)) + 0.5, x.dtype
+    with New(x.shape[0] * x.shape[1] * weight.shape[1]) as new:
+        found = outcome(x, weight, *rest, slope, dtype)
+    assert new.count == 1, new.count  # the logits
+    for a, b in zip(found, outcome(x, weight, *rest, slope, torch.float64), strict=True):
+        error, size = (a.double() - b)[runs].norm(), b[runs].norm()
+        assert error <= (5e-6 if dtype == torch.float32 else 2**-6) * size, error / size
+    return found
+
+for dtype in (torch.float32, torch.bfloat16):
+    def made(*shape):
+        x, weight, *rest = case(*shape, 8, 0)
+        return x.to(dtype), weight.to(dtype), *rest
+
+    for shape in ((1, 70, 10_000), (10, 9, 10_000), (2, 65, 4097), (3, 9, 11), (2, 64, 130)):
+        compare(*made(*shape))
+    *given, counted = made(2, 9, 200)
+    assert not any(t.any() for t in compare(*given, torch.zeros_like(counted)))
+    for at, value in ((5, 1e4), (5, 1e36), (5, -torch.inf), (slice(5000), -torch.inf), (slice(5000), -3e38)):
+        x, weight, bias, targets, counted = made(2, 9, 9000)
+        bias[0, at], targets[:] = value, 7000
+        compare(x, weight, bias, targets, counted)
+    for value in (torch.nan, torch.inf, -torch.inf):  # a run that has diverged stays so, and stays alone
+        x, weight, bias, targets, counted = made(2, 9, 5000)
+        x[0, 1] = value
+        found = compare(x, weight, bias, targets, torch.ones_like(counted), runs=slice(1, None))
+        assert not any(bool(t[0].isfinite().all()) for t in found)
+        assert all(bool(t[1].isfinite().all()) for t in found)
+"""
+
 COMPILED = """
-import itertools, triton
+import itertools, os, re, subprocess, triton
+from pathlib import Path
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from spectralgru.recurrent import pointwise
+from spectralgru.recurrent import pointwise, softmax_kernels
 
-def build(kernel, types, constants):
+PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+PTX = Path(os.environ["TRITON_CACHE_DIR"]) / "kernel.ptx"
+
+def build(kernel, types, constants, warps=4):
     signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in kernel.arg_names}
     places = {(kernel.arg_names.index(n),): value for n, value in constants.items()}
     source = ASTSource(fn=kernel, signature=signature, constexprs=places)
-    assert "ptx" in triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+    PTX.write_text(compiled.asm["ptx"])
+    command = [PTXAS, "-v", "--gpu-name", "sm_90a", PTX, "-o", os.devnull]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    assert re.findall(r"(\\d+) bytes spill", said) == ["0", "0"], (kernel.__name__, said)
 
 names = "rz h q n new held grad carry keep d_rz d_n d_q drh".split()
 for kind in ("*fp32", "*bf16"):
@@ -91,6 +154,11 @@ for kind in ("*fp32", "*bf16"):
         build(pointwise.state_backward, types, constants)
 types = {"masks": "*fp32", "seeds": "*i64", "drawn": "*i64", "share": "fp32"}
 build(pointwise.bernoulli, types, {"BLOCK": 256})
+for kind in ("*fp32", "*bf16"):
+    types = dict.fromkeys(("bias", "totals", "scale", "sums"), "*fp32") | {"logits": kind, "targets": "*i64"}
+    build(softmax_kernels.sum_row, types, {"BLOCK": softmax_kernels.BLOCK}, 8)
+    constants = {"ROWS": softmax_kernels.ROWS, "BLOCK": softmax_kernels.COLUMNS}
+    build(softmax_kernels.differentiate, types, constants, 8)
 """
 
 
@@ -104,12 +172,13 @@ def folder():
 @pytest.fixture(scope="module")
 def python(folder):
     """Run code in a Python that has Triton."""
-    environment = dict(os.environ)
+    search = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     if find_spec("triton") is None:
         (version,) = (line for line in CUDA_LOCK.read_text().split() if line.startswith("triton=="))
         command = [UV, "pip", "install", "--quiet", "--no-deps", "--target", folder, version]
         subprocess.run(command, check=True, timeout=300)
-        environment["PYTHONPATH"] = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
+        search.insert(0, folder)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(search)}
 
     def run(code: str, **more: str) -> None:
         done = subprocess.run(
@@ -124,9 +193,13 @@ def test_kernels_equal_the_plain_sweeps_in_float64(python):
     python(INTERPRETED, TRITON_INTERPRET="1")
 
 
+def test_softmax_and_its_gradient_are_float64_s_and_nothing_of_its_size_is_copied(python):
+    python(SOFTMAX, TRITON_INTERPRET="1")
+
+
 @pytest.mark.skipif(
     find_spec("triton") is not None and metadata.version("triton") < "3.3",
     reason="compiles otherwise before 3.3",
 )
-def test_kernels_compile_for_compute_capability_9(python, tmp_path):
+def test_kernels_compile_for_compute_capability_9_and_spill_no_registers(python, tmp_path):
     python(COMPILED, TRITON_CACHE_DIR=str(tmp_path))

@@ -24,8 +24,8 @@ def usable(weight_hh: Tensor) -> bool:
     )
 
 
-def _device(x: Tensor) -> AbstractContextManager[object]:
-    """Device on which the kernels run; irrelevant in the interpreter, which takes CPU tensors."""
+def device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Where the kernels of x run; irrelevant in the interpreter, which takes CPU tensors."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
@@ -56,7 +56,7 @@ def forward(inputs: Inputs, before: bool) -> Activations:
     held = None if factors is None else h0 * factors[:, 0, :, None]
     by_gates, by_candidate = weight_hh[:, : 2 * hidden].mT, weight_hh[:, 2 * hidden :].mT
     grid, options = _grid(replicas, batch, hidden)
-    with _device(x):
+    with device_of(x):
         for t in range(steps):
             rz, n, q, new = gates[:, t], candidates[:, t], recurrent[:, t], states[:, t + 1]
             h = states[:, t] if held is None else held
@@ -102,7 +102,7 @@ def backward(
     gate_rows, candidate_rows = weight_hh[:, : 2 * hidden], weight_hh[:, 2 * hidden :]
     grid, options = _grid(replicas, batch, hidden)
     strides = (previous.stride(0), gates.stride(0))
-    with _device(x):
+    with device_of(x):
         for t in reversed(range(steps)):
             rz, d_rz, h = gates[:, t], d_gates[:, t], previous[:, t]
             # The last step has nothing to carry, whatever its factor.
@@ -168,7 +168,7 @@ def dropout_masks(seeds: Tensor, drawn: Tensor, shape: tuple[int, ...], share: f
 
     masks = torch.empty(len(seeds), *shape, device=seeds.device)
     length = masks[0].numel()
-    with _device(seeds):
+    with device_of(seeds):
         pointwise.bernoulli[(len(seeds), -(-length // (4 * 256)))](
             masks, seeds, drawn, length, share, BLOCK=256
         )

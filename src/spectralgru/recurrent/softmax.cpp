@@ -1,5 +1,5 @@
 // Softmax over rows of bfloat16 logits, for one network on a CPU: sums and exponentials in float32, nothing of the size
-// of the logits but the logits. training/cross_entropy.py calls it.
+// of the logits but the logits. softmax.py calls it.
 
 #include "vectors.h"
 

@@ -1,40 +1,56 @@
-"""Softmax over bfloat16 logits on a CPU, in C++ (`softmax.cpp`): two passes over them, where PyTorch takes ten."""
+"""Softmax over logits in two passes, where PyTorch takes ten: of bfloat16 on a CPU in C++ (`softmax.cpp`), on a GPU in
+Triton (`softmax_kernels.py`).
+"""
 
 import ctypes
 
 import torch
 from torch import Tensor
 
+from spectralgru.recurrent import fused
 from spectralgru.recurrent.compiled import library
 from spectralgru.recurrent.native import OPERATORS, pointer
 
 
 def usable(logits: Tensor) -> bool:
-    """Whether `sums` and `gradient_` take such logits."""
+    """Whether `log_totals` and `gradient_` take such logits."""
+    if logits.is_cuda:
+        return fused.AVAILABLE and logits.dtype in (torch.float32, torch.bfloat16)
     return logits.device.type == "cpu" and logits.dtype == torch.bfloat16 and library() is not None
 
 
-def sums(logits: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Of x = logits [N, V] + bias [V], the largest [N] and the sum of e^(x - largest) [N]."""
-    largest, total = bias.new_empty(len(logits)), bias.new_empty(len(logits))
-    torch.ops.spectralgru.softmax_sums(logits, bias, largest, total)
-    return largest, total
+def log_totals(logits: Tensor, bias: Tensor) -> Tensor:
+    """log sum e^x [R, N] of each row of x = logits [R, N, V] + bias [R, V]."""
+    if logits.is_cuda:
+        from spectralgru.recurrent import softmax_kernels
+
+        return softmax_kernels.log_totals(logits, bias)
+    each = []
+    for one, its_bias in zip(logits, bias, strict=True):
+        largest, total = bias.new_empty(len(one)), bias.new_empty(len(one))
+        torch.ops.spectralgru.softmax_sums(one, its_bias, largest, total)
+        each.append(total.log_().add_(largest))
+    return torch.stack(each)
 
 
 def gradient_(logits: Tensor, bias: Tensor, log_total: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-    """Turn the logits into the gradient of the sum of `scale` [N] times the losses [N]; returns the bias's [V].
+    """Turn logits into the gradient of the sum of `scale` times the losses; returns the bias's [R, V].
 
     Args:
-        logits: contiguous [N, V].
-        bias: [V].
-        log_total: logarithm [N] of the sum of e^(logits + bias).
-        targets: ids [N].
-        scale: [N].
+        logits: contiguous [R, N, V].
+        bias: [R, V].
+        log_total: what `log_totals` returned [R, N].
+        targets: ids [R, N].
+        scale: [R, N].
     """
+    if logits.is_cuda:
+        from spectralgru.recurrent import softmax_kernels
+
+        return softmax_kernels.gradient_(logits, bias, log_total, targets, scale)
     d_bias = torch.empty_like(bias)
-    torch.ops.spectralgru.softmax_gradient(
-        targets.contiguous(), scale.contiguous(), log_total, bias, logits, d_bias
-    )
+    each = (targets.contiguous(), scale.contiguous(), log_total, bias, logits, d_bias)
+    for tensors in zip(*each, strict=True):
+        torch.ops.spectralgru.softmax_gradient(*tensors)
     return d_bias
 
 

@@ -17,10 +17,11 @@ def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, coun
     exponentials are float32.
     """
     index = targets.expand_as(counted).unsqueeze(-1)
+    total: Tensor
     if softmax.usable(weight):
-        low: Tensor = _LowCrossEntropy.apply(linear(x, weight), bias, index, counted)  # type: ignore[no-untyped-call]
-        return low
-    total: Tensor = _CrossEntropy.apply(linear(x, weight, bias), index, counted)  # type: ignore[no-untyped-call]
+        total = _FusedCrossEntropy.apply(linear(x, weight), bias, index, counted)  # type: ignore[no-untyped-call]
+    else:
+        total = _CrossEntropy.apply(linear(x, weight, bias), index, counted)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -70,24 +71,20 @@ class _CrossEntropy(torch.autograd.Function):
         return probabilities, None, None
 
 
-class _LowCrossEntropy(torch.autograd.Function):
-    """The same of bfloat16 logits without their bias [R, V], on a CPU; they become gradients in the backward pass."""
+class _FusedCrossEntropy(torch.autograd.Function):
+    """The same of logits without their bias [R, V], which become gradients in the backward pass (`softmax`)."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, bias: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        log_totals, losses = [], []
-        for one, its_bias, at, counted in zip(logits, bias, index, weights, strict=True):
-            largest, total = softmax.sums(one, its_bias)
-            log_totals.append(total.log_().add_(largest))
-            picked = one.gather(-1, at).squeeze(-1).float() + its_bias[at.squeeze(-1)]
-            losses.append(((log_totals[-1] - picked) * counted).sum())
-        ctx.save_for_backward(logits, bias, torch.stack(log_totals), index, weights)
-        return torch.stack(losses)
+        log_totals = softmax.log_totals(logits, bias)
+        picked = logits.gather(-1, index).squeeze(-1).float() + bias.gather(-1, index.squeeze(-1))
+        ctx.save_for_backward(logits, bias, log_totals, index, weights)
+        return ((log_totals - picked) * weights).sum(1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         logits, bias, log_totals, index, weights = ctx.saved_tensors
-        each = zip(logits, bias, log_totals, index.squeeze(-1), weights * gradient.unsqueeze(1), strict=True)
-        d_bias = torch.stack([softmax.gradient_(*tensors) for tensors in each])
+        scale = weights * gradient.unsqueeze(1)
+        d_bias = softmax.gradient_(logits, bias, log_totals, index.squeeze(-1), scale)
         return logits, d_bias, None, None
