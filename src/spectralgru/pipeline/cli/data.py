@@ -8,7 +8,6 @@ import typer
 
 from spectralgru.errors import InputError, on_one_line
 from spectralgru.pipeline.cli import options
-from spectralgru.pipeline.cli.options import DATA, PARAMS, CorpusOption, DataOption, ParamsOption
 from spectralgru.pipeline.corpora import CORPORA
 from spectralgru.training.data.dataset import SPLITS
 
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
 SKIPPED = 20  # are named; the record names all
 
 
-def fetch(corpus: CorpusOption, data: DataOption = DATA, params: ParamsOption = PARAMS) -> None:
+def fetch(
+    corpus: options.Corpus, data: options.Data = options.DATA, params: options.Params = options.PARAMS
+) -> None:
     """Fetch a corpus and verify it; name its files, their SHA-256 and sources."""
     from spectralgru.pipeline.corpora.prepare import fetch as fetch_corpus
 
@@ -27,9 +28,9 @@ def fetch(corpus: CorpusOption, data: DataOption = DATA, params: ParamsOption = 
 
 
 def prepare(
-    corpus: CorpusOption,
-    data: DataOption = DATA,
-    params: ParamsOption = PARAMS,
+    corpus: options.Corpus,
+    data: options.Data = options.DATA,
+    params: options.Params = options.PARAMS,
     midi: Annotated[str | None, typer.Option(help="a folder of MIDI files: a corpus of your own")] = None,
     text: Annotated[
         list[str] | None, typer.Option(help="a text of your own; three times: train, valid and test")

@@ -6,21 +6,6 @@ import typer
 
 from spectralgru.errors import InputError
 from spectralgru.pipeline.cli import options
-from spectralgru.pipeline.cli.options import (
-    CHECKPOINTS,
-    DATA,
-    PARAMS,
-    CheckpointsOption,
-    CorporaOption,
-    DataOption,
-    DeviceOption,
-    GpusOption,
-    OutOption,
-    ParamsOption,
-    ProcessesOption,
-    ScaleOption,
-    ThreadsOption,
-)
 
 
 def experiment(
@@ -29,16 +14,16 @@ def experiment(
         str | None, typer.Option(help="make only this part, CORPUS/NAME; default: all, and the conclusion")
     ] = None,
     conclude: Annotated[bool, typer.Option("--conclude", help="the conclusion alone")] = False,
-    params: ParamsOption = PARAMS,
-    scale: ScaleOption = None,
-    corpora: CorporaOption = None,
-    out: OutOption = None,
-    data: DataOption = DATA,
-    gpus: GpusOption = 0,
-    processes: ProcessesOption = 1,
-    device: DeviceOption = None,
-    threads: ThreadsOption = None,
-    checkpoints: CheckpointsOption = CHECKPOINTS,
+    params: options.Params = options.PARAMS,
+    scale: options.Scale = None,
+    corpora: options.Corpora = None,
+    out: options.Out = None,
+    data: options.Data = options.DATA,
+    gpus: options.Gpus = 0,
+    processes: options.Processes = 1,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    checkpoints: options.Checkpoints = options.CHECKPOINTS,
 ) -> None:
     """Answer a question beyond the paper's tables (docs/experiments.md); run again, it continues or does nothing."""
     from spectralgru.pipeline.experiments import base

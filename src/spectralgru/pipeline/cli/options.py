@@ -16,19 +16,17 @@ def _known(device: str | None) -> str | None:
     return device
 
 
-CorpusOption = Annotated[
+Corpus = Annotated[
     str, typer.Option("--corpus", help=f"{', '.join(CORPORA)}, or one of your own (docs/data.md)")
 ]
-DataOption = Annotated[Path, typer.Option("--data", help="folder of raw and prepared corpora")]
-ParamsOption = Annotated[Path, typer.Option("--params", help="the file of parameters")]
-ScaleOption = Annotated[
-    str | None, typer.Option("--scale", help="quick or paper; default: what params.yaml says")
-]
-CorporaOption = Annotated[
+Data = Annotated[Path, typer.Option("--data", help="folder of raw and prepared corpora")]
+Params = Annotated[Path, typer.Option("--params", help="the file of parameters")]
+Scale = Annotated[str | None, typer.Option("--scale", help="quick or paper; default: what params.yaml says")]
+Corpora = Annotated[
     list[str] | None, typer.Option("--corpus", help="default: what params.yaml says; repeatable")
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", help="folder of results; default results/<scale>")]
-DeviceOption = Annotated[
+Out = Annotated[Path | None, typer.Option("--out", help="folder of results; default results/<scale>")]
+Device = Annotated[
     str | None,
     typer.Option(
         "--device",
@@ -38,29 +36,27 @@ DeviceOption = Annotated[
     ),
 ]
 
-MethodOption = Annotated[str, typer.Option("--method", help="constraint, clipping or none")]
-ValueOption = Annotated[
-    float | None, typer.Option("--value", help="delta (constraint) or threshold (clipping)")
-]
-SeedsOption = Annotated[
+Method = Annotated[str, typer.Option("--method", help="constraint, clipping or none")]
+Value = Annotated[float | None, typer.Option("--value", help="delta (constraint) or threshold (clipping)")]
+Seeds = Annotated[
     list[int] | None, typer.Option("--seeds", help="default: what params.yaml says; repeatable")
 ]
-ChangesOption = Annotated[list[str] | None, typer.Option("--set", help="e.g. training.epochs=2; repeatable")]
-GpusOption = Annotated[
+Changes = Annotated[list[str] | None, typer.Option("--set", help="e.g. training.epochs=2; repeatable")]
+Gpus = Annotated[
     int,
     typer.Option(
         "--gpus", min=0, help="GPUs to lock for this training, one per process; waits until they are free"
     ),
 ]
-ProcessesOption = Annotated[
+Processes = Annotated[
     int,
     typer.Option("--processes", min=1, help="processes that share the training; at least one per GPU"),
 ]
-ThreadsOption = Annotated[
+Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="CPU threads of all processes; default: what torch chooses"),
 ]
-CheckpointsOption = Annotated[Path, typer.Option("--checkpoints", help="folder of checkpoints")]
+Checkpoints = Annotated[Path, typer.Option("--checkpoints", help="folder of checkpoints")]
 
 DATA, PARAMS, CHECKPOINTS = Path("data"), Path("params.yaml"), Path(".checkpoints")
 

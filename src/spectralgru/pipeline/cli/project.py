@@ -10,13 +10,12 @@ import typer
 
 from spectralgru.errors import InputError, RunError
 from spectralgru.pipeline.cli import options
-from spectralgru.pipeline.cli.options import DATA, PARAMS, DataOption, OutOption, ParamsOption, ScaleOption
 
 
 def status(
-    params: ParamsOption = PARAMS,
-    scale: ScaleOption = None,
-    out: OutOption = None,
+    params: options.Params = options.PARAMS,
+    scale: options.Scale = None,
+    out: options.Out = None,
     live: Annotated[bool, typer.Option("--watch", help="refresh until every run has ended")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="seconds between refreshes with --watch")] = 2.0,
 ) -> None:
@@ -49,7 +48,7 @@ def bench(
     os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *(names or []), "--device", device])
 
 
-def doctor(data: DataOption = DATA, params: ParamsOption = PARAMS) -> None:
+def doctor(data: options.Data = options.DATA, params: options.Params = options.PARAMS) -> None:
     """Say what this machine has, what is missing, and which trainings fit."""
     from spectralgru.pipeline.doctor import diagnose
 

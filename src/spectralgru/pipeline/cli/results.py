@@ -8,15 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectralgru.pipeline.cli import options
-from spectralgru.pipeline.cli.options import (
-    DATA,
-    PARAMS,
-    CorporaOption,
-    DataOption,
-    OutOption,
-    ParamsOption,
-    ScaleOption,
-)
 
 if TYPE_CHECKING:
     from spectralgru.pipeline.results.load import Campaign
@@ -29,10 +20,10 @@ def _results(write: Callable[..., list[Path]]) -> Callable[..., None]:
     """
 
     def command(
-        params: ParamsOption = PARAMS,
-        scale: ScaleOption = None,
-        corpora: CorporaOption = None,
-        out: OutOption = None,
+        params: options.Params = options.PARAMS,
+        scale: options.Scale = None,
+        corpora: options.Corpora = None,
+        out: options.Out = None,
         **own: Any,
     ) -> None:
         from spectralgru.pipeline.results.load import Campaign
@@ -52,7 +43,7 @@ def _results(write: Callable[..., list[Path]]) -> Callable[..., None]:
 
 
 @_results
-def samples(campaign: "Campaign", data: DataOption = DATA) -> list[Path]:
+def samples(campaign: "Campaign", data: options.Data = options.DATA) -> list[Path]:
     """Continue a tune (MIDI, sound, piano rolls) or sentences with the best constrained and the best clipped run."""
     from spectralgru.pipeline.sampling.campaign import write_samples
 
@@ -70,7 +61,7 @@ def tables(campaign: "Campaign") -> list[Path]:
 
 
 @_results
-def figures(campaign: "Campaign", data: DataOption = DATA) -> list[Path]:
+def figures(campaign: "Campaign", data: options.Data = options.DATA) -> list[Path]:
     """Write the figures."""
     from spectralgru.pipeline.results.figures import write_figures
 
@@ -90,11 +81,11 @@ def provenance(
         str | None,
         typer.Argument(help="a table or figure: table1, ptb-trajectory or a path; none: record all"),
     ] = None,
-    params: ParamsOption = PARAMS,
-    scale: ScaleOption = None,
-    corpora: CorporaOption = None,
-    data: DataOption = DATA,
-    out: OutOption = None,
+    params: options.Params = options.PARAMS,
+    scale: options.Scale = None,
+    corpora: options.Corpora = None,
+    data: options.Data = options.DATA,
+    out: options.Out = None,
 ) -> None:
     """Say which runs, commit, parameters, data and machine a table or figure comes from, or record it for all."""
     from spectralgru.pipeline.provenance.explain import explain, find, read_record
@@ -112,14 +103,18 @@ def provenance(
             typer.echo(line)
 
 
-def report(params: ParamsOption = PARAMS, scale: ScaleOption = None, out: OutOption = None) -> None:
+def report(
+    params: options.Params = options.PARAMS, scale: options.Scale = None, out: options.Out = None
+) -> None:
     """Write report.html: one page of the answer, tables, figures, claims and provenance that are there."""
     from spectralgru.pipeline.report import write_report
 
     typer.echo(write_report(options.results(out, options.load(params, scale).scale)))
 
 
-def article(params: ParamsOption = PARAMS, scale: ScaleOption = None, out: OutOption = None) -> None:
+def article(
+    params: options.Params = options.PARAMS, scale: options.Scale = None, out: options.Out = None
+) -> None:
     """Write article.pdf: a replication report from the same records as report.html."""
     from spectralgru.pipeline.article import write_article
 

@@ -8,13 +8,13 @@ import typer
 
 from spectralgru.errors import InputError
 from spectralgru.files import write_together
-from spectralgru.pipeline.cli.options import DATA, DataOption
+from spectralgru.pipeline.cli import options
 from spectralgru.training.data.dataset import Split, Words
 
 
 def sample(
     run: Annotated[Path, typer.Option(help="a run directory")],
-    data: DataOption = DATA,
+    data: options.Data = options.DATA,
     split: Annotated[Split, typer.Option(help="where the tune is: train, valid or test")] = "test",
     tune: Annotated[
         int | None, typer.Option(help="music: continue this tune, counted from 0; default 0")

@@ -8,23 +8,14 @@ import typer
 
 from spectralgru.files import write_json
 from spectralgru.pipeline.cli import options
-from spectralgru.pipeline.cli.options import (
-    DATA,
-    PARAMS,
-    CorporaOption,
-    DataOption,
-    OutOption,
-    ParamsOption,
-    ScaleOption,
-)
 
 
 def track(
-    params: ParamsOption = PARAMS,
-    scale: ScaleOption = None,
-    corpora: CorporaOption = None,
-    out: OutOption = None,
-    data: DataOption = DATA,
+    params: options.Params = options.PARAMS,
+    scale: options.Scale = None,
+    corpora: options.Corpora = None,
+    out: options.Out = None,
+    data: options.Data = options.DATA,
     summary: Annotated[Path | None, typer.Option(help="write what was done to this JSON file")] = None,
     keep_on: Annotated[
         bool, typer.Option("--follow", help="keep importing until every run has ended")

@@ -8,43 +8,24 @@ from typing import Annotated
 import typer
 
 from spectralgru.pipeline.cli import options
-from spectralgru.pipeline.cli.options import (
-    CHECKPOINTS,
-    DATA,
-    PARAMS,
-    ChangesOption,
-    CheckpointsOption,
-    CorpusOption,
-    DataOption,
-    DeviceOption,
-    GpusOption,
-    MethodOption,
-    OutOption,
-    ParamsOption,
-    ProcessesOption,
-    ScaleOption,
-    SeedsOption,
-    ThreadsOption,
-    ValueOption,
-)
 from spectralgru.training.data.dataset import Split
 
 
 def train(
-    corpus: CorpusOption,
-    method: MethodOption,
-    out: OutOption = None,
-    value: ValueOption = None,
-    seeds: SeedsOption = None,
-    scale: ScaleOption = None,
-    data: DataOption = DATA,
-    params: ParamsOption = PARAMS,
-    changes: ChangesOption = None,
-    gpus: GpusOption = 0,
-    processes: ProcessesOption = 1,
-    device: DeviceOption = None,
-    threads: ThreadsOption = None,
-    checkpoints: CheckpointsOption = CHECKPOINTS,
+    corpus: options.Corpus,
+    method: options.Method,
+    out: options.Out = None,
+    value: options.Value = None,
+    seeds: options.Seeds = None,
+    scale: options.Scale = None,
+    data: options.Data = options.DATA,
+    params: options.Params = options.PARAMS,
+    changes: options.Changes = None,
+    gpus: options.Gpus = 0,
+    processes: options.Processes = 1,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    checkpoints: options.Checkpoints = options.CHECKPOINTS,
     checkpoint_seconds: Annotated[
         float,
         typer.Option(min=0, envvar="SPECTRALGRU_CHECKPOINT_SECONDS", help="time between two checkpoints"),
@@ -77,14 +58,14 @@ def train(
 
 
 def job(
-    corpus: CorpusOption,
-    method: MethodOption,
-    value: ValueOption = None,
-    seeds: SeedsOption = None,
-    scale: ScaleOption = None,
-    data: DataOption = DATA,
-    params: ParamsOption = PARAMS,
-    changes: ChangesOption = None,
+    corpus: options.Corpus,
+    method: options.Method,
+    value: options.Value = None,
+    seeds: options.Seeds = None,
+    scale: options.Scale = None,
+    data: options.Data = options.DATA,
+    params: options.Params = options.PARAMS,
+    changes: options.Changes = None,
 ) -> None:
     """Print a training as JSON, for `python -m spectralgru.training` on a machine with torch and numpy alone."""
     from spectralgru.pipeline.params import parse_setting, with_changes
@@ -95,7 +76,7 @@ def job(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="a run directory")],
-    data: DataOption = DATA,
+    data: options.Data = options.DATA,
     split: Annotated[Split, typer.Option(help="train, valid or test")] = "test",
 ) -> None:
     """Compute the loss and metric of a run's saved model again."""
