@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spectralgru.diagnosis.naming import plain_names, unwrapped
@@ -39,16 +38,13 @@ def replay_of(
     objective = (
         weighted(recording.output_gradients) if loss is None else (lambda output: loss(output, **noted))
     )
-    try:
-        autocast = (
-            (recording.autocast[0], getattr(torch, recording.autocast[1])) if recording.autocast else None
-        )
-        root = unwrapped(model).get_submodule(recording.root)
-    except (AttributeError, IndexError) as error:
-        raise InputError(f"{error}: give the recorded model, or copy the recording again") from None
     prefix = f"{recording.root}." if recording.root else ""
     parameters = {n.removeprefix(prefix): t for n, t in recording.parameters.items()}
-    replay = ModelReplay(root, args, kwargs, objective, recording.random, dtype, autocast, parameters)
+    given = args, kwargs, objective, recording.random, dtype, recording.autocast, parameters
+    try:
+        replay = ModelReplay(unwrapped(model).get_submodule(recording.root), *given)
+    except (AttributeError, IndexError) as error:
+        raise InputError(f"{error}: give the recorded model, or copy the recording again") from None
     replay.has_loss = loss is not None
     return replay
 

@@ -72,9 +72,10 @@ def _repeat(recording: Recording, names: dict[str, nn.Module], calls: list[Model
         raise InputError("the model was not called: give ExplosionRecorder the module that is")
     worst = -1.0
     for call in calls:
-        autocast = (call.autocast[0], getattr(torch, call.autocast[1])) if call.autocast else None
         objective = weighted(call.gradients)
-        replay = ModelReplay(call.root, call.args, call.kwargs, objective, call.random, autocast=autocast)
+        replay = ModelReplay(
+            call.root, call.args, call.kwargs, objective, call.random, autocast=call.autocast
+        )
         replay.names = {module: name for name, module in names.items()}
         outcome = replay.run()
         if (norm := outcome.norm if outcome.norm == outcome.norm else float("inf")) <= worst:

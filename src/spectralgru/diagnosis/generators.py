@@ -1,6 +1,7 @@
 """States of the random generators, kept and brought back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,18 +15,15 @@ def random_states() -> dict[str, Any]:
     return states
 
 
-class kept_random:
+@contextmanager
+def kept_random(states: Mapping[str, Any]) -> Iterator[None]:
     """Within the block the generators begin at `states`; after it they are where they were before."""
-
-    def __init__(self, states: Mapping[str, Any]) -> None:
-        self.states = states
-
-    def __enter__(self) -> None:
-        self.before = random_states()
-        _set_random(self.states)
-
-    def __exit__(self, *_: object) -> None:
-        _set_random(self.before)
+    before = random_states()
+    _set_random(states)
+    try:
+        yield
+    finally:
+        _set_random(before)
 
 
 def _set_random(states: Mapping[str, Any]) -> None:

@@ -5,9 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from spectralgru.projection.blocks import named_modules
-
-WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+from spectralgru.projection.blocks import WRAPPERS, named_modules
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -82,15 +82,9 @@ class ExplosionRecorder(Listener):
         self._unclipped: dict[str, Tensor] = {}
 
     def __reduce__(self) -> Any:
-        settings = (
-            self.model,
-            self.folder,
-            self._ring.steps.maxlen,
-            self.rule,
-            self.max_files,
-            self.max_bytes,
-        )
-        return _unattached, settings
+        settings: dict[str, Any] = {"steps": self._ring.steps.maxlen, "rule": self.rule}
+        settings |= {"max_files": self.max_files, "max_bytes": self.max_bytes}
+        return partial(ExplosionRecorder, **settings), (self.model, self.folder)
 
     def attach(self, optimizer: Optimizer, *others: Optimizer) -> RemovableHandle:
         """Record every step of the optimisers, until the handle's `remove()`.
@@ -174,12 +168,8 @@ class ExplosionRecorder(Listener):
                 warn(f"ExplosionRecorder: {verdict}, and nothing was written: {error}", stacklevel=6)
         self._was_finite = is_finite
         self.step += 1
-        self.is_over, self._loss = True, None
-        self._noted, self._unclipped = {}, self._cleared()
-
-    def _cleared(self) -> dict[str, Tensor]:
+        self.is_over, self._loss, self._noted = True, None, {}
         self._unclipped.clear()  # the hooks hold this very dict
-        return self._unclipped
 
     def _measured(self, optimizer: Optimizer, scale: Tensor | None) -> Step:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -236,9 +226,3 @@ class ExplosionRecorder(Listener):
         warn(
             f"ExplosionRecorder: {verdict} in step {self.step}; why: spectralgru autopsy {path}", stacklevel=7
         )
-
-
-def _unattached(
-    model: nn.Module, folder: Path, steps: int, rule: SpikeRule, max_files: int, max_bytes: int
-) -> Any:
-    return ExplosionRecorder(model, folder, steps=steps, rule=rule, max_files=max_files, max_bytes=max_bytes)

@@ -1,6 +1,6 @@
 """A batch once more: the gradients of the weights, and of every state on the way back through time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,13 +120,17 @@ class ModelReplay(Replay):
         objective: Callable[[Any], Tensor],
         random: Mapping[str, Any] | None = None,
         dtype: torch.dtype | None = None,
-        autocast: tuple[str, torch.dtype] | None = None,
+        autocast: Sequence[str] = (),
         parameters: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Take the model as it is now, or with other parameters and buffers (a state dict)."""
+        """Take the model as it is now, or with other parameters and buffers (a state dict).
+
+        `autocast`: names of the device and the type, or nothing.
+        """
         self.names = {module: name for _, name, module in named_modules(model)}
         self.model = unwrapped(model)
-        self.objective, self.autocast, self.has_loss = objective, autocast, True
+        self.objective, self.has_loss = objective, True
+        self.autocast = (autocast[0], getattr(torch, autocast[1])) if autocast else None
         self.random = random or random_states()
         self._given = model, args, kwargs
         self.args, self.kwargs = cast((args, kwargs), dtype)
@@ -165,7 +169,7 @@ class ModelReplay(Replay):
     def _precision(self) -> AbstractContextManager[Any]:
         if self.autocast is None:
             return nullcontext()
-        return torch.autocast(self.autocast[0], self.autocast[1])
+        return torch.autocast(*self.autocast)
 
 
 class FiledReplay(Replay):

@@ -95,22 +95,16 @@ class Step:
 
     def plain(self) -> "PlainStep":
         """As numbers and lists."""
-        return {
-            "step": self.step,
-            "optimizer": self.optimizer,
-            "loss": self.loss,
-            "norm": self.norm,
-            "unclipped": self.unclipped,
-            "gradients": self.gradients,
-            "weights": self.weights,
+        plain: Any = vars(self) | {
             "inputs": float(self.inputs),
             "spectra": {n: {k: float(v) for k, v in s.items()} for n, s in self.spectra.items()},
-            "seen": self.seen,
             "projections": {
                 name: {"sigma_max": report.sigma_max.tolist(), "saturated": report.saturated.tolist()}
                 for name, report in self.projections.items()
             },
         }
+        step: PlainStep = plain
+        return step
 
 
 class PlainStep(TypedDict):

@@ -20,27 +20,26 @@ from spectralgru.recurrent.gru import GRU
 _LSTMS, _RNNS = (nn.LSTM, nn.LSTMCell), (nn.RNN, nn.RNNCell)
 MODULES = (GRU, nn.GRU, nn.GRUCell, *_LSTMS, *_RNNS)
 _TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-# A limit below this, which only an LSTM's can be, is an error: W_hg h, with the state in [-1, 1], would be lost in the
-# rounding of half precision, and the projection, which never lets W_hg grow again, would delete the recurrence instead
-# of stabilising it. With the other gates half open this corresponds to a forget bias of 8.
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+# A lower limit is an error; only an LSTM can have one. W_hg h, with the state in [-1, 1], would be lost in the rounding
+# of half precision, and the projection, which never lets W_hg grow again, would delete the recurrence instead of
+# stabilising it. With the other gates half open this corresponds to a forget bias of 8.
 _SMALLEST_LIMIT = 1e-3
 
 
 @dataclass
 class Block:
-    """One recurrent weight, and what bounds its candidate's rows and perhaps its gates'.
+    """One recurrent weight, with the projections of its candidate's block and, if bounded, of its gates'.
 
-    Weight and biases are looked up whenever they are used, since both may be replaced: by assignment or
-    `load_state_dict(assign=True)`.
+    Weight and biases are looked up at every use, since assignment and `load_state_dict(assign=True)` replace them.
     """
 
-    where: str  # the module's name, for people
-    path: str  # where the model has it
+    where: str  # the module's name in messages
+    path: str  # of the module inside the model
     module: nn.Module
     suffix: str  # of the names of its weight and biases: "", "_l0", "_l0_reverse"
     shape: torch.Size  # of the weight: [3H, H] and the like, with our GRU's replicas [R, 3H, H]
-    kept: dict[str, Kept]  # `candidate` first
+    kept: dict[str, Kept]  # by name of the block, `candidate` first
 
     def expect_present(self, model: nn.Module) -> None:
         """Refuse a model whose recurrent module was replaced."""
@@ -63,7 +62,7 @@ class Block:
         return weight
 
     def biases(self) -> dict[str, nn.Parameter]:
-        """The biases that the bound depends on, as they are now, by name; an RNN's does on none."""
+        """The biases that the bound depends on, as they are now, by name; none for an RNN."""
         kinds = () if isinstance(self.module, _RNNS) else ("bias_ih", "bias_hh")
         names = [f"{kind}{self.suffix}" for kind in kinds]
         biases_by_name = {name: _parameter(self.where, self.module, name) for name in names}
@@ -74,13 +73,13 @@ class Block:
         return _matrices(self.module, self.weight() if weight is None else weight)
 
     def settle(self) -> None:
-        """Undo what a new constraint rounded in a weight that was projected before."""
+        """Undo the rounding that a new constraint caused in weights that were projected before."""
         matrices = self.matrices()
         for part, kept in self.kept.items():
             kept.settle(matrices[part])
 
     def growth_bound(self, cell: float) -> float:
-        """See `SpectralConstraint.growth_bound`; the largest over replicas."""
+        """See `SpectralConstraint.growth_bound`; the maximum over replicas."""
         shift = None
         if isinstance(self.module, nn.GRU | nn.GRUCell) or getattr(self.module, "reset", "") == "after":
             matrices = self.matrices()["candidate"]
@@ -89,9 +88,9 @@ class Block:
         return float(growth_bound(self.matrices(), shift, cell).amax())
 
     def stability_limit(self) -> float:
-        """The origin is stable when sigma_1 of the candidate is below this; NaN: biases not finite.
+        """The origin is stable if sigma_1 of the candidate is below this; NaN if the biases are not finite.
 
-        2 for a GRU or LSTM without biases; 1 for an RNN, which then contracts everywhere.
+        2 for a GRU or LSTM without biases; 1 for an RNN, which contracts everywhere below it.
 
         Raises:
             RunError: the limit is too small to leave a recurrence.
@@ -108,7 +107,7 @@ class Block:
         if not isinstance(self.module, _LSTMS):
             reset = float(total[: len(total) // 3].max())
             return 1 + exp(-reset) if reset > -700 else inf
-        # As logarithms, gates close to 0 and to 1 are exact: 1 - f = sigmoid(-b_f).
+        # Logarithms keep gates close to 0 and 1 exact: 1 - f = sigmoid(-b_f).
         i, f, _, o = total.chunk(4)
         limit = float((-(logsigmoid(i) - logsigmoid(-f)).max() - logsigmoid(o).max()).exp())
         if limit < _SMALLEST_LIMIT:
@@ -122,10 +121,10 @@ class Block:
 
 
 def find_blocks(root: nn.Module, method: Solver, gates: bool) -> dict[str, Block]:
-    """The recurrent weights in a module, by name; with their gates, or the candidate alone.
+    """The recurrent weights in a module, by name; `gates`: with their gates, not the candidate alone.
 
     Raises:
-        InputError: there are none, or one that cannot be projected.
+        InputError: there are none, or one cannot be projected.
     """
     blocks = {}
     for path, prefix, module in named_modules(root):
@@ -139,24 +138,24 @@ def find_blocks(root: nn.Module, method: Solver, gates: bool) -> dict[str, Block
 
 
 def key(name: str, part: str) -> str:
-    """What a block of the weight of this name is called: the candidate as the weight, `rnn.weight_hh_l0.reset`."""
+    """Name of a block: the candidate's is that of its weight, others add theirs, as in `rnn.weight_hh_l0.reset`."""
     return name if part == "candidate" else f"{name}.{part}"
 
 
 def named_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
-    """Path, name, module. Names omit the levels of DDP and torch.compile: a state fits with and without them."""
+    """Path, name, module. Names omit the levels of DDP and torch.compile, so that states fit with and without them."""
     names = {"": ""}
     modules = dict(root.named_modules())
     for path, module in modules.items():
         if path:
             parent, _, leaf = path.rpartition(".")
-            inside = leaf == "_orig_mod" or isinstance(modules[parent], _WRAPPERS)
+            inside = leaf == "_orig_mod" or isinstance(modules[parent], WRAPPERS)
             names[path] = names[parent] if inside else f"{names[parent]}.{leaf}".removeprefix(".")
         yield path, names[path], module
 
 
 def _blocks_of(path: str, where: str, module: nn.Module, method: Solver, gates: bool) -> Iterator[Block]:
-    """One for each layer and direction."""
+    """One block for each layer and direction."""
     if proj_size := getattr(module, "proj_size", 0):
         raise InputError(f"{where}: LSTM with proj_size={proj_size} is not supported; use 0")
     suffixes = [""]
@@ -201,7 +200,7 @@ def _weight(where: str, module: nn.Module, suffix: str) -> nn.Parameter:
 
 def _parameter(where: str, module: nn.Module, name: str) -> nn.Parameter | None:
     """The parameter of that name; None if there is none."""
-    value = module._parameters.get(name)  # a parametrised or pruned one is elsewhere
+    value = module._parameters.get(name)  # parametrised and pruned ones are kept elsewhere
     if value is None:
         if getattr(module, name, None) is not None:
             raise _refusal(where, name)
@@ -229,7 +228,7 @@ def _refusal(where: str, name: str) -> InputError:
 
 
 def _names(module: nn.Module) -> tuple[str, ...]:
-    """Of the blocks of a recurrent weight, in the order of its rows."""
+    """Names of the blocks of a recurrent weight, in the order of its rows."""
     if isinstance(module, _RNNS):
         return ("candidate",)
     if isinstance(module, _LSTMS):
