@@ -3,32 +3,18 @@
 import statistics
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from spectralgru.pipeline.results.load import RunFiles, flatten
 from spectralgru.pipeline.results.outcome import succeeded
-from spectralgru.records import STEP_COLUMNS, Run
-from spectralgru.setting import Method, number
+from spectralgru.records import HISTORY_COLUMNS, STEP_COLUMNS, Run
+from spectralgru.setting import Setting, number
 
 Point = tuple[str, float, int, int]  # name, value, time (milliseconds since 1970), step
 
-EPOCH_COLUMNS = (
-    "learning_rate",
-    "train_loss",
-    "valid_loss",
-    "valid_metric",
-    "grad_norm_mean",
-    "grad_norm_max",
-    "sigma_max",
-    "saturated",
-    "spectral_radius",
-    "projections_done",
-    "projections_skipped",
-    "seconds",
-)
+EPOCH_COLUMNS = HISTORY_COLUMNS[1:]
 MEAN_COLUMNS = ("valid_loss", "valid_metric")  # of a setting, so that settings are compared as they are
 FIGURES = ("epoch", "valid", "test")  # of the best and of the last epoch
 TRACE_COLUMNS = STEP_COLUMNS[2:]
@@ -52,32 +38,18 @@ def ended(run: Run) -> int:
     return started(run) + int(run.wall_seconds * 1000)
 
 
-class Identified(Protocol):
-    """What identifies a run, whether it has a record or is in progress."""
-
-    @property
-    def corpus(self) -> str: ...  # noqa: D102
-    @property
-    def scale(self) -> str: ...  # noqa: D102
-    @property
-    def method(self) -> Method: ...  # noqa: D102
-    @property
-    def value(self) -> float | None: ...  # noqa: D102
-    @property
-    def setting(self) -> str: ...  # noqa: D102
-
-
-def setting_tags(run: Identified) -> dict[str, str]:
-    """What all runs of a setting share."""
-    tags = {"corpus": run.corpus, "scale": run.scale, "method": run.method, "setting": run.setting}
-    if run.value is not None:
-        tags["value"] = tags[VALUE_NAMES[run.method]] = number(run.value)
+def setting_tags(corpus: str, scale: str, name: str) -> dict[str, str]:
+    """What all runs of a setting share, finished or not; `name`: the setting's."""
+    setting = Setting.parse(name)
+    tags = {"corpus": corpus, "scale": scale, "method": setting.method, "setting": name}
+    if setting.value is not None:
+        tags["value"] = tags[VALUE_NAMES[setting.method]] = number(setting.value)
     return tags
 
 
 def run_tags(run: Run) -> dict[str, str]:
     """Tags to search runs by; those of a diverged run say when and why."""
-    tags = setting_tags(run) | {
+    tags = setting_tags(run.corpus, run.scale, run.setting) | {
         "seed": str(run.seed),
         "status": run.status,
         "git_commit": run.git_commit,

@@ -16,9 +16,9 @@ from spectralgru.pipeline.tracking.convert import Point
 from spectralgru.pipeline.tracking.live import LiveRun
 from spectralgru.pipeline.tracking.project import Project
 from spectralgru.pipeline.tracking.store import find_experiment, local_folder, sqlite_path
-from spectralgru.records import check_files, files_here
+from spectralgru.records import RUN_FILES, check_files, files_here
 
-FILES = ("run.json", "history.csv", "steps.csv", "model.safetensors")
+FILES = ("run.json", *RUN_FILES)
 # Tags: which directory of which project a run shows, and which version of it.
 PROJECT, DIRECTORY, CONTENT = "spectralgru.project", "spectralgru.directory", "spectralgru.content"
 PARENT = "mlflow.parentRunId"
@@ -122,7 +122,8 @@ class MlflowExperiment:
         shown = (runs or under_way)[0]
         ended = Counter(run.status for run in runs) + Counter(run.state for run in under_way)
         status = ", ".join(f"{n} {state}" for state, n in ended.items())
-        tags = convert.setting_tags(shown) | convert.commit_tags(runs) | {"status": status}
+        tags = convert.setting_tags(shown.corpus, shown.scale, shown.setting)
+        tags |= convert.commit_tags(runs) | {"status": status}
         parent = self._replace(directory, shown.setting, min(starts), tags)
         points: list[Point] = []
         params: dict[str, str] = {}
@@ -162,12 +163,10 @@ class MlflowExperiment:
         self.done.running += 1
         found = self._watched(run.directory, run.lines)
         if found is None:
-            tags = convert.setting_tags(run) | {"seed": str(run.seed), PARENT: parent.info.run_id}
-            made, shown, status = (
-                self._replace(run.directory, f"{run.setting} seed {run.seed}", run.started, tags),
-                0,
-                "",
-            )
+            tags = convert.setting_tags(run.corpus, run.scale, run.setting)
+            tags |= {"seed": str(run.seed), PARENT: parent.info.run_id}
+            made = self._replace(run.directory, f"{run.setting} seed {run.seed}", run.started, tags)
+            shown, status = 0, ""
         else:
             made, shown = found
             self._move(made, parent)

@@ -12,7 +12,6 @@ from pathlib import Path
 from spectralgru.pipeline.status import run_status
 from spectralgru.pipeline.tracking.convert import EPOCH_COLUMNS, Point
 from spectralgru.records import HISTORY_COLUMNS
-from spectralgru.setting import Method, Setting
 
 MARK = "epochs"  # begins the content tag of a run in progress: `epochs <how many> <their hash>`
 
@@ -34,16 +33,6 @@ class LiveRun:
     def setting(self) -> str:
         """Name of the setting, as in paths."""
         return self.directory.parent.name
-
-    @property
-    def method(self) -> Method:
-        """Name of the method."""
-        return Setting.parse(self.setting).method
-
-    @property
-    def value(self) -> float | None:
-        """Delta or threshold."""
-        return Setting.parse(self.setting).value
 
     @property
     def seed(self) -> int:

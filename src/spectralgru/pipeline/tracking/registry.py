@@ -99,7 +99,8 @@ def _register(
     from mlflow.exceptions import MlflowException
 
     run = item.run
-    tags = convert.setting_tags(run) | {"seed": str(run.seed), "metric": run.metric, "run_key": run.key}
+    tags = convert.setting_tags(run.corpus, run.scale, run.setting)
+    tags |= {"seed": str(run.seed), "metric": run.metric, "run_key": run.key}
     tags |= {f"best_{name}": f"{run.best[name]:.9g}" for name in convert.FIGURES if name in run.best}
     logged = client.create_logged_model(
         experiment, name, run_id, tags, params=convert.run_params(run), model_type="pyfunc"
