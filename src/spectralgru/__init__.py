@@ -30,7 +30,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: importing torch takes seconds, which the command line and the workflow can save.
+    # Imported on first use: torch takes seconds to import, and the command line and the workflow often do without.
     if name not in __all__:
         raise AttributeError(f"module 'spectralgru' has no attribute {name!r}")
     return getattr(import_module(f"spectralgru.{_HOMES.get(name, 'spectral')}"), name)

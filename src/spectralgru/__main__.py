@@ -1,10 +1,10 @@
-"""The command `spectralgru`, also as `python -m spectralgru` for when its script is not on the PATH."""
+"""The command `spectralgru`, also `python -m spectralgru` where its script is not on the PATH."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line, or say in a line that only the library is installed."""
+    """Run the command line, or say in one line that only the library is installed."""
     try:
         from spectralgru.pipeline.cli import main as run
     except ModuleNotFoundError as error:

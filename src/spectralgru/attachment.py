@@ -1,4 +1,4 @@
-"""Which optimisers change constrained weights, and whether the constraint sees them do it."""
+"""Finds the optimisers that change constrained weights, and watches for changes that escape the constraint."""
 
 import warnings
 from collections import OrderedDict
@@ -18,7 +18,7 @@ def find_optimizers(outer: Any) -> list[Optimizer]:
     """The optimisers whose `step` runs hooks: `outer`, or those it holds (SAM, accelerate's wrapper).
 
     Raises:
-        InputError: there is none, or one evaluates different weights from those it trains.
+        InputError: there is none, or one of them evaluates other weights than it trains.
     """
     optimizers: list[Optimizer] = []
     left, seen = [outer], set()
@@ -52,7 +52,7 @@ def find_optimizers(outer: Any) -> list[Optimizer]:
 
 
 def _averages(optimizer: Any) -> bool:
-    """Whether the optimiser is a schedule-free one."""
+    """Whether the optimiser is schedule-free."""
     return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
 
 
@@ -63,7 +63,7 @@ def missing(weights: Mapping[str, nn.Parameter], optimizers: Iterable[Optimizer]
 
 
 def some(names: list[str]) -> str:
-    """The first name, and how many more."""
+    """The first name, and how many others there are."""
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
@@ -86,12 +86,12 @@ class Handle(RemovableHandle):
 
 
 class Watch:
-    """A module's hook that warns when one of its weights is trained and never projected.
+    """A hook of a module that warns when one of its weights is trained but never projected.
 
-    Unlike the optimiser's hooks, it goes with the module into copies and pickles. SAM and similar optimisers change a
-    weight once between two projections; a weight that is changed twice has lost its constraint. A change counts only
-    after a gradient: averages and target networks, which get none, follow a model that is projected. All constraints on
-    a weight share one.
+    Unlike the optimiser's hooks, it is copied and pickled with the module. SAM and similar optimisers change a weight
+    once between two projections; a weight that changes twice has lost its constraint. A change counts only after a
+    gradient: averages and target networks get none, and follow a model that is projected. All constraints on a weight
+    share one watch.
     """
 
     def __init__(self, where: str, name: str) -> None:
@@ -109,7 +109,7 @@ class Watch:
         self.__dict__.update(state | {"_owners": WeakSet()})
 
     def projected(self, weight: nn.Parameter) -> None:
-        """The weight has just been projected."""
+        """Note that the weight has just been projected."""
         self._seen, self.changes, self.trained = _state(weight), 0, False
 
     def __call__(self, module: nn.Module, _: Any) -> None:
@@ -139,7 +139,7 @@ class Watch:
 
     @classmethod
     def installed(cls, owner: object, module: nn.Module, where: str, name: str) -> "Watch":
-        """The watch of this weight of the module, put there if there is none."""
+        """The watch of this weight of the module, installed if there is none."""
         watches = [w for w in module._forward_pre_hooks.values() if isinstance(w, Watch) and w.name == name]
         watch = watches[0] if watches else cls(where, name)
         if not watches:
@@ -162,5 +162,5 @@ class Watch:
 
 
 def _state(weight: nn.Parameter) -> tuple[int, int]:
-    """Differs after every change in place (except through `.data`) and after every replacement of the storage."""
+    """A value that changes when the weight is changed in place (except through `.data`) or its storage replaced."""
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version

@@ -1,4 +1,4 @@
-"""The spectral constraint for models made of PyTorch's recurrent modules: two lines in an existing training script.
+"""The spectral constraint for any model with PyTorch's recurrent modules: two lines in an existing training script.
 
     constraint = SpectralConstraint(model, delta=0.2)
     constraint.attach(optimizer)
@@ -26,19 +26,19 @@ from spectralgru.projection.tracked import ProjectionReport
 
 
 class SpectralConstraint:
-    """Keeps the recurrent candidate weights of every GRU, LSTM and RNN in a module where the origin is stable.
+    """Keeps the recurrent candidate weights of every GRU, LSTM and RNN in a module where its origin stays stable.
 
     After each optimiser step the largest singular value of each candidate block (W_hn, W_hg) is brought down to
-    (1 - delta / 2) times its stability limit, which is 2 - delta for a network without biases (Kanai et al., 2017);
-    that of an RNN's W_hh to 1 - delta / 2, below which it contracts everywhere. Handles spectralgru.GRU (with replicas,
-    too) and torch.nn's GRU, LSTM, RNN and their cells, any number of layers, both directions. Under
-    DistributedDataParallel every rank projects the same weights to the same result.
+    (1 - delta / 2) times its stability limit, which is 2 - delta for a network without biases (Kanai et al., 2017).
+    That of an RNN's W_hh is brought down to 1 - delta / 2, where the RNN contracts everywhere. Handles spectralgru.GRU
+    (also with replicas) and torch.nn's GRU, LSTM, RNN and their cells, with any number of layers and in both
+    directions. Under DistributedDataParallel every rank projects the same weights to the same result.
 
-    The limit follows the biases, and a weight shared by several modules obeys the lowest of their limits. Parameters
-    may be moved or converted at any time, and replaced by others of the same shape if the attached optimiser holds
-    those; a replaced module needs a new constraint. Reparametrised, pruned or sharded recurrent weights and biases are
-    refused. Where a weight or its biases are not finite, the weight is left alone and sigma_max is reported as NaN.
-    What else could silently break the constraint: docs/library.md.
+    The limit follows the biases. A weight shared by several modules obeys the lowest of their limits. Parameters may be
+    moved or converted at any time, and replaced by others of the same shape if the attached optimiser holds those; a
+    replaced module needs a new constraint. Reparametrised, pruned or sharded recurrent weights and biases are refused.
+    If a weight or its biases are not finite, the weight is left alone and sigma_max is reported as NaN. What else could
+    silently break the constraint: docs/library.md.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class SpectralConstraint:
             module: the model, or one recurrent module; may be wrapped (DDP) or compiled.
             delta: distance from the edge of stability, in (0, 2); the paper's hyper-parameter.
             method: see `clip_singular_values`.
-            gates: the largest singular value that W_hr and W_hz (of an LSTM W_hi, W_hf and W_ho) may have; None: any.
-                What it guarantees: `growth_bound`.
+            gates: the largest singular value allowed in W_hr and W_hz (LSTM: W_hi, W_hf and W_ho); None: no bound.
+                For what it guarantees, see `growth_bound`.
 
         Raises:
             InputError: delta or gates out of range, nothing recurrent or gated found, a reparametrised or pruned
@@ -66,7 +66,7 @@ class SpectralConstraint:
         self.delta, self.gates, self._model = delta, gates, module
         self._blocks = find_blocks(module, method, gates is not None)
         self._watches: dict[str, Watch] = {}
-        # Hooks, by optimiser. The optimiser keeps the constraint alive, not the other way round.
+        # Hooks by optimiser. The optimiser keeps the constraint alive, not the other way round.
         self._attached: WeakKeyDictionary[Optimizer, list[RemovableHandle]] = WeakKeyDictionary()
         self.reports: dict[str, ProjectionReport] = {}  # of the last projection
         self._verified: object = None
@@ -81,11 +81,11 @@ class SpectralConstraint:
     def project_(self) -> dict[str, ProjectionReport]:
         """Project every block now, in place; returns a report for each weight, by its name in the module.
 
-        Gates have their own, `rnn.weight_hh_l0.reset` and the like. A shared weight is reported once, by its first
-        name. An error is raised before anything is changed.
+        Gates have reports of their own, such as `rnn.weight_hh_l0.reset`. A shared weight is reported once, under its
+        first name. Errors are raised before anything is changed.
 
         Raises:
-            InputError: since construction a weight has changed its shape, or a weight or bias was reparametrised.
+            InputError: a weight has changed its shape since construction, or a weight or bias was reparametrised.
             RunError: the biases of an LSTM no longer leave room for a recurrence.
         """
         weights, shared = {}, dict[int, list[str]]()
@@ -109,17 +109,17 @@ class SpectralConstraint:
         return reports
 
     def attach(self, optimizer: Optimizer, *others: Optimizer) -> RemovableHandle:
-        """Project after every `step()` that is carried out, until the handle's `remove()`.
+        """Project after every completed `step()`, until the handle's `remove()` is called.
 
         Args:
-            optimizer: holds the constrained weights and their biases; a wrapper's inner optimiser is found. A weight
-                that is not trained (`requires_grad`) need not be there.
-            others: further optimisers, where several share the weights. Attached again, or with another constraint on
-                these weights, an optimiser obeys the last one alone.
+            optimizer: holds the constrained weights and their biases; the optimiser inside a wrapper is found. Weights
+                that are not trained (`requires_grad`) may be missing.
+            others: further optimisers, if several share the weights. An optimiser attached again, or to another
+                constraint on these weights, obeys only the last one.
 
         Raises:
-            InputError: a constrained weight that none of the optimisers holds; no optimiser whose hooks run; a
-                schedule-free one. After a later step: RunError, when a weight was replaced or thawed since.
+            InputError: a constrained weight is in no optimiser, no optimiser runs hooks, or one is schedule-free. A
+                later step raises RunError if a weight has been replaced or thawed since.
         """
         optimizers = [each for outer in (optimizer, *others) for each in find_optimizers(outer)]
         if left := missing(self._trained(), optimizers):
@@ -138,7 +138,7 @@ class SpectralConstraint:
                 if isinstance(other, SpectralConstraint) and other._weights() <= self._weights():
                     other._detach([each])
             after = each.register_step_post_hook(self._after_step)
-            hooks.move_to_end(after.id, last=False)  # others average what this one leaves
+            hooks.move_to_end(after.id, last=False)  # hooks that average weights must see the projected ones
             self._attached[each] = [each.register_step_pre_hook(self._before_step), after]
         for name, block in self._blocks.items() if self._attached else ():
             watch = Watch.installed(self, block.module, block.where, f"weight_hh{block.suffix}")
@@ -186,7 +186,7 @@ class SpectralConstraint:
         self._verify()
 
     def _verify(self) -> None:
-        """Check that the optimisers still hold what they must; looked up again only after a change."""
+        """Check that the optimisers still hold every trained parameter; looks them up only after a change."""
         trained, optimizers = self._trained(), list(self._attached)
         groups = [len(group["params"]) for each in optimizers for group in each.param_groups]
         seen = [[(id(p), p.requires_grad) for p in trained.values()], groups]
@@ -209,17 +209,17 @@ class SpectralConstraint:
         self._hook(state["_attached"])
 
     def growth_bound(self, cell: float = inf) -> float:
-        """The largest factor by which one step can lengthen the gradient of a layer's state, whatever the input.
+        """An upper bound on the factor by which one step can lengthen the gradient of a layer's state, for any input.
 
-        At least the spectral norm of d state' / d state of every layer and direction, with the weights as they are now,
-        at every state that is reached from zero; NaN where a weight is not finite. Proof: docs/method.md.
+        It is at least the spectral norm of d state' / d state of every layer and direction, with the current weights,
+        at every state that can be reached from zero; NaN if a weight is not finite. Proof: docs/method.md.
 
         Args:
-            cell: the largest |c| of an LSTM before the step, for which there is no bound of its own: t after t steps
-                from zero. Without it the result is infinite.
+            cell: the largest |c| of an LSTM before the step, which nothing else bounds: it is at most t after t steps
+                from zero. Without it the result for an LSTM is infinite.
 
         Raises:
-            InputError: `cell` is negative or no number.
+            InputError: `cell` is negative or not a number.
         """
         if not isinstance(cell, SupportsFloat) or not cell >= 0:
             raise InputError(f"cell={cell!r}: must be a number, at least 0: the largest |c| of an LSTM")
@@ -233,13 +233,13 @@ class SpectralConstraint:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()` of a constraint on a module of the same structure.
 
-        Weights that differ from those of the state by no more than a projection rounds become equal to them.
+        Weights that differ from those of the state only by the rounding of a projection become equal to them.
 
         Args:
             state: what `state_dict()` returned.
 
         Raises:
-            InputError: it is of another module, or none at all; nothing is loaded.
+            InputError: it belongs to another module, or is not such a state; nothing is loaded.
         """
         restore(self._kept(), state)
         for block in self._blocks.values():

@@ -37,7 +37,7 @@ class RunError(ExpectedError):
 
 
 def say(line: str) -> None:
-    """Print a line at once. Raises RunError if standard output takes no more."""
+    """Print a line without buffering. Raises RunError if standard output cannot be written."""
     try:
         print(line, flush=True)
     except OSError as error:
@@ -48,12 +48,12 @@ def say(line: str) -> None:
 
 
 def shown(value: object) -> str:
-    """The value as quoted in messages: on one line, however large it is."""
+    """The value as messages quote it: on one line, however large it is."""
     return _SHORT.repr(value)
 
 
 def on_one_line(text: str) -> str:
-    """The text with escapes for line ends, control characters and bytes outside UTF-8, as names of files may hold."""
+    """The text with escapes for line ends, control characters and bytes outside UTF-8, which file names may contain."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -20,10 +20,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path; if the block succeeds, the file written there becomes `path`, otherwise it is removed.
 
     A regular file is replaced in one step and keeps its permissions. A link stays and its target is replaced, unless
-    the target is write-protected, as in DVC's cache: then the link is replaced. A device or a FIFO also stays and is
-    written to. The temporary name keeps the suffix of `path`, for writers that look at it (numpy, matplotlib).
+    the target is write-protected, as in DVC's cache; then the link is replaced. A device or FIFO is written to in
+    place. The temporary name keeps the suffix of `path`, for writers that look at it (numpy, matplotlib).
 
-    Raises OSError for a directory, a FIFO that nobody reads, and anything else that cannot be written.
+    Raises OSError for a directory, a FIFO without a reader, and anything else that cannot be written.
     """
     path = Path(path)
     try:
@@ -36,7 +36,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         path = Path(os.path.realpath(path))
     folder = path.parent if S_ISREG(mode) else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
-    stem = os.fsdecode(os.fsencode(path.stem)[:100])  # leaves room for the longest name that is allowed
+    stem = os.fsdecode(
+        os.fsencode(path.stem)[:100]
+    )  # the temporary name must not be too long for the file system
     try:
         handle, name = tempfile.mkstemp(prefix=f".{stem}-", suffix=f".partial{path.suffix[:32]}", dir=folder)
     except OSError as error:
@@ -101,7 +103,7 @@ def private_folder(path: Path) -> Path:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write files of which none is to be there without the others: all are moved into place once all are written."""
+    """Write files that must not appear without one another: they are moved into place once all are written."""
     with ExitStack() as stack:
         for path, content in contents.items():
             stack.enter_context(atomic_path(path)).write_bytes(content)

@@ -1,7 +1,7 @@
-"""The run directory: the one source of truth of what a run did.
+"""The run directory: the one source of truth about a run.
 
 `<root>/runs/<corpus>/<setting>/seed-<k>/` holds `history.csv`, `steps.csv`, `model.safetensors` and, written last,
-`run.json`: a directory without it is not a finished run. It knows the SHA-256 of the other files and of itself, so that
+`run.json`: a directory without it is not a finished run. It holds the SHA-256 of the other files and of itself, so that
 a damaged or edited file is never taken for a measurement.
 """
 
@@ -45,7 +45,7 @@ SEAL = "sha256"  # of `run.json`
 MODEL = "model.safetensors"
 TRACES = ("history.csv", "steps.csv")
 RUN_FILES = (*TRACES, MODEL)  # beside `run.json`
-UNDER_WAY = "history.partial.csv"  # history of a run that is to replace an existing one
+UNDER_WAY = "history.partial.csv"  # history of a run that will replace a recorded one
 STEP_COLUMNS = ("step", "epoch", "grad_norm", "sigma_max", "spectral_radius", "growth")  # docs/method.md
 
 
@@ -69,7 +69,7 @@ class Run:
         best: `epoch`, `valid_loss`, `valid`, `test_loss`, `test` at the best validation epoch; losses in nats.
         final: the same at the last epoch.
         diverged: `epoch`, `step`, `reason`, or None.
-        spectrum: `initial` and `final` singular values of W_hh, one list a layer.
+        spectrum: `initial` and `final` singular values of W_hh, one list per layer.
         settings: `model`, `training`, `data`, as in params.yaml.
         key: hash of everything that determines the run.
         data_sha256: of the prepared corpus.
@@ -81,7 +81,7 @@ class Run:
         started: ISO 8601, UTC.
         wall_seconds: of the process; replicas trained together share it.
         replicas: how many replicas were trained together.
-        files: SHA-256 of `RUN_FILES`; empty in records of old.
+        files: SHA-256 of `RUN_FILES`; empty in old records.
     """
 
     corpus: str
@@ -123,7 +123,7 @@ def write_run(
 ) -> None:
     """Write the four files of a run. They are moved into place once all are written, `run.json` last."""
     directory = Path(directory)
-    with ExitStack() as stack:  # left in reverse order
+    with ExitStack() as stack:  # moves the files into place in reverse order
         record = stack.enter_context(atomic_path(directory / "run.json"))
         paths = {name: stack.enter_context(atomic_path(directory / name)) for name in RUN_FILES}
         paths["history.csv"].write_text(_csv(HISTORY_COLUMNS, history), encoding="utf-8")
@@ -140,9 +140,9 @@ def write_record(directory: Path | str, run: Run) -> None:
 
 
 def write_history(directory: Path | str, history: Sequence[Mapping[str, float]]) -> None:
-    """Show the progress of a run: its epochs so far.
+    """Write the epochs of a run so far, to show its progress.
 
-    Where there is already a record, for example of other settings, all its files stay until the run has ended.
+    If the directory already has a record, for example of other settings, its files stay until the run has ended.
     """
     name = UNDER_WAY if (Path(directory) / "run.json").exists() else TRACES[0]
     write_text(Path(directory) / name, _csv(HISTORY_COLUMNS, history))
@@ -155,7 +155,7 @@ def read_run(directory: Path | str) -> Run:
         directory: the run's, `results/<scale>/runs/<corpus>/<setting>/seed-<k>`.
 
     Raises:
-        InputError: it is missing, damaged, edited or another run's.
+        InputError: it is missing, damaged, edited, or belongs to another run.
     """
     path = Path(directory) / "run.json"
     try:
@@ -164,11 +164,11 @@ def read_run(directory: Path | str) -> Run:
         seal = record.pop(SEAL, None)
         run = Run(**record)
         if (run.files or seal) and not (is_whole(content) or seal == _seal_of_old(record)):
-            raise ValueError("its content is not of its SHA-256")
+            raise ValueError("its content does not match its SHA-256")
         check_fields(run)
         place, own = path.absolute().parts[-5:-1], ("runs", run.corpus, run.setting, f"seed-{run.seed}")
         if place[0] == "runs" and place != own:
-            raise ValueError(f"it is of {run.corpus} {run.setting} seed {run.seed}")
+            raise ValueError(f"it belongs to {run.corpus} {run.setting} seed {run.seed}")
         return run
     except FileNotFoundError:
         raise InputError(f"{path}: no such run; train it first, or name a finished run directory") from None
@@ -179,14 +179,14 @@ def read_run(directory: Path | str) -> Run:
 
 
 def _seal_of_old(record: Mapping[str, Any]) -> str:
-    """The seal of older records: it stood last, and did not depend on the layout."""
+    """The seal of older records, which came last and did not depend on the layout."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def check_files(directory: Path | str, run: Run, names: Iterable[str] = RUN_FILES) -> None:
     """Raise InputError unless these files of a run exist and match its record.
 
-    Files whose SHA-256 an old record does not hold cannot be checked.
+    Old records lack the SHA-256 of some files, which then cannot be checked.
     """
     for name in names:
         path, digest = Path(directory) / name, run.files.get(name)
@@ -201,12 +201,12 @@ def check_files(directory: Path | str, run: Run, names: Iterable[str] = RUN_FILE
 
 
 def files_here(directory: Path | str) -> list[str]:
-    """Files to check in a run whose model may have been left behind: `TRACES`, and the model if it is here."""
+    """The files of a run to check: `TRACES`, and the model unless the run was copied without it."""
     return [*TRACES, *([MODEL] if (Path(directory) / MODEL).exists() else [])]
 
 
 def is_finished(directory: Path | str, key: str | None = None) -> bool:
-    """Whether the directory holds exactly this run (None: any), every file as it was written."""
+    """Whether the directory holds exactly this run (None: any run) and every file is as it was written."""
     try:
         run = read_run(directory)
         if key not in (None, run.key) or not run.files.keys() >= set(RUN_FILES):
@@ -218,7 +218,7 @@ def is_finished(directory: Path | str, key: str | None = None) -> bool:
 
 
 def summed_up(runs: Sequence[Run]) -> dict[str, Any]:
-    """Content of `setting.json`, which sums up the runs of a setting beside them."""
+    """Content of `setting.json`, which sums up the runs of a setting and lies beside them."""
     lines = [{"seed": r.seed, "status": r.status, "key": r.key, "best": r.best} for r in runs]
     return {"corpus": runs[0].corpus, "setting": runs[0].setting, "runs": lines}
 

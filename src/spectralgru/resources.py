@@ -1,4 +1,4 @@
-"""Where the project's own data files are: inside an installed package, beside src/ in a checkout."""
+"""The project's own data files: inside an installed package, or beside src/ in a checkout."""
 
 from pathlib import Path
 

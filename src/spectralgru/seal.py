@@ -1,6 +1,6 @@
-"""Seals: a file that holds its own SHA-256 shows whether it is as it was written.
+"""Seals: a file that holds its own SHA-256 shows whether it is still as it was written.
 
-The seal is the SHA-256 of the file with zeros in the seal's place, and stands at the file's beginning.
+The seal is at the beginning of the file: the SHA-256 of the file with zeros in place of the seal.
 """
 
 import hashlib
@@ -10,14 +10,14 @@ from typing import Any
 
 from spectralgru.files import json_text
 
-OPEN = "0" * 64  # placeholder before the seal is set
+OPEN = "0" * 64  # placeholder until the seal is set
 BEGINNING = 4096  # bytes in which the seal is looked for
 # In JSON, and in an HTML page's <meta>.
 _SEAL = re.compile(rb'"(?:seal|sha256)"(?:: | content=)"([0-9a-f]{64})"')
 
 
 def sealed(text: str) -> str:
-    """`text`, which holds the seal `OPEN` at its beginning, with the seal set."""
+    """`text`, which holds `OPEN` near its beginning, with the seal in its place."""
     return text.replace(OPEN, hashlib.sha256(text.encode()).hexdigest(), 1)
 
 

@@ -1,4 +1,4 @@
-"""Whether what stands in a document, in JSON or a recording, is of a type."""
+"""Checks whether values read from a document, JSON or a recording, have the expected types."""
 
 from sys import float_info
 from types import UnionType
@@ -8,14 +8,14 @@ from spectralgru.errors import shown
 
 
 def check_fields(record: object, finite: bool = True) -> None:
-    """Raise ValueError for the first field of a dataclass, made of a document, that is not of its type."""
+    """Raise ValueError for the first field of a dataclass, filled from a document, whose value has the wrong type."""
     for name, kind in get_type_hints(type(record)).items():
         if not fits(value := getattr(record, name), kind, finite):
             raise ValueError(f"{name} is {shown(value)}")
 
 
 def fits(value: object, kind: Any, finite: bool = True) -> bool:
-    """Whether a value of a document is of this annotation; a whole number is a float too, NaN only if not `finite`."""
+    """Whether a value of a document fits this annotation. Whole numbers fit float; NaN does only if not `finite`."""
     origin, of = get_origin(kind), get_args(kind)
     if origin is list:
         return isinstance(value, list) and all(fits(item, of[0], finite) for item in value)

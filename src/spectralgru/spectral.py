@@ -1,4 +1,4 @@
-"""Singular values kept below a bound: the projection P_delta of Kanai et al. (NIPS 2017), and stability.
+"""Bounded singular values, by the projection P_delta of Kanai et al. (NIPS 2017), and stability.
 
 P_delta(W) replaces every singular value above 2 - delta by 2 - delta; it is the Frobenius-nearest matrix with
 no singular value above 2 - delta.
@@ -37,7 +37,7 @@ def jacobian_at_origin(weight: Tensor) -> Tensor:
 
 
 def spectral_radius(matrix: Tensor) -> Tensor:
-    """Largest absolute eigenvalue |lambda_1|, shape [...], at least float32; NaN where not finite.
+    """Largest absolute eigenvalue |lambda_1|, shape [...], at least float32; NaN where the matrix is not finite.
 
     Args:
         matrix: [..., n, n].
@@ -67,18 +67,18 @@ def is_stable(weight: Tensor) -> Tensor:
 def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Solver = "auto") -> Tensor:
     """Frobenius-nearest matrix whose singular values are all at most `max_sv`.
 
-    Computed in float64 and rounded to the type of `weight`; in float16 and bfloat16 this may carry a value past the
-    bound by the rounding error.
+    Computed in float64 and rounded to the type of `weight`; in float16 and bfloat16 this rounding may lift a value
+    above the bound.
 
     Args:
         weight: [..., n, m], floating point.
         max_sv: the bound, positive; a number or a tensor [...]; infinity leaves a matrix as it is.
-        method: "svd", the definition; "eigh", from the eigenvectors of the Gram matrix, several times as
-            fast, exact up to singular values of 1000 times the bound; "auto", "eigh" wherever it is exact.
+        method: "svd", the definition; "eigh", from the eigenvectors of the Gram matrix: several times as fast, and
+            exact for singular values up to 1000 times the bound; "auto", "eigh" wherever it is exact.
 
     Raises:
-        InputError: not a floating-point matrix, a bound that is not positive, an entry that is not finite, an unknown
-            method.
+        InputError: the weight is not a floating-point matrix or not finite, a bound is not positive, or the method is
+            unknown.
     """
     if method not in SOLVERS:
         raise InputError(f"method={method!r}: unknown; use one of {', '.join(SOLVERS)}")
@@ -97,13 +97,13 @@ def clip_singular_values(weight: Tensor, max_sv: float | Tensor, method: Solver 
         bound = bound.expand(weight.shape[:-2])
     except RuntimeError as error:
         raise InputError(
-            f"max_sv has shape {list(bound.shape)}; expected a number or {list(weight.shape[:-2])}, one a matrix"
+            f"max_sv has shape {list(bound.shape)}; expected a number or {list(weight.shape[:-2])}, one per matrix"
         ) from error
     if not (bound > 0).all():
         raise InputError(f"max_sv={max_sv}: must be positive")
     with torch.no_grad():
         flat = weight.double().reshape(-1, *weight.shape[-2:])
-        # Each matrix is scaled by a power of two, so that squares neither overflow nor vanish.
+        # Scaling each matrix by a power of two keeps squares from overflowing or vanishing.
         scale = torch.exp2(torch.frexp(flat.abs().amax((1, 2))).exponent.clamp(-1000, 1000).double())
         clipped = clip(flat / scale[:, None, None], bound.reshape(-1) / scale, method).weight
     return (clipped * scale[:, None, None]).view_as(weight).to(weight.dtype)

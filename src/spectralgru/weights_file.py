@@ -10,7 +10,7 @@ import numpy as np
 def safetensors(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Float32 arrays in the safetensors format: header length (u64), JSON header, raw little-endian data.
 
-    Written by hand, because the trainer runs where only torch and numpy are installed; all other code reads the file
+    Written by hand, because the trainer must run with only torch and numpy installed. All other code reads the file
     with the safetensors library.
     """
     header, data, offset = {}, [], 0

@@ -143,7 +143,7 @@ def test_a_record_sealed_by_its_content_is_read_and_refused_if_edited(tmp_path: 
 def test_a_record_in_the_place_of_another_run_is_refused(directory: Path, other: str):
     place = directory.parents[2] / other
     shutil.copytree(directory, place)
-    with pytest.raises(InputError, match="it is of ptb"):
+    with pytest.raises(InputError, match="it belongs to ptb"):
         read_run(place)
     aside = shutil.copytree(directory, directory.parents[3] / "aside")
     assert read_run(aside) == read_run(directory)

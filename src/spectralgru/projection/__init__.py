@@ -1,1 +1,1 @@
-"""P_delta, exact and cheap: singular values above a bound become the bound."""
+"""P_delta, exact and cheap: singular values above a bound are lowered to it."""

@@ -1,4 +1,4 @@
-"""P_delta on many matrices at once, by products alone: a fixed amount of work that never waits for the host.
+"""P_delta on many matrices at once, by matrix products alone: a fixed amount of work that never waits for the host.
 
 Everything is in float64, which an H100 or H200 multiplies as fast as float32. With A = W^T W, sign(A - c^2) and the
 polar factor Q of W come from scaled Newton-Schulz iterations, and
@@ -11,8 +11,8 @@ values of G above s^2, s a little below c, and E = A V - V G,
 
     D = (I - V Pi_s V^T) A (I - V Pi_s V^T),    |D| <= |D^32|_F^(1/32) < c^2,
 
-no eigenvalue of the clipped matrix's A is above c^2 + |E Pi_s|^2 / (c^2 - |D|). The host then reads, once for all
-matrices, which lack that proof, and lets `clip_rest` clip those as a whole, with V = I.
+no eigenvalue of the clipped matrix's A is above c^2 + |E Pi_s|^2 / (c^2 - |D|). The host then reads once which of the
+matrices lack that proof, and `clip_rest` clips those as a whole, with V = I.
 """
 
 from typing import Any
@@ -37,29 +37,29 @@ from spectralgru.projection.clip import clip
 
 # The clip aims this far (relative) inside the bound.
 MARGIN = 5e-6
-# How well a basis is orthonormal.
+# How far a basis may be from orthonormal.
 ORTHONORMAL = 1e-8
-# What the coupling may cause: relative excess of sigma_1^2, relative error of the matrix.
+# The most that the coupling may cause: relative excess of sigma_1^2, relative error of the matrix.
 COUPLING, ERROR = 5e-7, 3e-6
 COLUMNS = 32
-# s^2 / c^2: Ritz values above it are taken out before the rest is bounded.
+# s^2 / c^2: Ritz values above it are removed before the rest is bounded.
 SPLIT = 0.93**2
 SQUARINGS = 5
-# Filters a call; two of degree 6 leave fewer matrices unproven than one of degree 12.
+# Filters per call; two of degree 6 leave fewer matrices unproven than one of degree 12.
 ROUNDS, DEGREE, FIRST_ROUNDS = 2, 6, 12
-# Largest sigma_1^2 / c^2 for which whole matrices are clipped: the usual and the greatest.
+# Largest sigma_1^2 / c^2 for which whole matrices are clipped: usually, and at most.
 RANGES = (4.0, 64.0)
 
 
 class BatchedProjection:
-    """Keeps matrices [N, n, n] below their bounds at every step: `start`, which a CUDA graph can hold, then `clip_rest`
-    for those that are `unproven`.
+    """Keeps matrices [N, n, n] below their bounds at every step.
 
-    The guarantees are `SpectralProjection`'s. Matrices that are not finite are left alone.
+    Call `start`, which a CUDA graph can hold, then `clip_rest` for the matrices that are `unproven`. The guarantees are
+    those of `SpectralProjection`. Matrices that are not finite are left alone.
     """
 
-    # Changed in place by every call: a CUDA graph goes on writing to the tensors that it was captured with.
-    sigma_max: Tensor  # [N], from below within 1 % where nothing was clipped; NaN: not finite
+    # Changed in place by every call: a CUDA graph keeps writing to the tensors that it was captured with.
+    sigma_max: Tensor  # [N]; where nothing was clipped, an estimate up to 1 % too low; NaN: not finite
     saturated: Tensor  # [N] int64, how many values were above the bound
     _proven: Tensor  # [N] bool
 
@@ -67,10 +67,10 @@ class BatchedProjection:
         """`max_sv` [N]: bounds, positive; infinity: only tracked."""
         self.bound(max_sv)
         self.basis: Tensor | None = None  # [N, n, k]
-        self.edge = torch.empty(0)  # [N], where the rest of the spectrum of A ends, roughly
+        self.edge = torch.empty(0)  # [N], roughly where the spectrum of A outside the basis ends
 
     def bound(self, max_sv: Tensor) -> None:
-        """Set other bounds for the same matrices."""
+        """Set new bounds for the same matrices."""
         self.max_sv = max_sv.double()
         self.bounds: list[float] = self.max_sv.tolist()
         self._bounded = self.max_sv.isfinite().nonzero()[:, 0]
@@ -82,7 +82,7 @@ class BatchedProjection:
     @torch.no_grad()
     def start(self, weight: Tensor) -> None:
         """Clip `weight` [N, n, n] in place wherever the leading values can be told from the rest."""
-        if self.max_sv.device != weight.device:  # a checkpoint's
+        if self.max_sv.device != weight.device:  # loaded from a checkpoint
             moved = {k: None if v is None else v.to(weight.device) for k, v in self.state_dict().items()}
             self.load_state_dict(moved)
         w = weight.double()
@@ -101,7 +101,7 @@ class BatchedProjection:
         self.edge.copy_(0.75 * leading(gram, most))
         sigma_max = (self.edge / 0.75).sqrt().masked_fill(~finite, torch.nan)
 
-        limit = self._limit.minimum(4 * most + SMALLEST)  # where this is below c^2, nothing is above either
+        limit = self._limit.minimum(4 * most + SMALLEST)  # where this is below c^2, no value is above c^2
         top, outer = projector_above(gram, most, limit), projector_above(gram, most, SPLIT * limit)
         scale = most.maximum(limit).sqrt()
         polar = unitary(image / each(scale), RANGE**-0.5)
@@ -156,7 +156,7 @@ class BatchedProjection:
         self.sigma_max[left] = torch.where(change, limit.sqrt(), self.sigma_max[left])
 
     def _begin(self, w: Tensor) -> None:
-        """The same start for every matrix: subspace iteration from random columns."""
+        """Start every matrix from the same random columns, by subspace iteration."""
         size = w.shape[-1]
         columns = torch.randn(size, min(COLUMNS, size), generator=torch.Generator().manual_seed(0))
         basis = columns.to(w).expand(len(w), -1, -1)
@@ -170,7 +170,7 @@ class BatchedProjection:
         self.edge = 0.75 * leading(gram, frobenius(gram))
 
     def _filtered(self, w: Tensor) -> Tensor:
-        """The basis after a Chebyshev filter, which the added constant keeps from wiping out any column."""
+        """The basis after a Chebyshev filter; the constant added to it keeps every column from vanishing."""
         assert self.basis is not None
         scale = each(2 / self.edge.clamp_min(SMALLEST))
 

@@ -1,4 +1,4 @@
-"""Functions of many matrices [N, n, k] at once, made of products alone: nothing waits for the host.
+"""Functions of many matrices [N, n, k] at once, made of matrix products alone, so that nothing waits for the host.
 
 Sign, polar factor and projectors come from scaled Newton-Schulz iterations, norms and radii from powers.
 """
@@ -9,11 +9,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# Relative excess of sigma^2 over its limit up to which a value may stay.
+# Values whose sigma^2 exceeds the limit by less than this (relative) may stay.
 RESOLUTION = 8e-6
-# Condition of a basis up to which it becomes orthonormal again.
+# Worst condition from which a basis is made orthonormal again.
 CONDITION = 1e7
-# Largest ratio of an eigenvalue to the level that `projector_above` tells it from.
+# Largest ratio of an eigenvalue to the level of `projector_above`.
 RANGE = 16.0
 SMALLEST = 1e-300
 
@@ -47,14 +47,14 @@ def each(x: Tensor) -> Tensor:
 
 
 def power_norm(x: Tensor, squarings: int) -> Tensor:
-    """Upper bound [N] of the largest eigenvalue of symmetric x >= 0, too high by at most n^(2^-squarings / 2)."""
+    """Upper bound [N] on the largest eigenvalue of symmetric x >= 0, high by a factor n^(2^-squarings / 2) at most."""
     for _ in range(squarings):
         x = x @ x
     return frobenius(x) ** (0.5**squarings)
 
 
 def spectral_radius(matrix: Tensor) -> Tensor:
-    """|lambda_1| [N] of [N, n, n] as |M^k|_F^(1/k), k = 2^20: from above, within about 1e-5 (relative)."""
+    """|lambda_1| [N] of [N, n, n] as |M^k|_F^(1/k), k = 2^20: high by about 1e-5 (relative) at most."""
     power, logarithm = matrix.double(), torch.zeros(len(matrix), dtype=torch.float64, device=matrix.device)
     for doubling in range(21):
         norm = frobenius(power).clamp_min(SMALLEST)
@@ -65,12 +65,12 @@ def spectral_radius(matrix: Tensor) -> Tensor:
 
 
 def orthonormal(x: Tensor) -> Tensor:
-    """The columns made orthonormal, their span kept."""
+    """Orthonormal columns with the same span."""
     return unitary(x / each(frobenius(x)), 1 / CONDITION)
 
 
 def projector_above(gram: Tensor, most: Tensor, level: Tensor) -> Tensor:
-    """Projector on the eigenvectors of `gram` above `level` [N]; all eigenvalues are at most `most` [N]."""
+    """Projector on the eigenvectors of `gram` with eigenvalues above `level` [N]; none is above `most` [N]."""
     scale = most.maximum(level)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     sign = unitary(gram / each(scale) - each(level / scale) * eye, RESOLUTION / RANGE)
@@ -78,7 +78,7 @@ def projector_above(gram: Tensor, most: Tensor, level: Tensor) -> Tensor:
 
 
 def leading(gram: Tensor, most: Tensor) -> Tensor:
-    """The largest eigenvalue [N], from below: the mean of all, weighted with their 1024th powers."""
+    """Lower estimate [N] of the largest eigenvalue: the mean of all eigenvalues, weighted by their 1024th powers."""
     scaled = gram / each(most.clamp_min(SMALLEST))
     power = scaled
     for squarings in (4, 6):
@@ -93,12 +93,12 @@ def _trace(x: Tensor) -> Tensor:
 
 
 def rank(projector: Tensor) -> Tensor:
-    """Its rank; a value within RESOLUTION of the limit may count or not."""
+    """Rank of a projector; a value within RESOLUTION of the limit may or may not count."""
     return _trace(projector).nan_to_num().round().long()
 
 
 def clip_whole(w: Tensor, gram: Tensor, limit: Tensor, largest: float) -> tuple[Tensor, Tensor]:
-    """[N, n, n] clipped at sqrt(limit) and how many were above; `gram` = w^T w / limit, at most `largest`."""
+    """w [N, n, n] clipped at sqrt(limit), and how many values were above; `gram` = w^T w / limit, at most `largest`."""
     eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
     scale = max(largest - 1, 1.0)
     above = (eye + unitary((gram - eye) / scale, RESOLUTION / scale)) / 2

@@ -1,4 +1,4 @@
-"""P_delta computed from a whole decomposition: the definition (SVD) and the Gram matrix's eigenvectors."""
+"""P_delta from a full decomposition: an SVD, as defined, or the eigenvectors of the Gram matrix."""
 
 from typing import Literal, NamedTuple
 
@@ -9,12 +9,12 @@ from spectralgru.recurrent.products import matmul
 
 Solver = Literal["auto", "svd", "eigh"]
 SOLVERS: tuple[Solver, ...] = ("auto", "svd", "eigh")
-# Squaring loses digits; up to these ratios of the largest singular value to the bound the result does not show it.
+# Squaring loses digits. Up to these ratios of the largest singular value to the bound, the result is not affected.
 FLOAT32_RANGE, FLOAT64_RANGE = 4.0, 1e3
 
 
 class Clipped(NamedTuple):
-    """Clipped matrices [N, n, m], singular values before, descending [N, p], right singular vectors [N, m, p]."""
+    """Clipped matrices [N, n, m], and singular values, descending [N, p], and right vectors [N, m, p] before clipping."""
 
     weight: Tensor
     sigma: Tensor
@@ -27,7 +27,7 @@ def clip(weight: Tensor, bound: Tensor, method: Solver) -> Clipped:
         return _svd(weight, bound)
     if weight.shape[1] < weight.shape[2]:
         tall = clip(weight.mT, bound, method)
-        # Left singular vectors of this matrix; callers that want vectors pass square matrices.
+        # These are left singular vectors; callers that need vectors pass square matrices.
         return Clipped(tall.weight.mT, tall.sigma, tall.vectors)
     result = _eigh(weight, bound)
     rough = result.sigma[:, 0] > FLOAT64_RANGE * bound

@@ -1,7 +1,7 @@
-"""How much the gradient of a recurrent layer's state may grow in one step, whatever the input: docs/method.md.
+"""How much the gradient of a recurrent layer's state can grow in one step, for any input: docs/method.md.
 
-Spectral norms of the step's Jacobian by the state, a layer at a time. They hold for states that the layer can reach
-from zero: |h| <= 1 in every unit, except for `torch.nn.RNN`, where any state will do.
+Bounds on the spectral norm of d state' / d state, layer by layer. They hold for states that the layer can reach from
+zero: |h| <= 1 in every unit, except for `torch.nn.RNN`, where they hold for any state.
 """
 
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ GOLDEN = ((sqrt(5) - 1) / 2) ** 5
 def growth_bound(
     blocks: Mapping[str, Tensor], shift: Tensor | None = None, cell: float = float("inf")
 ) -> Tensor:
-    """A bound on the largest singular value of d state' / d state, [R]; NaN where a weight is not finite.
+    """An upper bound on the largest singular value of d state' / d state, [R]; NaN where a weight is not finite.
 
     Args:
         blocks: recurrent weights [R, H, H]: `reset`, `update`, `candidate` of a GRU; `input`, `forget`, `candidate`,
             `output` of an LSTM; `candidate` alone of an RNN.
-        shift: of a GRU whose reset gate acts after the product, the candidate's recurrent bias [H], or zero.
-        cell: an LSTM's state is (h, c); no unit of c is larger than this before the step.
+        shift: only for a GRU whose reset gate acts after the product: the candidate's recurrent bias [H], or zero.
+        cell: only for an LSTM: before the step no unit of c is larger than this.
     """
     blocks = {name: block.double() for name, block in blocks.items()}
     finite = torch.stack([block.isfinite().all(-1).all(-1) for block in blocks.values()]).all(0)

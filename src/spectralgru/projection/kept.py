@@ -1,4 +1,4 @@
-"""One square block of a recurrent weight, kept below a bound, and its state between sessions."""
+"""One square block of a recurrent weight that is kept below a bound, and its saved state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from spectralgru.projection.tracked import ProjectionReport, SpectralProjection,
 
 @dataclass
 class Kept:
-    """What is known of a block, [R, H, H], that is projected after every step."""
+    """A block [R, H, H] that is projected after every step, and what is known of it."""
 
     projection: SpectralProjection
     last: Tensor  # as the last projection left it
@@ -24,7 +24,7 @@ class Kept:
         if isnan(bound):
             nothing = torch.zeros(len(matrix), dtype=torch.int64, device=matrix.device)
             return ProjectionReport(nothing + nan, nothing, nothing > 0)
-        # Subtracted in the wider type of the two, so that a conversion's rounding is part of the move.
+        # Subtracted in the wider of the two types, so that the rounding of a conversion counts as movement.
         moved = frobenius(matrix - self.last.to(matrix.device))
         self.projection.max_sv = [bound] * len(matrix)
         report = self.projection.project_(matrix, moved)
@@ -32,7 +32,7 @@ class Kept:
         return report
 
     def settle(self, matrix: Tensor) -> None:
-        """Make `matrix` what the last projection left, if it differs by no more than another one rounds."""
+        """Set `matrix` to the result of the last projection if it differs only by the rounding of another one."""
         last = self.last.to(matrix)
         if float((matrix - last).norm()) <= 1e-5 * float(last.norm()):
             matrix.copy_(last)
@@ -43,7 +43,7 @@ class Kept:
 
 
 def restore(kept: Mapping[str, Kept], state: Any) -> None:
-    """Continue from the `state_dict()` of each; InputError, and nothing is changed, where one does not fit."""
+    """Continue from the `state_dict()` of each. If one does not fit, raises InputError and changes nothing."""
     if not isinstance(state, dict) or state.keys() != kept.keys():
         names = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
         raise InputError(f"state for {names} does not fit a module with {sorted(kept)}")

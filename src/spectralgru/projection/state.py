@@ -10,12 +10,12 @@ from torch import Tensor
 from spectralgru.projection.clip import Clipped
 from spectralgru.projection.subspace import Above
 
-# No singular value may be further (relative) above the bound.
+# How far (relative) a singular value may be above the bound.
 TOLERANCE = 5e-7
-# Until a matrix has moved by this share of sigma_1, the leading vector that was found last tells sigma_1.
+# Until a matrix has moved by this share of sigma_1, the last leading vector still gives sigma_1.
 STEADY = 2e-2
-# Minimum number of tracked vectors beyond the values above the bound, and the number that all of them are a multiple of
-# (17 rows cost as much as 32); the share of n above the bound from which the whole decomposition is faster.
+# GUARDS: vectors tracked beyond the values above the bound, at least. WIDTH: the number of vectors is a multiple of it
+# (17 rows cost as much as 32). MANY: share of n above the bound from which a full decomposition is faster.
 GUARDS, WIDTH, MANY = 8, 16, 1 / 8
 
 
@@ -23,19 +23,19 @@ GUARDS, WIDTH, MANY = 8, 16, 1 / 8
 class MatrixState:
     """What is known of one matrix between calls."""
 
-    # [k, n], leading right singular vectors, approximately, the first of them last.
+    # [k, n], approximate leading right singular vectors, in ascending order of their values.
     basis: Tensor | None = None
-    edge: float = 0.0  # where the spectrum of W^T W outside the basis ends, roughly
+    edge: float = 0.0  # roughly where the spectrum of W^T W outside the basis ends
     known: Above | None = None  # at most `number` singular values are above `level`
     largest: float = float("inf")  # no singular value is above this
-    saturated: int = 0  # in the last call that looked
-    failures: int = 0  # successive failures of the subspace method
-    pause: int = 0  # remaining calls in which it is not tried
+    saturated: int = 0  # at the last call that counted them
+    failures: int = 0  # of the subspace method, in a row
+    pause: int = 0  # number of calls before it is tried again
     sigma: float = float("nan")  # sigma_1 when it was last computed
     drift: float = float("inf")  # how far the matrix may have moved since
 
     def move(self, distance: float) -> None:
-        """Weyl: a change of Frobenius norm `distance` moves no singular value further."""
+        """Weyl: a change of Frobenius norm `distance` moves no singular value by more."""
         self.largest += distance
         self.drift += distance
         if self.known is not None:
@@ -44,7 +44,7 @@ class MatrixState:
 
 @dataclass
 class Outcome:
-    """Of one call, for one matrix."""
+    """Result of one call for one matrix."""
 
     sigma_max: float = float("nan")
     saturated: int = 0
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def remembered(state: dict[str, Any], size: int | None) -> MatrixState:
-    """The state of which `state` is what `SpectralProjection.state_dict` holds; `size`: n, if it is known."""
+    """A matrix state from its entry in `SpectralProjection.state_dict()`; `size`: n, if it is known."""
     basis, known = state["basis"], state["known"]
     if basis is not None and (basis.dim() != 2 or basis.shape[1] != (size or basis.shape[1])):
         raise ValueError(f"a basis of shape {list(basis.shape)}")
@@ -64,7 +64,7 @@ def remembered(state: dict[str, Any], size: int | None) -> MatrixState:
 
 
 def learn(result: Clipped, target: float, memory: MatrixState) -> Outcome:
-    """Keep what a whole decomposition says, for this call and the next ones."""
+    """Keep what a full decomposition says, for this call and the next ones."""
     sigma = result.sigma[0].tolist()
     saturated = sum(s > target for s in sigma)
     watched = saturated if saturated <= MANY * len(sigma) else 0

@@ -25,20 +25,21 @@ from torch import Tensor
 
 from spectralgru.recurrent.products import matmul
 
-# Relative excess of sigma_1^2 over the bound that the coupling may cause; the guarantee is 2e-6.
+# The most by which the coupling may push sigma_1^2 above the bound (relative); the guarantee is 2e-6.
 COUPLING = 5e-7
-# Error of the clipped matrix relative to its Frobenius norm that the coupling may cause; the guarantee is 1e-5.
+# The largest error of the clipped matrix, relative to its Frobenius norm, that the coupling may cause; the guarantee is
+# 1e-5.
 ERROR = 3e-6
 # Narrower gaps (relative to c^2) drown in float32 rounding.
 NARROWEST = 1e-4
-# Chebyshev degrees of the successive sweeps; the first only brings new outliers in, since amplifying them more would
-# drown the other vectors, as amplifying anything by more than STRONGEST would.
+# Chebyshev degrees of the successive sweeps. The first only brings in new outliers: amplifying them more would drown
+# the other vectors, as would amplifying anything by more than STRONGEST.
 DEGREES, STRONGEST = (4, 6, 8, 8), 1e8
-# Relative residual at which the tracked leading pair counts as converged, the Chebyshev degree of a sweep until then,
-# the sweeps allowed in one call, and the least share of the largest eigenvalue at which they cut the spectrum.
+# Tracking the leading pair: relative residual at which it has converged, Chebyshev degree of a sweep, sweeps per call,
+# and the lowest edge of the filter as a share of the largest eigenvalue.
 TRACKING, TRACKING_DEGREE, TRACKING_SWEEPS, LOWEST_EDGE = 2e-3, 6, 8, 1e-3
-# sigma_1 / c: beyond AGAIN, float32 rounding leaves more above the bound than is allowed, so that the result is clipped
-# once more; beyond FURTHEST, it spoils the result itself.
+# sigma_1 / c: beyond AGAIN, float32 rounding leaves more above the bound than allowed, and the result is clipped once
+# more; beyond FURTHEST, rounding spoils the result itself.
 AGAIN, FURTHEST = 2.0, 16.0
 
 
@@ -74,10 +75,10 @@ class Few(NamedTuple):
     weight: Tensor | None  # the clipped matrix, None where nothing was above the bound
     saturated: int  # how many were above the bound
     basis: Tensor  # [k, n], for the next call, leading vectors last
-    edge: float  # of the spectrum of A outside the basis, roughly
+    edge: float  # roughly where the spectrum of A outside the basis ends
     known: Above  # of the clipped matrix
     largest: float  # no singular value of the clipped matrix is above this
-    sigma: float  # its largest; NaN: not known as accurately as `track` would
+    sigma: float  # its largest singular value; NaN: known less accurately than `track` would find it
 
 
 def orthonormal(rows: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ def orthonormal(rows: Tensor) -> Tensor:
 
 
 def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Ritz values (ascending) and rotation (rows) for `image` = `basis` @ A, A symmetric; None: overflow."""
+    """Ritz values (ascending) and rotation (rows) for `image` = `basis` @ A, A symmetric; None after an overflow."""
     compressed = image @ basis.mT
     if not isfinite(float(compressed.sum())):
         return None
@@ -98,8 +99,9 @@ def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
 def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
     """Estimate of the largest singular value, from below, and a better basis [k, n] for the next call, leading last.
 
-    Subspace iteration until the residual of the leading pair is TRACKING; the error goes with its square. The longest
-    row of the matrix replaces the first vector of the basis, since a new large value may be orthogonal to the basis.
+    Subspace iteration until the residual of the leading pair is below TRACKING; the error is of the order of its
+    square. The longest row of the matrix replaces the first vector of the basis: a new large value may be orthogonal to
+    it.
     """
 
     def product(rows: Tensor) -> Tensor:
@@ -135,7 +137,7 @@ def clip_few(
         basis: [k, n] orthonormal rows to start from; at most k - 1 values may be above the bound.
         known: what earlier steps and Weyl's inequality prove about this matrix.
         norm: Frobenius norm of `weight`.
-        edge: where the spectrum of A outside the basis ends, roughly; 0 if the basis may already do as it is.
+        edge: roughly where the spectrum of A outside the basis ends; 0 if the basis may be good enough as it is.
     """
     squared = bound * bound
     trusted = known if known is not None and known.level < bound else None
@@ -189,7 +191,7 @@ def clip_few(
 def _split(
     theta: list[float], errors: list[float], saturated: int, squared: float, known: Above | None
 ) -> Above | None:
-    """Where to cut the spectrum (`theta` descending): leading part U, rest below the returned level."""
+    """Where to cut the spectrum (`theta` descending): number of leading vectors U, level that the rest is below."""
     if known is not None:
         count, e = known.number, errors[min(known.number, len(theta))] ** 0.5
         level = known.level**2 + e
@@ -207,7 +209,7 @@ def _split(
 
 
 def _holds(gram: Tensor, vectors: Tensor, values: Tensor, claim: Above) -> bool:
-    """Whether the claim holds for the matrix with this Gram matrix, by a Cholesky factorisation."""
+    """Whether a Cholesky factorisation proves the claim for the matrix with this Gram matrix."""
     deflated = gram.neg()
     if claim.number:
         top = vectors[-claim.number :]

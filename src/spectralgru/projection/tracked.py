@@ -1,4 +1,4 @@
-"""P_delta after every training step: the cheapest form that is provably exact for each matrix at each step."""
+"""P_delta after every training step, for each matrix in the cheapest form that is provably exact."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from spectralgru.projection.clip import FLOAT32_RANGE, FLOAT64_RANGE, SOLVERS, S
 from spectralgru.projection.state import MANY, STEADY, TOLERANCE, MatrixState, Outcome, learn, remembered
 from spectralgru.projection.subspace import AGAIN, clip_few, track
 
-# The clip aims this far (relative) inside the bound, or as far as the type of the matrix can tell; no singular value
-# may be further outside than TOLERANCE.
+# The clip aims this far (relative) inside the bound, or by the resolution of the matrix's type if that is coarser. No
+# singular value may end above the bound by more than TOLERANCE.
 MARGIN = 5e-6
 # After a failure the subspace method is not tried for 2, 4, 8, ... calls, up to this many.
 LONGEST_PAUSE = 64
-# After a change below this share of the bound the last subspace may be good enough as it is.
+# After a change smaller than this share of the bound, the last subspace may be good enough as it is.
 SMALL_STEP = 0.02
 
 
 @dataclass(frozen=True)
 class ProjectionReport:
-    """Result of one call of `SpectralProjection.project_`, per replica.
+    """Result of one call of `SpectralProjection.project_`, for each replica.
 
     Attributes:
-        sigma_max: [R] sigma_1 after the call; from below, within 2 %, where nothing was clipped; NaN: not finite.
+        sigma_max: [R] sigma_1 after the call; up to 2 % too low where nothing was clipped; NaN: not finite.
         saturated: [R] int64, how many singular values were above the bound and are now at it.
         projected: [R] bool, whether the matrix was changed.
     """
@@ -38,23 +38,25 @@ class ProjectionReport:
 
 
 class SpectralProjection:
-    """Keeps R matrices, one a replica, below their bounds, step after step.
+    """Keeps R matrices, one per replica, below their bounds, step after step.
 
-    After every call sigma_1 <= max_sv (1 + 1e-6), and the matrix is within 1e-5 (relative, Frobenius) of P_delta;
-    float16 and bfloat16 matrices are clipped lower by their resolution, and are exact within it.
+    After every call sigma_1 <= max_sv (1 + 1e-6), and the matrix is within 1e-5 (relative, Frobenius) of P_delta.
+    float16 and bfloat16 matrices are clipped lower by their resolution, and are exact up to it.
     """
 
     def __init__(self, max_sv: Tensor, method: Solver = "auto") -> None:
         """Start with no knowledge of the matrices.
 
         Args:
-            max_sv: bounds [R], positive; infinity for a replica without constraint, which is only tracked.
+            max_sv: positive bounds [R]; infinity for a replica without a constraint, which is only tracked.
             method: "auto", the cheapest form that is exact; "svd" or "eigh", always that decomposition.
         """
         if method not in SOLVERS:
             raise InputError(f"method={method!r}: unknown; use one of {', '.join(SOLVERS)}")
         if max_sv.dim() != 1 or not (max_sv > 0).all():
-            raise InputError(f"max_sv={max_sv.tolist()}: must be a vector of positive bounds, one a replica")
+            raise InputError(
+                f"max_sv={max_sv.tolist()}: must be a vector of positive bounds, one per replica"
+            )
         self.method = method
         self.max_sv: list[float] = max_sv.double().tolist()
         self._memories = [MatrixState() for _ in self.max_sv]
@@ -82,7 +84,7 @@ class SpectralProjection:
 
     @torch.no_grad()
     def outcomes_(self, weight: Tensor, update_norm: Tensor | None = None) -> list[Outcome]:
-        """As `project_`, its report in numbers.
+        """Like `project_`, but reports numbers.
 
         Args:
             weight: [R, n, n], may be a view, not on a GPU.
@@ -98,9 +100,9 @@ class SpectralProjection:
         ):
             matrix = matrix.to(_at_least_float32(matrix))
             if memory.basis is not None:
-                memory.basis = memory.basis.to(matrix)  # the module's type or device may have changed
+                memory.basis = memory.basis.to(matrix)  # the matrix may have a new type or device
             if norm < float("inf") or bool(matrix.isfinite().all()):
-                # Rounding of the update itself, which `update_norm` does not include.
+                # The added terms cover the rounding of the update, which `update_norm` does not include.
                 memory.move(distance * (1 + 1e-5) + 1e-7 * norm)
                 target = bound * (1 - margin)
                 outcomes.append(self._one(matrix, bound, target, memory, norm, distance))
@@ -146,12 +148,12 @@ class SpectralProjection:
                 memory.sigma, memory.drift = few.sigma, 0.0
                 if few.saturated:
                     return Outcome(target, few.saturated, few.weight)
-                # The proof that nothing is above the bound needs no accurate singular value; the record does.
+                # Proving that nothing is above the bound takes no accurate singular value, but the record needs one.
                 return _tracked(weight, memory)
         return self._whole(weight, target, memory, norm)
 
     def _whole(self, weight: Tensor, target: float, memory: MatrixState, norm: float) -> Outcome:
-        """By a decomposition of the whole matrix, in float64 where clipping twice in float32 would not suffice."""
+        """Clip by a full decomposition, in float64 where clipping twice in float32 would not suffice."""
         limit = torch.full((1,), target, dtype=torch.float64, device=weight.device)
         if self.method != "svd" and weight.dtype == torch.float32 and norm < FLOAT64_RANGE * target:
             result = clip(weight[None], limit.float(), "eigh")
@@ -172,7 +174,7 @@ class SpectralProjection:
         """Keep only some replicas.
 
         Args:
-            indices: which, in their new order.
+            indices: the ones to keep, in their new order.
         """
         kept = [int(i) for i in indices]
         self.max_sv = [self.max_sv[i] for i in kept]
@@ -203,7 +205,7 @@ class SpectralProjection:
             size: n of the matrices, if known.
 
         Raises:
-            ValueError: the state is not of these matrices; LookupError, TypeError or AttributeError: it is no state.
+            ValueError: the state belongs to other matrices. LookupError, TypeError or AttributeError: it is no state.
         """
         memories = [remembered(m, size) for m in state["memories"]]
         if not len(memories) == len(self.max_sv) == len(state["max_sv"]):
@@ -216,7 +218,7 @@ class SpectralProjection:
 
 
 def _tracked(weight: Tensor, memory: MatrixState) -> Outcome:
-    """Of a matrix with nothing above the bound."""
+    """Outcome for a matrix with nothing above the bound."""
     assert memory.basis is not None
     if memory.drift <= STEADY * memory.sigma:
         return Outcome(float(torch.linalg.vector_norm(weight @ memory.basis[-1])))
@@ -226,7 +228,7 @@ def _tracked(weight: Tensor, memory: MatrixState) -> Outcome:
 
 
 def frobenius(matrices: Tensor) -> Tensor:
-    """Norms [R] of [R, n, n], row by row: one float32 sum of n^2 squares would lose digits."""
+    """Frobenius norms [R] of [R, n, n], summed row by row: one float32 sum of n^2 squares would lose digits."""
     rows = torch.linalg.vector_norm(matrices, dim=2, dtype=_at_least_float32(matrices))
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms
