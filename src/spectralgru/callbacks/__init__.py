@@ -1,1 +1,1 @@
-"""The constraint for people whose training loop is a framework's: one module for each framework."""
+"""The constraint for training loops that belong to a framework: one module for each framework."""

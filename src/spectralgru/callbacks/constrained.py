@@ -1,4 +1,4 @@
-"""What the callbacks share: a constraint that is made when training begins, its state, and its numbers for a log."""
+"""What the callbacks share: a constraint created when training begins, its state, and its numbers for the log."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from spectralgru.projection.clip import Solver
 
 
 class Constrained:
-    """Settings of a `SpectralConstraint`, and while a model is being trained, the constraint itself."""
+    """Settings of a `SpectralConstraint` and, while a model is trained, the constraint itself."""
 
     def __init__(self, delta: float = 0.2, gates: float | None = None, method: Solver = "auto") -> None:
         """See `SpectralConstraint`."""
@@ -23,7 +23,7 @@ class Constrained:
         self._loaded: dict[str, Any] = {}
 
     def begin(self, model: nn.Module, optimizers: Sequence[Any]) -> None:
-        """Constrain the model and attach; raises InputError as those do."""
+        """Constrain the model and attach to its optimisers; raises InputError as `SpectralConstraint` does."""
         self.constraint = SpectralConstraint(model, self.delta, self.method, self.gates)
         if self._loaded:
             self.constraint.load_state_dict(self._loaded)
@@ -36,15 +36,15 @@ class Constrained:
             self._handle.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        """The constraint's, if there is one yet."""
+        """State of the constraint, or what was loaded for it before training begins."""
         return self._loaded if self.constraint is None else self.constraint.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """For the next `begin`."""
+        """Keep a state for the next `begin`."""
         self._loaded = state
 
     def numbers(self) -> dict[str, float]:
-        """sigma_1 of each constrained block, the spectral radius at the origin, and with gates the growth bound."""
+        """sigma_1 of each constrained block, the spectral radius at the origin and, with `gates`, the growth bound."""
         assert self.constraint is not None
         numbers = {}
         for name, spectrum in exact_spectra(self._cells).items():

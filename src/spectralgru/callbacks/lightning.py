@@ -11,19 +11,19 @@ from spectralgru.callbacks.constrained import Constrained
 
 
 class SpectralConstraintCallback(Constrained, Callback):  # type: ignore[misc]  # Any, where it is not installed
-    """Constrains the module while it is fitted, logs to every logger, and continues from a checkpoint bit for bit.
+    """Constrains the module during `fit`, and continues from a checkpoint bit for bit.
 
-    Logged every `log_every_n_steps` steps of the optimisers: see `Constrained.numbers`.
+    Logs `Constrained.numbers` to every logger, every `log_every_n_steps` steps of the optimisers.
     """
 
     _logged = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After a checkpoint was loaded."""
+        """Constrain the module; a checkpoint has been loaded by now."""
         self.begin(pl_module, trainer.optimizers)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Log."""
+        """Log the numbers when they are due."""
         step = trainer.global_step
         if trainer.loggers and step != self._logged and step % (trainer.log_every_n_steps or step + 1) == 0:
             numbers, self._logged = self.numbers(), step

@@ -15,16 +15,16 @@ FILE = "spectral_constraint.pt"
 
 
 class SpectralConstraintCallback(Constrained, TrainerCallback):
-    """Constrains the model while it is trained, adds its numbers to the log, and saves its state in checkpoints.
+    """Constrains the model during training, adds its numbers to the log, and saves its state in checkpoints.
 
-    A Trainer calls its reporters (TensorBoard, MLflow) before the callbacks given to it; the numbers reach them, too,
-    if this one is moved to the front: `trainer.callback_handler.callbacks.insert(0, callback)`.
+    A Trainer calls its reporters (TensorBoard, MLflow) before the callbacks given to it. To have the numbers reported,
+    too, move this callback to the front: `trainer.callback_handler.callbacks.insert(0, callback)`.
     """
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """After a checkpoint was loaded."""
+        """Constrain the model; a checkpoint has been loaded by now."""
         if state.global_step and (file := _file(args, state)).exists():
             self.load_state_dict(torch.load(file, weights_only=True))
         elif state.global_step:
@@ -43,7 +43,7 @@ class SpectralConstraintCallback(Constrained, TrainerCallback):
         control: TrainerControl,
         **given: Any,
     ) -> None:
-        """Add the numbers to those that are logged, and to the history."""
+        """Add the numbers to the log and to the history."""
         if self.constraint is not None and "loss" in given["logs"]:
             numbers = self.numbers()
             given["logs"].update(numbers)
@@ -52,7 +52,7 @@ class SpectralConstraintCallback(Constrained, TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Every process has the same state; the first one writes it."""
+        """Save the state, which is the same in every process, from the first one."""
         if state.is_world_process_zero:
             with atomic_path(_file(args, state)) as partial:
                 torch.save(self.state_dict(), partial)

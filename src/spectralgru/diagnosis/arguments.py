@@ -1,4 +1,4 @@
-"""What an autopsy is given, made into a replay."""
+"""Turns the arguments of an autopsy into a replay."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from spectralgru.errors import InputError
 def replay_of(
     model: nn.Module | None, recording: Recording, loss: Callable[..., Tensor] | None, dtype: Any
 ) -> Replay:
-    """The recorded step, of the model or of its recurrent modules alone; errors as in `autopsy`."""
+    """A replay of the recorded step, by the model or, without one, by its recurrent modules; raises as `autopsy`."""
     if model is None:
         if not recording.calls:
             raise InputError(
@@ -50,7 +50,7 @@ def replay_of(
 
 
 def arguments_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a model is called with, by position and by name."""
+    """A batch as positional and named arguments of the model."""
     if isinstance(batch, dict):
         return (), batch
     return tuple(batch) if type(batch) in (tuple, list) else (batch,), {}

@@ -37,21 +37,22 @@ def autopsy(
 ) -> Autopsy:
     """Repeat a batch cell by cell and say where its gradient grew, and why.
 
-    Nothing of the model is changed. Dropout between layers is drawn as on a CPU; cuDNN's cannot be repeated.
+    The model is not changed. Dropout between layers is drawn as on a CPU; that of cuDNN cannot be repeated.
 
     Args:
-        model: contains GRU, LSTM, RNN modules or their cells. None: the recording's calls of them are repeated alone,
-            with the gradients that came back to them, in float64.
+        model: contains GRU, LSTM or RNN modules or their cells. None: only the recorded calls of such modules are
+            repeated, in float64, with the gradients that came back to them.
         batch: a `Recording` or the path of one; or what the model is called with: a tensor, a tuple, a dict by name.
-        loss: of the model's output, and of what was given to `ExplosionRecorder.note` by name. None: the output is the
-            loss or has one (`.loss`, `["loss"]`); with a recording, the gradient that came back to the output.
-        optimizer: whose learning rates a step is tried with; a recording knows them.
-        dtype: of the replay; None: the model's own, and float64 where that overflows.
+        loss: a function of the model's output and, by name, of what `ExplosionRecorder.note` was given. None: the
+            output is the loss or has one (`.loss`, `["loss"]`); with a recording, the gradient that came back to the
+            output is used.
+        optimizer: gives the learning rates of the step that is tried; a recording has its own.
+        dtype: of the replay; None: the model's own, or float64 if that overflows.
         delta: of the constraint that is tried.
-        gates: of the same.
+        gates: of the same constraint.
 
     Raises:
-        InputError: not a recording; a model that does not fit it, or runs nothing recurrent; no loss.
+        InputError: not a recording; the model does not fit it or runs nothing recurrent; there is no loss.
     """
     if not 0 < delta < 2 or not 0 < gates < inf:
         raise InputError(f"delta={delta}: must be above 0 and below 2; gates={gates}: must be above 0")

@@ -1,4 +1,4 @@
-"""A recording made of a recorder's ring and the calls since the last step."""
+"""Makes a recording from a recorder's ring and the calls since the last step."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def captured(
     noted: dict[str, Any],
     optimizers: list[Optimizer],
 ) -> Recording:
-    """The state of the training before the step that the last optimiser of the ring is about to take."""
+    """The state of the training just before the latest step in the ring is taken."""
     parameters = plain_names(model, nn.Module.named_parameters)
     cells, buffers = model_cells(names), plain_names(model, nn.Module.named_buffers)
     call = calls[-1] if calls else ModelCall(model, (), {}, {"cpu": torch.get_rng_state()}, [])
@@ -87,7 +87,7 @@ def _repeat(recording: Recording, names: dict[str, nn.Module], calls: list[Model
 
 
 def last_projections(optimizer: Optimizer) -> dict[str, Any]:
-    """Of the SpectralConstraint that is attached to the optimiser."""
+    """Reports of the last projection by the SpectralConstraint attached to the optimiser, if there is one."""
     for hook in optimizer._optimizer_step_post_hooks.values():
         constraint = getattr(hook, "__self__", None)
         if isinstance(constraint, SpectralConstraint):

@@ -1,4 +1,4 @@
-"""What the numbers of an autopsy point to."""
+"""The cause that the numbers of an autopsy point to."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,17 +11,17 @@ from spectralgru.diagnosis.ring import PlainStep
 
 # A gradient that time multiplies by less than this is not an explosion.
 GROWS = 10.0
-# A path is needed for the growth when cutting it takes away this share of the growth's logarithm.
+# The growth needs a path if cutting it removes this share of the growth's logarithm.
 NEEDED = 0.25
-# A layer whose norms change by this share in one step is trained at too high a rate.
+# A layer whose norms change by this share in one step has too high a learning rate.
 MOVES = 0.1
-# A batch whose inputs are this many times larger or smaller than the median of those before is a different one.
+# A batch is unlike the others if its inputs are this many times larger or smaller than the median before it.
 FOREIGN = 3.0
 
 
 @dataclass(frozen=True)
 class Cause:
-    """What made the gradient large, in one word, where, and in words."""
+    """What made the gradient large: a keyword, the place, and a sentence."""
 
     kind: str  # a path ("update gate", "candidate", ...), "layer", "batch", "weights" or "unknown"
     where: str  # name of the weight or parameter, or ""
@@ -63,7 +63,7 @@ def through_time(
 
 
 def not_finite(parameters: dict[str, Tensor], inputs: list[Tensor]) -> Cause | None:
-    """What was no number before anything was computed."""
+    """A weight or an input that was not finite before the step, or None."""
     bad = [name for name, p in parameters.items() if p.is_floating_point() and not p.isfinite().all()]
     if any(t.is_floating_point() and not t.isfinite().all() for t in inputs):
         return Cause("batch", "", "the batch itself holds NaN or infinity: look at the data")
@@ -76,7 +76,7 @@ def not_finite(parameters: dict[str, Tensor], inputs: list[Tensor]) -> Cause | N
 
 
 def from_history(ring: list[PlainStep], names: list[str], rates: dict[str, float]) -> Cause | None:
-    """What stands out in the steps before, where the gradient did not grow through time."""
+    """What stands out against the steps before, if the gradient did not grow through time; None if nothing does."""
     now, before = ring[-1], [s for s in ring[:-1] if s["optimizer"] == ring[-1]["optimizer"]]
     if len(before) < 2:
         return None
@@ -118,7 +118,7 @@ def _moves(steps: list[PlainStep], names: list[str]) -> dict[str, float]:
 
 
 def not_through_time(gradients: dict[str, Tensor], growth: float) -> Cause:
-    """Where the gradient is, when nothing is known of the steps before."""
+    """Where the gradient is large, if nothing is known of the steps before."""
     norms = {name: float(g.double().norm()) for name, g in gradients.items()}
     name = max(norms, key=lambda n: norms[n])
     share = (norms[name] / sum(v * v for v in norms.values()) ** 0.5) ** 2 if norms[name] else 0.0

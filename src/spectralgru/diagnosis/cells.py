@@ -1,6 +1,7 @@
-"""One step of every recurrent kind, with the paths along which a gradient returns to the state before it.
+"""One step of every kind of cell, with the paths along which a gradient returns to the state before it.
 
-A path can be cut: the state that enters it is then a constant, so that the values stay and the gradient along it goes.
+A path can be cut: the state that enters it becomes a constant, which keeps the values but removes the gradient along
+it.
 """
 
 from collections.abc import Callable, Collection
@@ -12,7 +13,7 @@ from torch import Tensor
 
 Kind = Literal["GRU, reset before", "GRU, reset after", "LSTM", "RNN, tanh", "RNN, relu"]
 
-# Paths in the order of the rows of weight_hh, and last what bypasses every matrix.
+# Paths in the order of the rows of weight_hh; the last one bypasses every matrix.
 GRU_PATHS = ("reset gate", "update gate", "candidate", "carry")
 LSTM_PATHS = ("input gate", "forget gate", "candidate", "output gate", "cell")
 RNN_PATHS = ("recurrence",)
@@ -20,9 +21,9 @@ RNN_PATHS = ("recurrence",)
 
 @dataclass(frozen=True)
 class Cell:
-    """The weights of one layer in one direction; with replicas each has the leading axis R.
+    """The weights of one layer in one direction; with replicas, each has a leading axis R.
 
-    A state is [..., B, S]: h, S = H; of an LSTM h and c side by side, S = 2H.
+    A state is [..., B, S]: h with S = H, or for an LSTM h and c side by side with S = 2H.
     """
 
     kind: Kind
@@ -33,7 +34,7 @@ class Cell:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Where the state enters: blocks of `weight_hh` in the order of its rows, then what bypasses them."""
+        """The paths by which the state enters: blocks of `weight_hh` in the order of its rows, then the bypass."""
         return {"G": GRU_PATHS, "L": LSTM_PATHS, "R": RNN_PATHS}[self.kind[0]]
 
     @property
@@ -47,7 +48,7 @@ class Cell:
         return self.hidden_size * (2 if self.kind == "LSTM" else 1)
 
     def replica(self, index: int) -> "Cell":
-        """One of several."""
+        """The cell of one replica."""
         return self._each(lambda weight: weight[index])
 
     def double(self) -> "Cell":
@@ -62,7 +63,7 @@ class Cell:
         return Cell(self.kind, first, second, *biases)
 
     def is_finite(self) -> bool:
-        """Whether every weight and bias is."""
+        """Whether every weight and bias is finite."""
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         return all(bool(w.isfinite().all()) for w in weights if w is not None)
 
@@ -72,7 +73,7 @@ class Cell:
         return dict(zip(self.paths, rows, strict=False))
 
     def project(self, x: Tensor) -> Tensor:
-        """What the inputs x [T, B, I] (or [R, T, B, I]) add to the arguments of the gates, [..., G * H]."""
+        """The contribution of the inputs x [T, B, I] (or [R, T, B, I]) to the arguments of the gates, [..., G * H]."""
         weight = self.weight_ih if self.weight_ih.dim() == 2 else self.weight_ih.unsqueeze(-3)
         a = x @ weight.mT
         return a if self.bias_ih is None else a + self.bias_ih
@@ -86,7 +87,7 @@ class Cell:
         return _STEPS[self.kind](self, a, state, seen)
 
     def arguments(self, a: Tensor, h_of: Callable[[str], Tensor]) -> dict[str, Tensor]:
-        """What stands in each sigm and tanh: input, recurrent product and biases."""
+        """The argument of each sigm and tanh: input, recurrent product and biases."""
         recurrent = self.recurrent(h_of)
         return {
             path: part + recurrent[path]

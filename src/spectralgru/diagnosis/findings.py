@@ -1,4 +1,4 @@
-"""What an autopsy found: numbers, the same in words, and a figure."""
+"""The findings of an autopsy: as numbers, in words, and as a figure."""
 
 from dataclasses import dataclass, field
 from math import exp
@@ -12,19 +12,19 @@ from spectralgru.files import atomic_path
 
 @dataclass
 class Layer:
-    """What happened in one layer and direction; steps count from 0 as the sequence does.
+    """What happened in one layer and direction; steps count from 0 in the order of the sequence.
 
     Attributes:
         weight: name of its recurrent weight.
-        lane: where the gradient is largest.
-        first: the step to which the gradient grew, on its way back from `last`.
-        last: see `first`.
-        growth: |dL/dh| multiplied by, from `last` back to `first`.
-        exponents: finite-time Lyapunov exponents over the whole sequence in this lane, the largest first.
+        lane: the sequence of the batch in which the gradient is largest.
+        first: the step to which the gradient grew on its way back.
+        last: the step from which it grew.
+        growth: factor by which |dL/dh| grew from `last` back to `first`.
+        exponents: finite-time Lyapunov exponents over the whole sequence in this lane, in descending order.
         radius: spectral radius of the step's Jacobian at the zero state.
         sigma: sigma_1 of each block.
         gradient: |dL/dh| after each step, in this lane.
-        factors: what each step multiplies it by on the way back.
+        factors: by which each step multiplies it on the way back.
     """
 
     weight: str
@@ -41,17 +41,17 @@ class Layer:
 
 @dataclass
 class Autopsy:
-    """The findings: `print` shows them in words, `figure` draws them.
+    """The findings; `print` shows them in words, `figure` draws them.
 
     Attributes:
-        cause: of the large gradient: its `kind`, `where`, and `words`.
+        cause: why the gradient is large: its `kind`, `where` and `words`.
         norm: of the whole gradient.
-        loss: of the batch, None if not known.
+        loss: of the batch; None if unknown.
         layers: one for each layer and direction.
-        cuts: with a path cut in all layers: norm of the gradient, growth in the worst one.
+        cuts: by path cut in all layers: norm of the gradient, and growth in the worst layer.
         remedies: the rows of the table of remedies.
         reason: why the recording was written.
-        remarks: what is missing or was done otherwise, and why.
+        remarks: what is missing or was done differently, and why.
     """
 
     cause: Cause
@@ -72,10 +72,10 @@ class Autopsy:
         return _described(self)
 
     def figure(self, path: Path | str) -> None:
-        """Draw the way back through every layer into a file; needs matplotlib.
+        """Draw the gradient's way back through every layer; needs matplotlib.
 
         Args:
-            path: of the file; its ending says the format.
+            path: of the file; its suffix decides the format.
 
         Raises:
             InputError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""States of the random generators, kept and brought back."""
+"""States of the random number generators, saved and restored."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 
 def random_states() -> dict[str, Any]:
-    """The states of the generators, of the CPU and of every GPU in use."""
+    """The states of the generators of the CPU and of every GPU in use."""
     states: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state_all()
@@ -17,7 +17,7 @@ def random_states() -> dict[str, Any]:
 
 @contextmanager
 def kept_random(states: Mapping[str, Any]) -> Iterator[None]:
-    """Within the block the generators begin at `states`; after it they are where they were before."""
+    """Start the generators from `states` inside the block; afterwards they continue where they were."""
     before = random_states()
     _set_random(states)
     try:

@@ -1,4 +1,4 @@
-"""The largest finite-time Lyapunov exponent of the paper's GRU by its own sweeps: during training it costs little."""
+"""The largest finite-time Lyapunov exponent of the paper's GRU, from its own sweeps: cheap enough during training."""
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from spectralgru.recurrent.sweeps import Inputs
 def gru_growth(
     x: Tensor, h0: Tensor, weight_ih: Tensor, weight_hh: Tensor, starts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Exponents [*, B] of a layer, reset before, and its states after each step [*, T, B, H].
+    """Exponents [*, B] of a layer with `reset="before"`, and its states after each step [*, T, B, H].
 
-    As `lyapunov_exponents(count=1)`, arguments as of `gru_layer`. One direction is carried back through all steps
-    without being scaled in between: what grows beyond the range of float32 is infinite.
+    Computes `lyapunov_exponents(count=1)` from the arguments of `gru_layer`. One direction is carried back through all
+    steps without rescaling: growth beyond the range of float32 is infinite.
     """
     module, keep = sweeps_for(weight_hh), None if starts is None else ~starts.bool().unsqueeze(-1)
     inputs, steps = Inputs(x, h0, weight_ih, weight_hh, keep), x.shape[-3]

@@ -1,8 +1,8 @@
-"""Growth along data: finite-time Lyapunov exponents of a recurrent layer that is driven by inputs.
+"""Growth along data: finite-time Lyapunov exponents of a recurrent layer driven by inputs.
 
-Directions are carried back through the steps as a gradient is, by the transposed Jacobians, and made orthonormal by QR
-after each step; the logarithms of R's diagonal are what they grew by (Benettin et al., 1980; for recurrent networks
-Engelken et al., 2023). The exponents of a stack are those of its layers, each driven by the one below: its Jacobian is
+Like a gradient, directions are carried back through the steps by the transposed Jacobians. After each step QR makes
+them orthonormal, and the diagonal of R says how much they grew (Benettin et al., 1980; for recurrent networks Engelken
+et al., 2023). The exponents of a stack are those of its layers, each driven by the one below, since its Jacobian is
 block triangular.
 """
 
@@ -16,10 +16,10 @@ from spectralgru.errors import InputError
 
 
 class Exponents(NamedTuple):
-    """Growth of the `count` fastest directions, in descending order as far as the window lets them align."""
+    """Growth of the `count` fastest directions, in descending order if the window is long enough for them to align."""
 
-    exponents: Tensor  # [*, B, count], mean logarithm of the growth in one step
-    steps: Tensor  # [T, *, B, count], that logarithm for each step counted
+    exponents: Tensor  # [*, B, count], mean logarithm of the growth per step
+    steps: Tensor  # [T, *, B, count], that logarithm for each counted step
     states: Tensor  # [T, *, B, S], after each step
 
     @property
@@ -40,18 +40,18 @@ def lyapunov_exponents(
 ) -> Exponents:
     """Finite-time Lyapunov exponents of one layer, for every lane.
 
-    Above 0 a gradient grows on its way back, and nearby states move apart; at the origin, without inputs, the largest
-    is the logarithm of the spectral radius of the Jacobian.
+    If an exponent is above 0, a gradient grows on its way back, and nearby states move apart. At the origin, without
+    inputs, the largest one is the logarithm of the spectral radius of the Jacobian.
 
     Args:
         cell: the layer; with weights [R, ...] for R replicas, x and state have that axis, too.
         x: inputs [T, B, I] or [R, T, B, I].
         state: before the first step, [B, S] or [R, B, S]; None: zero.
         count: how many directions, at most S. They start at random, the same in every lane and call.
-        transient: how many of the last steps only turn the directions and are not counted.
-        starts: bool [T, B] or [R, T, B]; where true, the state is set to zero before that step, and the directions go
-            on as they are.
-        differentiable: whether the result can be differentiated by weights, inputs and state.
+        transient: how many of the last steps only align the directions and are not counted.
+        starts: bool [T, B] or [R, T, B]; where true, the state is set to zero before that step; the directions are not
+            affected.
+        differentiable: whether the result can be differentiated with respect to weights, inputs and state.
 
     Raises:
         InputError: count or transient out of range.
@@ -91,7 +91,7 @@ def starting_directions(count: int, size: int) -> Tensor:
 def pulled_back(
     cell: Cell, a: Tensor, state: Tensor, directions: Tensor, differentiable: bool = False
 ) -> Tensor:
-    """The directions [..., S, count] times the transposed Jacobian of the step that begins at `state`."""
+    """The transposed Jacobian of the step that begins at `state`, times the directions [..., S, count]."""
     with torch.enable_grad():
         entering = state.expand(directions.shape[-1], *state.shape)
         if not (differentiable and entering.requires_grad):
@@ -103,7 +103,7 @@ def pulled_back(
 
 def _orthonormal(directions: Tensor) -> tuple[Tensor, Tensor]:
     """Q, and the absolute diagonal of R [..., count]."""
-    if directions.shape[-1] == 1:  # as QR, and many times as fast
+    if directions.shape[-1] == 1:  # the same as QR, many times as fast
         norm = torch.linalg.vector_norm(directions, dim=-2, keepdim=True)
         return directions / norm.where(norm > 0, 1), norm.squeeze(-2)
     q, r = torch.linalg.qr(directions)

@@ -1,4 +1,4 @@
-"""Names of parameters and buffers that are the same with and without DDP and torch.compile."""
+"""Names of parameters and buffers that do not depend on DDP or torch.compile."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

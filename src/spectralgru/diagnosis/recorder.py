@@ -1,4 +1,4 @@
-"""A flight recorder for training: the last steps in a ring, and one file when they end in an explosion.
+"""A flight recorder for training: keeps the last steps, and writes a file when they end in an explosion.
 
 recorder = ExplosionRecorder(model)
 recorder.attach(optimizer)
@@ -26,15 +26,15 @@ from spectralgru.diagnosis.traced import is_recurrent
 from spectralgru.errors import InputError
 from spectralgru.projection.blocks import named_modules
 
-# Steps between two looks at the spectra.
+# Steps between two measurements of the spectra.
 LOOK_EVERY = 20
 
 
 class ExplosionRecorder(Listener):
     """Records the steps of an optimiser, and writes a file when one of them is an explosion.
 
-    What counts as one is its `SpikeRule`. The batch is what the model was called with, its gradient what came back to
-    its output: the loop stays as it is. What the file holds and what can be told from it: docs/symptoms.md.
+    A `SpikeRule` decides what counts as one. The training loop stays as it is: the recorder sees what the model is
+    called with and which gradient comes back to its output. What the file holds and what it tells: docs/symptoms.md.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class ExplosionRecorder(Listener):
         """Prepare to record.
 
         Args:
-            model: may be wrapped (DDP) or compiled; contains GRU, LSTM, RNN modules or their cells.
-            folder: where files go, made when the first one is written.
-            steps: length of the ring, and how many steps after one file no other is written.
-            rule: what an explosion is.
-            max_files: no more than so many recordings in the folder, those of earlier trainings included.
-            max_bytes: largest size of a file. The optimiser's state and then the batch are left out to keep it.
+            model: may be wrapped (DDP) or compiled; contains GRU, LSTM or RNN modules or their cells.
+            folder: for the files; created with the first one.
+            steps: length of the ring, and number of steps after a file during which no other is written.
+            rule: what counts as an explosion.
+            max_files: largest number of recordings in the folder, including those of earlier trainings.
+            max_bytes: largest size of a file. If necessary, the optimiser's state and then the batch are left out.
 
         Raises:
             InputError: nothing recurrent in the model, or a number out of range.
@@ -91,10 +91,10 @@ class ExplosionRecorder(Listener):
 
         Args:
             optimizer: trains the model; a wrapper's inner optimiser is found.
-            others: further ones, where several do.
+            others: further optimisers, if several train it.
 
         Raises:
-            InputError: they hold none of the model's parameters, run no hooks, or the model has a recorder already.
+            InputError: they hold none of the model's parameters or run no hooks, or the model already has a recorder.
         """
         optimizers = [each for outer in (optimizer, *others) for each in find_optimizers(outer)]
         if len(missing(self._parameters, optimizers)) == sum(
@@ -117,18 +117,18 @@ class ExplosionRecorder(Listener):
         return Handle(lambda _: self.detach(), optimizers)
 
     def detach(self) -> None:
-        """End the recording; the ring stays."""
+        """Stop recording; the ring stays."""
         self._tap.remove()
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def note(self, loss: Tensor | float | None = None, **noted: Any) -> None:
-        """Tell what belongs to this step; before `step()`.
+        """Add to this step what the recorder cannot see; call it before `step()`.
 
         Args:
             loss: of the batch.
-            noted: what else the loss needs, by name: targets, masks.
+            noted: whatever else the loss needs, by name, such as targets and masks.
         """
         self._loss = loss if loss is not None else self._loss
         self._noted.update(noted)

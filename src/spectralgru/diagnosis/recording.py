@@ -1,4 +1,4 @@
-"""The file that a flight recorder leaves: written whole, read without running anything that it holds."""
+"""The file of a flight recorder: written whole, and read without executing anything in it."""
 
 import warnings
 from dataclasses import dataclass, field, fields
@@ -24,27 +24,27 @@ _LEFT_OUT = "left out: a "
 
 @dataclass
 class Recording:
-    """The step before which training was in order: what went in, and what was measured until then.
+    """An explosion: the step itself, what went into it, and what was measured until then.
 
     Attributes:
         reason: why it was written.
-        step: how many steps were taken before this one.
+        step: number of steps taken before this one.
         ring: the last steps, oldest first; this one is the last.
         names: the parameters, in the order of the ring's norms.
-        parameters: and buffers, before the step.
+        parameters: with buffers, before the step.
         spectra: of each recurrent weight: sigma_1 of its blocks, radius at the origin.
         rates: learning rate of each parameter.
         optimizer: class, settings and, if there was room, state.
         root: which module was called; "" is the model itself.
         args: what it was called with: the batch.
         kwargs: the same, by name.
-        noted: what `note` was given, targets for example.
-        output_gradients: dL/d output, None where there was none.
+        noted: what `note` was given, for example targets.
+        output_gradients: dL/d output; None where there was none.
         random: states of the generators before the forward pass.
         autocast: device and type, or nothing.
         training: whether the model was in training mode.
         calls: of the recurrent modules; empty if they could not be repeated.
-        seeds: gradients that came back to each of them.
+        seeds: the gradients that came back to each call.
         remarks: what is missing, and why.
     """
 
@@ -69,14 +69,14 @@ class Recording:
     remarks: list[str] = field(default_factory=list)
 
     def write(self, path: Path, max_bytes: int) -> None:
-        """Write the file, without the optimiser's state and then the batch if it would be larger than `max_bytes`.
+        """Write the file; leave out the optimiser's state, then the batch, if it would exceed `max_bytes`.
 
         Args:
-            path: its folder is made.
+            path: its folder is created if missing.
             max_bytes: largest size.
 
         Raises:
-            RunError: it would still be too large, or fill the disk.
+            RunError: the file would still be too large, or fill the disk.
         """
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         content["calls"] = [dict(vars(call)) for call in self.calls]
@@ -105,7 +105,7 @@ class Recording:
             path: what ExplosionRecorder wrote.
 
         Raises:
-            InputError: no recording, a damaged one, or one of a later version.
+            InputError: not a recording, a damaged one, or one of another version.
         """
         remedy = "name a file that ExplosionRecorder wrote, or copy it again"
         if (place := Path(path)).exists() and not place.is_file():
@@ -113,7 +113,7 @@ class Recording:
         with place.open("rb") as file, warnings.catch_warnings(action="ignore"):
             try:
                 content = torch.load(file, map_location="cpu", weights_only=True)
-            except Exception:  # damage shows as anything
+            except Exception:  # a damaged file can raise anything
                 raise InputError(f"{path}: not a recording, or a damaged one; {remedy}") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError(f"{path}: a PyTorch file, but not a recording of an explosion; {remedy}")
@@ -134,7 +134,7 @@ class Recording:
         return recording
 
     def check_sizes(self) -> None:
-        """Raise ValueError if two parts do not fit each other, or one is missing."""
+        """Raise ValueError if a part is missing or two parts do not match."""
         norms = [len(norms) for step in self.ring for norms in (step["gradients"], step["weights"])]
         if not (self.ring and self.names) or len(self.seeds) != len(self.calls):
             raise ValueError("a part of it is missing")
@@ -148,9 +148,9 @@ class Recording:
 
 
 def to_plain(tree: Any) -> Any:
-    """The tree as `torch.load(weights_only=True)` reads it: tensors on the CPU, numbers, texts, lists and dicts."""
+    """The tree in what `torch.load(weights_only=True)` accepts: CPU tensors, numbers, texts, lists and dicts."""
     if isinstance(tree, Tensor):
-        return tree.detach().cpu().clone()  # a view would bring all of its storage
+        return tree.detach().cpu().clone()  # of a view, torch would save the whole storage
     if isinstance(tree, PackedSequence):
         return {_PACKED: [to_plain(part) for part in tree]}
     if isinstance(tree, dict):
@@ -163,7 +163,7 @@ def to_plain(tree: Any) -> Any:
 
 
 def from_plain(tree: Any) -> Any:
-    """What `to_plain` was given."""
+    """The inverse of `to_plain`."""
     if isinstance(tree, dict) and tree.keys() == {_PACKED}:
         return PackedSequence(*tree[_PACKED])
     if isinstance(tree, dict):
@@ -174,7 +174,7 @@ def from_plain(tree: Any) -> Any:
 
 
 def left_out(tree: Any) -> list[str]:
-    """Which parts of a recorded tree are no longer what they were."""
+    """The parts of a recorded tree that could not be kept."""
     return [t for t in pytree.tree_leaves(tree) if isinstance(t, str) and t.startswith(_LEFT_OUT)]
 
 
@@ -184,5 +184,5 @@ def _size(content: dict[str, Any]) -> int:
 
 
 def first_line(error: Exception) -> str:
-    """What is said of an error inside a message."""
+    """The first line of an error, for use inside a message."""
     return str(error).split("\n")[0][:120] or type(error).__name__

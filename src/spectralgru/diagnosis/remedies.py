@@ -1,4 +1,4 @@
-"""Remedies, each tried on the batch: with bounded weights, and after the step that it allows."""
+"""Tries each remedy on the batch: its norms now, and after the step that it leads to."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,14 +22,14 @@ def tried(
     gates: float,
     clip: float,
 ) -> list[dict[str, Any]]:
-    """A row for each remedy: norm and growth on this batch now, and after a plain step; the loss after it, if known.
+    """A row for each remedy: norm and growth on this batch, now and after a plain step, and the loss if it is known.
 
     Args:
         replay: of the batch.
-        whole: what it gave.
-        rates: learning rate by parameter; where it is empty, no step is tried.
+        whole: the outcome of the replay.
+        rates: learning rate by parameter; if empty, no step is tried.
         delta, gates: of the constraint.
-        clip: norm to clip the gradient to.
+        clip: norm to which the gradient is clipped.
     """
     rows = [_row("as it was", replay, whole, rates)]
     bounded = {
@@ -77,7 +77,7 @@ def _row(
 
 
 def largest_growth(outcome: Outcome) -> float:
-    """Over layers, in the lane where the gradient is largest."""
+    """The largest growth over layers, each in the lane where its gradient is largest."""
     return max(growth.window(growth.worst_lane())[2] for growth in outcome.growths)
 
 

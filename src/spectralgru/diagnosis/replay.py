@@ -1,4 +1,4 @@
-"""A batch once more: the gradients of the weights, and of every state on the way back through time."""
+"""Runs a batch again, for the gradients of the weights and of every state on the way back through time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,18 +20,18 @@ from spectralgru.projection.blocks import named_modules
 
 @dataclass
 class Growth:
-    """How a gradient changes on its way back; steps in the order of the passage, lanes N = [R *] B."""
+    """How a gradient changes on its way back, by step in the order of the passage and by lane, N = [R *] B."""
 
     passage: Passage
     gradient: Tensor  # [T, N], |dL/d state| after each step
-    factor: Tensor  # [T, N], what the step multiplies it by on the way back
+    factor: Tensor  # [T, N], by which the step multiplies it on the way back
 
     def worst_lane(self) -> int:
         """The lane in which the gradient becomes largest."""
         return int(self.gradient.nan_to_num(torch.inf).amax(0).argmax())
 
     def window(self, lane: int) -> tuple[int, int, float]:
-        """First and last step of the way back on which it grows most, up to its peak, and by how much."""
+        """First and last step of the stretch before its peak on which the gradient grows most, and by how much."""
         gradient, logs = self.gradient[:, lane].nan_to_num(torch.inf), self.factor[:, lane].double().log()
         peak = int(gradient.argmax())
         sums = logs[peak + 1 :].nan_to_num(torch.inf).cumsum(0)
@@ -43,7 +43,7 @@ class Growth:
 
 @dataclass
 class Outcome:
-    """What a replay gave."""
+    """The result of a replay."""
 
     objective: float
     gradients: dict[str, Tensor]  # by the parameter's name
@@ -53,22 +53,22 @@ class Outcome:
 
     @property
     def norm(self) -> float:
-        """Of all gradients together."""
+        """Norm of all gradients together."""
         return float(torch.stack([g.double().norm() for g in self.gradients.values()]).norm())
 
 
 class Replay:
-    """The base of both: `run` differentiates what `forward` computes."""
+    """Base class of the two replays: `run` differentiates what `forward` computes."""
 
     parameters: dict[str, Tensor]
     has_loss = False
 
     def forward(self, parameters: dict[str, Tensor], cut: Cut) -> tuple[Tensor, Trace]:
-        """The scalar to differentiate, and the trace on the way to it."""
+        """The scalar to differentiate, and the trace of its computation."""
         raise NotImplementedError
 
     def run(self, cut: Cut = (), parameters: Mapping[str, Tensor] | None = None) -> Outcome:
-        """Forward and back, with `cut` paths and other parameters where they are given."""
+        """Run forward and back, with the paths `cut`, and with other `parameters` where given."""
         chosen = {**self.parameters, **(parameters or {})}
         leaves = {n: p.detach().requires_grad_() for n, p in chosen.items() if p.is_floating_point()}
         with torch.enable_grad():
@@ -105,12 +105,12 @@ def _growth(passage: Passage, after: list[Tensor], entering: list[Tensor]) -> Gr
 
 
 def _direct(after: list[Tensor], entering: list[Tensor]) -> Tensor:
-    """What came to the states [T, B, S] of a chain from outside of it."""
+    """The gradients that come to the states [T, B, S] of a chain from outside it."""
     return torch.stack(after) - torch.stack([*entering[1:], torch.zeros_like(entering[0])])
 
 
 class ModelReplay(Replay):
-    """A model on its batch, run by itself; nothing of the model is changed."""
+    """A model that runs on its batch; the model itself is not changed."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class ModelReplay(Replay):
         autocast: Sequence[str] = (),
         parameters: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Take the model as it is now, or with other parameters and buffers (a state dict).
+        """Take the model as it is now, or with the parameters and buffers of a state dict.
 
         `autocast`: names of the device and the type, or nothing.
         """
@@ -173,7 +173,7 @@ class ModelReplay(Replay):
 
 
 class FiledReplay(Replay):
-    """Recorded calls of recurrent modules with the gradients that came back to them; needs no model."""
+    """Recorded calls of recurrent modules, with the gradients that came back to them; needs no model."""
 
     def __init__(
         self, calls: list[Call], seeds: list[list[Tensor]], parameters: Mapping[str, Tensor]
@@ -193,7 +193,7 @@ class FiledReplay(Replay):
                     self.parameters[name] = parameters[name].double()
 
     def forward(self, parameters: dict[str, Tensor], cut: Cut) -> tuple[Tensor, Trace]:
-        """What has the recorded gradients where the calls end."""
+        """A scalar whose gradients at the ends of the calls are the recorded ones."""
         trace, total = Trace(), torch.zeros((), dtype=torch.float64)
         for call, seeds in zip(self.calls, self.seeds, strict=True):
             cells = cells_of(call, parameters.get)
@@ -207,7 +207,7 @@ class FiledReplay(Replay):
 
 
 def cast(tree: Any, dtype: torch.dtype | None) -> Any:
-    """The tree with its floating-point tensors in `dtype`; None: as it is."""
+    """The tree with its floating-point tensors in `dtype`; None: unchanged."""
     if dtype is None:
         return tree
     return pytree.tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, tree)

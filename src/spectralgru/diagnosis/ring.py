@@ -1,4 +1,4 @@
-"""The last steps of a training in numbers, and the rule by which one of them is an explosion."""
+"""The last steps of a training as numbers, and the rule that says which step is an explosion."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from spectralgru.errors import InputError
 
-# Medians are recomputed after this many steps; while the ring fills, in every step.
+# Medians are recomputed after this many steps; while the ring fills, after every step.
 RENEWED = 10
 
 
 @dataclass(frozen=True)
 class SpikeRule:
-    """A step is an explosion when a loss or gradient is not finite, or far above those of the steps before.
+    """A step is an explosion if its loss or gradient is not finite, or far above those of the steps before.
 
     A negative loss is never a spike.
 
     Attributes:
-        gradient: how many times the median of the steps in the ring the gradient's norm has to exceed.
-        loss: the same of the loss.
-        after: how many steps the ring has to hold before.
+        gradient: the gradient's norm must exceed its median over the ring by this factor.
+        loss: the loss must exceed its median by this factor.
+        after: number of steps that the ring must hold before the rule applies.
     """
 
     gradient: float = 10.0
@@ -36,7 +36,7 @@ class SpikeRule:
             raise InputError(f"{self}: gradient and loss must be above 1, after at least 1")
 
     def verdict(self, now: "Step", usual: "Usual") -> str:
-        """Why a step is an explosion; empty if it is none.
+        """Why a step is an explosion; empty if it is not.
 
         Args:
             now: the step.
@@ -63,14 +63,14 @@ _SAID = {
 
 @dataclass
 class Usual:
-    """What the steps of one optimiser in the ring have in common."""
+    """What is usual among the steps of one optimiser in the ring."""
 
     count: int
     medians: dict[str, float]
 
     @classmethod
     def of(cls, steps: list["Step"]) -> "Usual":
-        """Of their finite values."""
+        """The medians of their finite values."""
         known = {
             name: [v for s in steps if (v := getattr(s, name)) is not None and isfinite(v)] for name in _SAID
         }
@@ -79,14 +79,14 @@ class Usual:
 
 @dataclass
 class Step:
-    """What was measured in one step, before the weights were changed; tensors stay on their device."""
+    """The measurements of one step, before the weights change; tensors stay on their device."""
 
     step: int
     optimizer: int  # which one, counted from 0
     loss: float | None
     norm: float  # of the gradient, as the optimiser sees it
     unclipped: float | None  # of the recurrent weights' gradient, as the backward pass left it
-    gradients: list[float]  # the norm for each parameter; NaN: not this optimiser's, or none
+    gradients: list[float]  # norm for each parameter; NaN: no gradient, or another optimiser's
     weights: list[float]  # norm of each parameter
     inputs: float | Tensor  # root mean square of the model's first floating-point input
     spectra: dict[str, dict[str, Tensor]]  # as followed, at step `seen`
@@ -94,7 +94,7 @@ class Step:
     projections: dict[str, Any]  # of the constraint after the step before: sigma_max, saturated
 
     def plain(self) -> "PlainStep":
-        """As numbers and lists."""
+        """The step as numbers and lists."""
         plain: Any = vars(self) | {
             "inputs": float(self.inputs),
             "spectra": {n: {k: float(v) for k, v in s.items()} for n, s in self.spectra.items()},
@@ -108,7 +108,7 @@ class Step:
 
 
 class PlainStep(TypedDict):
-    """A `Step` as numbers and lists, as it stands in a recording."""
+    """A `Step` as numbers and lists, as in a recording."""
 
     step: int
     optimizer: int
@@ -131,7 +131,7 @@ class Ring:
         self._usual: dict[int, Usual] = {}
 
     def add(self, step: Step, rule: SpikeRule) -> str:
-        """One more step; the rule's verdict on it."""
+        """Add a step; return the rule's verdict on it."""
         usual = self._usual.get(step.optimizer)
         if usual is None or len(self.steps) < rule.after + RENEWED or step.step % RENEWED == 0:
             mine = [s for s in self.steps if s.optimizer == step.optimizer]

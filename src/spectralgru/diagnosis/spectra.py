@@ -1,4 +1,4 @@
-"""sigma_1 and the spectral radius at the origin of recurrent weights: exact, or followed cheaply from step to step."""
+"""sigma_1 and the spectral radius at the origin of recurrent weights: exact, or tracked cheaply from step to step."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from spectralgru.diagnosis.lyapunov import pulled_back
 from spectralgru.diagnosis.traced import CELLS, is_recurrent, kind_of
 from spectralgru.diagnosis.unrolled import Call, cells_of
 
-# Vectors that follow the leading eigenvalues; a complex pair needs two.
+# Vectors that track the leading eigenvalues; a complex pair needs two.
 _VECTORS = 4
 
 
 def recurrent_cells(module: Any, name: str) -> dict[str, Cell]:
-    """Every layer and direction of a recurrent module, by the name of its weight_hh in the model."""
+    """The cell of every layer and direction of a recurrent module, by the name of its weight_hh in the model."""
     some: Any = torch.empty(0)
     layers = 1 if isinstance(module, CELLS) else module.num_layers
     directions = 2 if getattr(module, "bidirectional", False) else 1
@@ -25,7 +25,7 @@ def recurrent_cells(module: Any, name: str) -> dict[str, Cell]:
 
 
 def model_cells(modules: dict[str, nn.Module]) -> dict[str, Cell]:
-    """Those of all recurrent modules among `modules`."""
+    """The cells of all recurrent modules among `modules`."""
     recurrent = ((n, m) for n, m in modules.items() if is_recurrent(m))
     return {
         weight: cell for name, module in recurrent for weight, cell in recurrent_cells(module, name).items()
@@ -34,10 +34,10 @@ def model_cells(modules: dict[str, nn.Module]) -> dict[str, Cell]:
 
 @torch.no_grad()
 def jacobian_at_zero(cell: Cell) -> Tensor:
-    """d state' / d state [*, S, S] of a step from the zero state with the input zero, transposed.
+    """The transpose of d state' / d state [*, S, S] for a step from the zero state with zero input.
 
-    For a GRU without biases this is W_hn / 4 + I / 2. With biases zero is no fixed point, but still where the state
-    begins.
+    For a GRU without biases d state' / d state is W_hn / 4 + I / 2. With biases, zero is not a fixed point, but still
+    the initial state.
     """
     eye = torch.eye(cell.state_size, dtype=cell.weight_hh.dtype, device=cell.weight_hh.device)
     return _back_at_zero(cell, eye)
@@ -54,7 +54,7 @@ def _back_at_zero(cell: Cell, directions: Tensor) -> Tensor:
 def exact_spectra(cells: dict[str, Cell]) -> dict[str, dict[str, float]]:
     """sigma_1 of each block and the spectral radius of the Jacobian at zero, in float64; NaN where not finite.
 
-    Of several replicas the largest.
+    With several replicas, the largest of each.
     """
     spectra = {}
     for name, narrow in cells.items():
@@ -70,7 +70,7 @@ def exact_spectra(cells: dict[str, Cell]) -> dict[str, dict[str, float]]:
 
 
 class FollowedSpectra:
-    """Approximations from below that a look improves: steps of the power and the subspace iteration."""
+    """Lower estimates that improve with every look, by power iteration and subspace iteration."""
 
     def __init__(self) -> None:
         self._vectors: dict[str, tuple[Tensor, Tensor]] = {}  # of each weight: for sigma_1, for the radius
@@ -82,7 +82,7 @@ class FollowedSpectra:
 
     def _look(self, name: str, cell: Cell) -> dict[str, Tensor]:
         weight = cell.weight_hh.detach()
-        if weight.dim() == 3:  # replicas: the first one
+        if weight.dim() == 3:  # of replicas, the first one
             weight = weight[0]
             cell = cell.replica(0)
         blocks = weight.float().view(-1, cell.hidden_size, cell.hidden_size)

@@ -1,4 +1,4 @@
-"""What a model is given and what comes back to it, seen by hooks of its modules, without a change to the loop."""
+"""Hooks that see what a model is given and which gradients come back to it, without a change to the training loop."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from spectralgru.errors import InputError
 
 @dataclass
 class ModelCall:
-    """One call of the model, or of the outermost part of it that is called; the batch is referred to, not copied."""
+    """One call of the model, or of the outermost part of it that is called; the batch is not copied."""
 
     root: nn.Module
     args: tuple[Any, ...]
@@ -28,7 +28,7 @@ class ModelCall:
     gradients: list[Tensor | None] = field(default_factory=list)  # dL/d output, for each of its tensors
 
     def inputs(self) -> float | Tensor:
-        """Root mean square of the first floating-point input; of a large one, of 64 short pieces of it."""
+        """Root mean square of the first floating-point input; if it is large, of 64 short pieces of it."""
         for tensor in chain.from_iterable(map(tensors_of, (*self.args, *self.kwargs.values()))):
             if tensor.is_floating_point() and tensor.numel():
                 some = tensor.detach().flatten()
@@ -40,24 +40,24 @@ class ModelCall:
 
 
 class Listener:
-    """What a `Tap` tells of: the calls since the last step."""
+    """Receives from a `Tap` the calls since the last step."""
 
     def __init__(self) -> None:
         self.calls: list[ModelCall] = []
-        self.is_over = False  # a step has been taken: the next call begins a new list
+        self.is_over = False  # a step has been taken, and the next call begins a new list
         self.is_deaf = False
         self.device = "cpu"
 
     def add(self, call: ModelCall, most: int = 16) -> None:
-        """One more, in place of those before the last step and of the oldest above `most`."""
+        """Add a call; drop those before the last step, and the oldest beyond `most`."""
         self.calls = [*([] if self.is_over else self.calls[1 - most :]), call]
         self.is_over = False
 
 
 class Tap:
-    """Hooks of the modules that contain something recurrent; only the outermost call counts.
+    """Hooks on the modules that contain something recurrent; only the outermost call counts.
 
-    In copies and pickles of the model it is there and does nothing.
+    Copies and pickles of the model have the hooks, too, but there they do nothing.
     """
 
     def __init__(self, listener: Listener | None = None) -> None:
@@ -70,11 +70,11 @@ class Tap:
 
     @property
     def listener(self) -> Listener | None:
-        """Who listens, while it exists."""
+        """The listener, while it exists."""
         return None if self._listener is None else self._listener()
 
     def install(self, modules: Iterator[nn.Module]) -> None:
-        """Hook every one of them; InputError if another recorder has."""
+        """Hook every module; raises InputError if another recorder has done so."""
         modules_once = list(dict.fromkeys(modules))
         for module in modules_once:
             for hook in module._forward_pre_hooks.values():
@@ -88,7 +88,7 @@ class Tap:
             self._handles.append(module.register_forward_hook(self.after, with_kwargs=True, always_call=True))
 
     def remove(self) -> None:
-        """Take the hooks away."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -107,7 +107,7 @@ class Tap:
         listener.add(ModelCall(module, args, kwargs, random_states(), autocast))
 
     def after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """After a forward pass, one that failed, too."""
+        """After a forward pass, even a failed one."""
         if torch.compiler.is_compiling() or self._inside is not module:
             return
         self._inside = None
@@ -127,8 +127,8 @@ def _keep(gradients: list[Tensor | None], index: int, gradient: Tensor) -> None:
 
 
 def tensors_of(tree: Any) -> list[Tensor]:
-    """The tensors of a nest of tuples, lists, dicts and dataclasses, in order."""
-    if isinstance(tree, Tensor):  # as mostly, and pytree takes its time
+    """The tensors in nested tuples, lists, dicts and dataclasses, in order."""
+    if isinstance(tree, Tensor):  # the usual case, without the slow pytree
         return [tree]
     found = []
     for leaf in pytree.tree_leaves(tree):
@@ -140,7 +140,7 @@ def tensors_of(tree: Any) -> list[Tensor]:
 
 
 def weighted(gradients: list[Any]) -> Callable[[Any], Tensor]:
-    """A function of the model's output whose gradient by its tensors is `gradients`."""
+    """A function of the model's output whose gradients with respect to its tensors are `gradients`."""
 
     def objective(output: Any) -> Tensor:
         pairs = zip(tensors_of(output), gradients, strict=True)
@@ -153,13 +153,13 @@ def weighted(gradients: list[Any]) -> Callable[[Any], Tensor]:
 
 
 def with_ancestors(model: nn.Module, is_wanted: Callable[[nn.Module], bool]) -> Iterator[nn.Module]:
-    """The modules that are wanted, and all that contain one of them, `model` first."""
+    """The wanted modules and all modules that contain one, `model` first."""
     for module in model.modules():
         if any(is_wanted(inner) for inner in module.modules()):
             yield module
 
 
 def note_norm(norms_by_name: dict[str, Tensor], name: str, weight: Tensor) -> None:
-    """A hook of a weight: keep the norm of its gradient under its name."""
+    """Hook of a weight: keep the norm of its gradient under its name."""
     if weight.grad is not None:
         norms_by_name[name] = torch.linalg.vector_norm(weight.grad.detach())

@@ -1,4 +1,4 @@
-"""The recurrent modules of a model made to compute cell by cell, and traced."""
+"""Makes the recurrent modules of a model compute cell by cell, and traces them."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -24,16 +24,15 @@ class Trace:
     """The calls and passages of a forward pass."""
 
     calls: list[Call] = field(default_factory=list)
-    results: list[tuple[Tensor, Tensor] | None] = field(
-        default_factory=list
-    )  # what each returned; None: a chain
+    # What each call returned; None: a chain.
+    results: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)
     passages: list[Passage] = field(default_factory=list)
     chains: list[tuple[Call, Passage]] = field(default_factory=list)
 
 
 @contextmanager
 def unrolled(root: nn.Module, names: dict[nn.Module, str], cut: Cut = ()) -> Iterator[Trace]:
-    """Within the block the recurrent modules of `root` compute step by step, with `cut` paths, and are traced."""
+    """Inside the block the recurrent modules of `root` compute step by step, with the paths `cut`, and are traced."""
     trace, patched = Trace(), []
     for module in root.modules():
         if is_recurrent(module):
@@ -41,7 +40,8 @@ def unrolled(root: nn.Module, names: dict[nn.Module, str], cut: Cut = ()) -> Ite
             run = _run_sequence if isinstance(module, SEQUENCES) else _Chains().run
             module.forward = _bound(run, module, names.get(module, ""), cut, trace)
     try:
-        # What was compiled would bypass the cells; importing the compiler for nothing takes seconds.
+        # Compiled code would bypass the cells. If the compiler is not imported, there is none; importing it takes
+        # seconds.
         with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
             yield trace
         for call, passage in trace.chains:
@@ -60,7 +60,7 @@ def _bound(
 
 
 def is_recurrent(module: nn.Module) -> bool:
-    """Whether it is taken apart."""
+    """Whether the module is one that is taken apart."""
     return isinstance(module, SEQUENCES + CELLS)
 
 
@@ -129,7 +129,7 @@ def _parts(call: Call, state: Tensor) -> Any:
 
 
 class _Chains:
-    """The calls of one cell: those that continue one another are steps of one passage."""
+    """The calls of one cell; calls that continue one another are steps of one passage."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[Tensor, Passage]] = []  # what the last step of each chain returned

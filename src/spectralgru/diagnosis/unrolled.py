@@ -1,4 +1,4 @@
-"""What a recurrent module was given, in one form for all kinds, computed cell by cell.
+"""The call of a recurrent module, in one form for all kinds, computed cell by cell.
 
 Every state is a node of autograd's graph, and every path between states can be cut.
 """
@@ -18,7 +18,7 @@ Cut = Collection[str]
 
 @dataclass
 class Call:
-    """What a recurrent module was given. A chain of calls of a cell, each with the state of the last, is one."""
+    """What a recurrent module was given. A chain of calls of a cell, each with the last one's state, is one call."""
 
     module: str  # its name in the model
     kind: Kind
@@ -29,7 +29,9 @@ class Call:
     active: Tensor | None = None  # bool [T, B], whether a packed sequence has that step; None: all have
     starts: Tensor | None = None  # bool [T, B], see `gru_layer`
     masks: list[Tensor] = field(default_factory=list)  # dropout factors between the layers
-    is_chain: bool = False  # it returns every whole state [T, B, S], not outputs and last states
+    is_chain: bool = (
+        False  # of calls of a cell: it returns every state [T, B, S], not outputs and last states
+    )
 
     def weight_names(self) -> list[str]:
         """Names of the recurrent weights in the model, layer by layer, forward direction first."""
@@ -50,11 +52,11 @@ class Passage:
     starts: Tensor | None = None
     is_chain: bool = False
     is_reverse: bool = False
-    entering: list[Tensor] = field(default_factory=list)  # the state as a step sees it, [*, B, S]
+    entering: list[Tensor] = field(default_factory=list)  # the state as each step sees it, [*, B, S]
     states: list[Tensor] = field(default_factory=list)  # after each step
 
     def of_lane(self, lane: int) -> tuple[Cell, Tensor, Tensor]:
-        """The cell, inputs [T, 1, I] and first state [1, S] of one lane, without the steps that it does not have."""
+        """The cell, inputs [T, 1, I] and first state [1, S] of one lane, without the steps it lacks."""
         first = self.entering[0].detach()
         replica, lane = divmod(lane, first.shape[-2])
         cell = self.cell if first.dim() == 2 else self.cell.replica(replica)
@@ -72,8 +74,8 @@ class Passage:
         return starts[:, lane : lane + 1]
 
     def step(self, a: Tensor, state: Tensor, cut: Cut) -> Tensor:
-        """One more step; the state that it leaves."""
-        # A node of its own: its gradient comes through this step alone.
+        """Compute one more step; return the state after it."""
+        # A separate node of the graph, whose gradient comes through this step alone.
         seen = state.view_as(state) if state.requires_grad else state.detach().requires_grad_()
         after = self.cell.step(a, seen, cut)
         if self.active is not None:
@@ -101,7 +103,7 @@ def unroll(
 ) -> tuple[Tensor, Tensor, list[Passage]]:
     """Outputs [T, B, directions * H], last states shaped as `call.state`, and the passages.
 
-    Where `call.masks` is empty and `dropped` > 0, the masks between the layers are drawn and left there.
+    If `call.masks` is empty and `dropped` > 0, the masks between the layers are drawn and added to it.
     """
     x, axis, passages, last = call.x, call.state.dim() - 3, [], []
     drawn = not call.masks

@@ -14,7 +14,7 @@ FLOAT32_RANGE, FLOAT64_RANGE = 4.0, 1e3
 
 
 class Clipped(NamedTuple):
-    """Clipped matrices [N, n, m], and singular values, descending [N, p], and right vectors [N, m, p] before clipping."""
+    """Clipped matrices [N, n, m]; before the clip: descending singular values [N, p], right vectors [N, m, p]."""
 
     weight: Tensor
     sigma: Tensor

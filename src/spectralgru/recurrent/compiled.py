@@ -1,4 +1,4 @@
-"""The C++ sweeps as a library: compiled for this processor when first needed, kept, and checked before it is loaded."""
+"""The C++ sweeps as a library: compiled for this processor on first use, kept, and checked before it is loaded."""
 
 import ctypes
 import hashlib
@@ -23,20 +23,20 @@ OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exc
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled sweeps, kept in the user's cache; None without a compiler (`CXX`, or c++) that can build them.
+    """The compiled sweeps, kept in the user's cache; None if no compiler (`CXX`, or c++) can build them.
 
-    A kept library is loaded only if no other user can write to it or its folder and its SHA-256 is the one in its name.
+    A kept library is loaded only if no other user can write to it or its folder, and its SHA-256 is that in its name.
     """
     return _loaded()[0]
 
 
 def remark() -> str:
-    """Why there is no library, or why it is not kept; empty if all is well."""
+    """Why there is no library, or why it is not kept; empty if nothing is wrong."""
     return _loaded()[1]
 
 
 def compiler_version() -> str:
-    """Version of the compiler that built the sweeps; "none" if they are PyTorch's, whose last digits differ."""
+    """Version of the compiler that built the sweeps; "none" for PyTorch's, whose results differ in the last digits."""
     if library() is None:
         return "none"
     match = re.search(r"\d+(\.\d+)+", _about(*_compiler()).decode())
@@ -68,7 +68,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
 
 
 def _compiler() -> list[str]:
-    """The command to compile with: `CXX` may have arguments, or a launcher such as ccache before the compiler."""
+    """The compile command; `CXX` may contain arguments, or a launcher such as ccache before the compiler."""
     named = os.environ.get("CXX") or "c++"
     try:
         program, *arguments = shlex.split(named)
@@ -91,7 +91,7 @@ def _cache() -> Path:
 
 
 def _fingerprint(compiler: list[str]) -> str:
-    """Hash of all that decides the machine code: machines with different processors may share a home."""
+    """Hash of all that decides the machine code: machines with different processors may share a home folder."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
     processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
@@ -104,7 +104,7 @@ def _fingerprint(compiler: list[str]) -> str:
 
 
 def _kept(folder: Path, compiler: list[str]) -> Path | None:
-    """A library compiled earlier, intact and owned by this user; others of its name are removed."""
+    """A library compiled earlier, if it is intact and owned by this user; others with its name are removed."""
     for path in folder.glob(f"{_fingerprint(compiler)}-*.so"):
         info = path.lstat()
         own = stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022

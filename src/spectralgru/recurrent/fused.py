@@ -1,6 +1,6 @@
-"""The GRU's sweeps on a GPU: per step two products over all replicas and two Triton kernels; nothing is allocated.
+"""The GRU's sweeps on a GPU: per step two products over all replicas and two Triton kernels, and no allocation.
 
-The same arguments and results as `sweeps`; tensors are [R, T, B, H] or, a single network, [T, B, H].
+Arguments and results are those of `sweeps`; tensors are [R, T, B, H] or, for a single network, [T, B, H].
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -35,7 +35,7 @@ def _grid(replicas: int, batch: int, hidden: int) -> tuple[tuple[int, int], dict
 
 
 def _stacked(inputs: Inputs) -> Inputs:
-    """A single network's, as of one replica."""
+    """Inputs of a single network as those of one replica."""
     return Inputs(*(None if t is None else t[None] for t in inputs))  # type: ignore[arg-type]
 
 
@@ -68,7 +68,7 @@ def forward(inputs: Inputs, before: bool) -> Activations:
                 n.baddbmm_(q, by_candidate)
             else:
                 q.baddbmm_(h, by_candidate, beta=0)
-            # If no state is masked, `new` stands in for the factors and for their result.
+            # If no state is masked, `new` takes the place of the factors and of their result.
             masked = held is not None and factors is not None and t + 1 < steps
             kept = factors[:, t + 1] if masked and factors is not None else new
             pointwise.state_forward[grid](
@@ -142,7 +142,7 @@ def _gradients(
     dh0: Tensor,
     needs_x: bool,
 ) -> Gradients:
-    """As `sweeps.weight_gradients`, without copies."""
+    """Like `sweeps.weight_gradients`, without copies."""
     x, _, weight_ih, weight_hh, _ = inputs
     hidden = d_n.shape[-1]
     flat_gates, flat_n, flat_x = d_gates.flatten(1, 2), d_n.flatten(1, 2), x.flatten(1, 2)
@@ -161,8 +161,8 @@ def _gradients(
 def dropout_masks(seeds: Tensor, drawn: Tensor, shape: tuple[int, ...], share: float) -> Tensor:
     """Factors [R, *shape]: 1 / `share` with probability `share`, otherwise 0; increments `drawn` [1].
 
-    A replica's factors are a function of its seed [R] (int64), the number of such tensors drawn before and the position
-    in the tensor, never of the other replicas.
+    A replica's factors depend on its seed [R] (int64), the number of such tensors drawn before and the position in the
+    tensor, never on the other replicas.
     """
     from spectralgru.recurrent import pointwise
 

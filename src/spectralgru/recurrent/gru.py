@@ -25,7 +25,7 @@ class GRU(nn.Module):
     """A stack of GRU layers without biases, time first, optionally with a leading axis of replicas.
 
     Weights are named and laid out as in `torch.nn.GRU(bias=False)` (`weight_ih_l0` [3H, I], `weight_hh_l0`
-    [3H, H], rows r, z, n), so state dicts move between the two; `reset="after"` computes the same as it.
+    [3H, H], rows r, z, n), so that the two can exchange state dicts; with `reset="after"` they compute the same.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class GRU(nn.Module):
         reset: Reset = "before",
         replicas: int | None = None,
     ) -> None:
-        """Make the weights.
+        """Create the weights.
 
         Args:
             input_size: I.
             hidden_size: H.
             num_layers: L.
-            dropout: probability of zeroing an output of every layer but the last, while training.
+            dropout: probability of zeroing an output of any layer but the last during training.
             reset: where the reset gate acts, see `gru_layer`.
             replicas: R, or None for a single network without the axis.
 
@@ -79,7 +79,7 @@ class GRU(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
 
     def layer_weights(self, k: int) -> tuple[Tensor, Tensor]:
-        """`weight_ih` [3H, I], `weight_hh` [3H, H] of a layer, each with the axis of replicas first if there is one.
+        """`weight_ih` [3H, I] and `weight_hh` [3H, H] of a layer, each with the axis of replicas first if there is one.
 
         Args:
             k: the layer, from 0.
@@ -114,7 +114,7 @@ class GRU(nn.Module):
             x, h_n = gru_layer(x, h, *self.layer_weights(k), starts, self.reset)
             last.append(h_n)
         if x.requires_grad:
-            x = x.clone()  # may be changed in place; the states, which the backward sweep reads, may not
+            x = x.clone()  # callers may change it in place, but not the states: the backward sweep reads them
         return x, torch.stack(last, len(lead))
 
     def extra_repr(self) -> str:

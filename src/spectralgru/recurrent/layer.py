@@ -1,4 +1,4 @@
-"""One GRU layer over a whole sequence, with its gradient: checks, and the sweeps that suit the tensors."""
+"""One GRU layer over a whole sequence, with its gradient: checks the tensors and chooses the sweeps that suit them."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -24,29 +24,29 @@ def gru_layer(
     """One layer over a whole sequence; once differentiable in x, h0 and both weights.
 
     Args:
-        x: inputs [T, B, I], or [R, T, B, I] for R replicas; the weights then have the leading axis too. Where x and
-            weight_ih are bfloat16 or float16, h0 and weight_hh may be float32: the input products are then computed
-            in the lower type, the recurrence and the states in float32.
+        x: inputs [T, B, I], or [R, T, B, I] for R replicas, whose weights then have the leading axis, too. If x and
+            weight_ih are bfloat16 or float16, h0 and weight_hh may be float32: then only the input products are
+            computed in the lower type, the recurrence and the states in float32.
         h0: state before the first step [B, H] or [R, B, H]; None means zero.
         weight_ih: [3H, I], rows r, z, n as in `torch.nn.GRU`.
         weight_hh: [3H, H], rows r, z, n.
-        starts: bool [T, B] or [R, T, B]; where true, the state is set to zero before that step, so that
-            several sequences can follow one another in one stream. (A state that is not finite becomes NaN.)
+        starts: bool [T, B] or [R, T, B]; where true, the state is set to zero before that step, so that several
+            sequences can follow one another in one stream. (A state that is not finite becomes NaN.)
         reset: the reset gate acts "before" the recurrent product (the paper) or "after" it (PyTorch, cuDNN).
 
     Returns:
-        All states [T, B, H] or [R, T, B, H] and the last one [B, H] or [R, B, H]. The backward sweep reads them: if
-        gradients are wanted, do not change them in place but copy them first, as `GRU` does.
+        All states [T, B, H] or [R, T, B, H], and the last one [B, H] or [R, B, H]. The backward sweep reads them: if
+        you need gradients, copy them before changing them in place, as `GRU` does.
 
     Raises:
-        InputError: shapes, types, devices or layouts that do not fit each other, an unknown `reset`, or a transform
-            of `torch.func`.
+        InputError: shapes, types, devices or layouts do not match, `reset` is unknown, or a transform of `torch.func`
+            is active.
     """
     check_reset(reset)
     x, h0, weight_ih, weight_hh, keep = _checked(x, h0, weight_ih, weight_hh, starts)
     before = reset == "before"
     if x.dim() == 4 and x.device.type == "cpu":
-        # One after the other: each replica's weights stay in the cache, and its result does not depend on the others.
+        # One by one: the weights of each replica stay in the cache, and its result does not depend on the others.
         if len(x) == 1:  # views: splitting and joining again would copy
             alone = (None if t is None else t.squeeze(0) for t in (x, h0, weight_ih, weight_hh, keep))
             output = _layer(*alone, before).unsqueeze(0)
@@ -62,7 +62,7 @@ def gru_layer(
 def _checked(
     x: Tensor, h0: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, starts: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """The layer's tensors in autocast's type, and `keep`; all of them match x, by which the sweeps are chosen."""
+    """The layer's tensors in autocast's type, and `keep`; all match x, for which the sweeps are chosen."""
     expect_dense(x=x, weight_ih=weight_ih, weight_hh=weight_hh, h0=h0, starts=starts)
     if x.dim() not in (3, 4) or 0 in x.shape[:-2]:
         raise InputError(f"x has shape {list(x.shape)}; expected [T, B, I] or [R, T, B, I] with R, T >= 1")
@@ -106,7 +106,7 @@ def _layer(*arguments: Any) -> Tensor:
 
 
 def sweeps_for(weight_hh: Tensor) -> Any:
-    """The module whose `forward` and `backward` suit the tensors of a layer best."""
+    """The fastest module whose `forward` and `backward` can take the tensors of a layer."""
     return next((module for module in (fused, native) if module.usable(weight_hh)), sweeps)
 
 
@@ -117,7 +117,7 @@ def check_reset(reset: str) -> None:
 
 
 def expect_dense(**given: Tensor | None) -> None:
-    """Refuse what is no tensor, or several in one; h0 and starts may be None."""
+    """Refuse anything but single dense tensors; h0 and starts may be None."""
     for name, value in given.items():
         if value is None and name in ("h0", "starts"):
             continue
@@ -136,7 +136,7 @@ def expect(
     x: Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Refuse a different shape and, compared with x, which decides the sweeps, a different type, device or layout."""
+    """Refuse a different shape and, if x is given, a type, device or layout that differs from its own."""
     if tensor.shape != shape:
         raise InputError(f"{name} has shape {list(tensor.shape)}; expected {list(shape)}")
     if x is None:
@@ -162,7 +162,7 @@ class _Once(torch.autograd.Function):
 
 
 def _once(backward: Callable[[Any, Tensor], tuple[Tensor | None, ...]]) -> Callable[..., Any]:
-    """Like `once_differentiable`, which is silent when the inputs or weights but not `grad` are tracked."""
+    """Like `once_differentiable`, which raises no error when inputs or weights are tracked but `grad` is not."""
 
     @wraps(backward)
     def wrapped(ctx: Any, grad: Tensor) -> Any:

@@ -1,7 +1,7 @@
 """The sweeps of one network on a CPU in float32, in C++.
 
-Half of a GRU step at H = 200 is spent between operations, not in them. Where there is no C++ compiler, `sweeps` does
-the same work.
+In PyTorch, half of a GRU step at H = 200 is spent between operations, not in them. Without a C++ compiler, `sweeps`
+does the same work.
 """
 
 import ctypes
@@ -16,21 +16,21 @@ from spectralgru.errors import InputError
 from spectralgru.recurrent.compiled import library
 from spectralgru.recurrent.sweeps import Activations, Gradients, Inputs, begin, weight_gradients
 
-# With less to do in a step, a second thread loses to PyTorch's own threads, which spin while they wait.
+# With less work in a step, a second thread competes in vain with PyTorch's own threads, which spin while they wait.
 MULTIPLICATIONS_A_THREAD = 4_000_000
 
 
 def usable(weight_hh: Tensor) -> bool:
     """Whether `forward` and `backward` take such a matrix: float32 on a CPU, without an axis of replicas.
 
-    Not under `torch.compile`, which generates its own code from operations that it knows.
+    Not under `torch.compile`, which generates its own code from the operations it knows.
     """
     suitable = weight_hh.device.type == "cpu" and weight_hh.dtype == torch.float32 and weight_hh.dim() == 2
     return suitable and not torch.compiler.is_compiling() and library() is not None
 
 
 def forward(inputs: Inputs, before: bool) -> Activations:
-    """As `sweeps.forward`, for tensors [T, B, H]."""
+    """Like `sweeps.forward`, for tensors [T, B, H]."""
     saved = begin(inputs)
     torch.ops.spectralgru.sweep_forward(
         inputs.weight_hh,
@@ -47,7 +47,7 @@ def forward(inputs: Inputs, before: bool) -> Activations:
 def backward(
     grad: Tensor, inputs: Inputs, activations: Activations, before: bool, needs_x: bool
 ) -> Gradients:
-    """As `sweeps.backward`, for tensors [T, B, H]."""
+    """Like `sweeps.backward`, for tensors [T, B, H]."""
     states, gates, candidates, recurrent = activations
     weight_hh, keep = inputs.weight_hh, inputs.keep
     previous = states[:-1] if keep is None else states[:-1] * keep
@@ -75,7 +75,7 @@ def _sweep_backward(weight_hh: Tensor, keep: Tensor | None, *tensors: Tensor, be
 def _check(
     weight_hh: Tensor, keep: Tensor | None, like: Tensor, tensors: tuple[Tensor, ...], shapes: str
 ) -> None:
-    """Refuse whatever the library, which is given addresses, would read or write past its end or as another type."""
+    """Refuse tensors that the library, which sees addresses only, would misread or write past the end of."""
     if like.dim() != 3:
         raise InputError(f"a sweep was given a tensor of shape {list(like.shape)}; expected [T, B, H]")
     steps, batch, hidden = like.shape
@@ -89,7 +89,7 @@ def _check(
     for tensor, shape in given:
         dtype = torch.bool if tensor is keep else torch.float32
         laid_out = tensor.is_contiguous() or tensor is weight_hh or tensor is keep
-        stored = tensor.data_ptr() or not tensor.numel()  # not where a wrapper has freed the storage
+        stored = tensor.data_ptr() or not tensor.numel()  # false where a wrapper has freed the storage
         if tensor.dtype != dtype or tensor.shape != shape or not (laid_out and stored):
             raise InputError(
                 f"a sweep was given {tensor.dtype} {list(tensor.shape)} with strides {list(tensor.stride())}; expected"
@@ -97,7 +97,7 @@ def _check(
             )
 
 
-# Operators of PyTorch's, so that whatever records operations sees them. All tensors but `weight_hh` are contiguous.
+# Registered with PyTorch, so that whatever records operations sees them. All tensors but `weight_hh` are contiguous.
 OPERATORS: Any = torch.library.Library("spectralgru", "DEF")  # type: ignore[no-untyped-call]
 OPERATORS.define(
     "sweep_forward(Tensor weight_hh, Tensor? keep, Tensor(a!) gates, Tensor(b!) candidates, Tensor(c!) states, "
@@ -112,7 +112,7 @@ OPERATORS.impl("sweep_backward", _sweep_backward, "CPU")
 
 
 def _packed(b: Tensor) -> Tensor:
-    """b [K, N] as the products read it: in panels of columns, one after another."""
+    """b [K, N] in the layout that the products read: panels of columns, one after another."""
     loaded = library()
     assert loaded is not None
     (depth, width), panel = b.shape, loaded.panel_width()
@@ -123,7 +123,7 @@ def _packed(b: Tensor) -> Tensor:
 
 
 def _sweep(name: str, before: bool, packed: list[Tensor], keep: Tensor | None, *tensors: Tensor) -> None:
-    """Call `name` of the library for all lanes, divided among as many threads as PyTorch may use."""
+    """Call `name` of the library for all lanes, shared among as many threads as PyTorch may use."""
     steps, batch = tensors[0].shape[:2]
     hidden = tensors[1].shape[-1]
     if keep is not None:
@@ -147,5 +147,5 @@ def _sweep(name: str, before: bool, packed: list[Tensor], keep: Tensor | None, *
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Where its numbers are."""
+    """Address of the tensor's numbers."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """Triton kernels: the pointwise work of a GRU step, all replicas at once, and dropout masks. Needs triton.
 
-Tensors are views [R, B, width] of one time step, contiguous except for the stride between replicas (`s_*`); a program
-handles BLOCK units of one sequence. Whatever the tensors' type, arithmetic is in float32.
+Tensors are views [R, B, width] of one time step, contiguous except for the stride between replicas (`s_*`). A program
+handles BLOCK units of one sequence. Arithmetic is in float32, whatever the type of the tensors.
 """
 
 import triton
@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def _tanh(x):
-    """Accurate for small x too, where 2 sigm(2x) - 1 is not."""
+    """Accurate for small x, too, where 2 sigm(2x) - 1 is not."""
     e = tl.exp(-2 * tl.abs(x))
     large = (1 - e) / (1 + e)
     s = x * x
@@ -50,7 +50,7 @@ def state_forward(
     rz, h, n, q, new, held, keep, s_rz, s_h, s_n, s_q, s_new, s_keep, batch, hidden,
     BEFORE: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The candidate in place (reset after: the gates too); the new state; `held`, what the next step sees of it."""
+    """Candidate in place (reset after: also the gates); new state; `held`: that state as the next step sees it."""
     replica, row, column, mask = _at(batch, hidden, BLOCK)
     at_r = replica * s_rz + row * 2 * hidden + column
     at_h = row * hidden + column

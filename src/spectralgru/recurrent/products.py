@@ -1,8 +1,9 @@
 """Matrix products in float32 on CPUs through oneDNN.
 
-`torch.mm` goes through MKL, which leaves AVX-512 unused on processors other than Intel's; oneDNN does not (measured on
-an AMD EPYC core: 218 against 95 GFLOP/s). A recurrent net also multiplies by one matrix many times, and oneDNN can pack
-that matrix once. Everything else, and every PyTorch without these operators, uses `torch.mm`.
+`torch.mm` goes through MKL, which uses AVX-512 on Intel's processors only; oneDNN uses it everywhere (measured on an
+AMD EPYC core: 218 against 95 GFLOP/s). A recurrent network also multiplies by the same matrix many times, and oneDNN
+can pack that matrix once. All other products, and all products in a PyTorch without these operators, go through
+`torch.mm`.
 """
 
 from collections.abc import Callable
@@ -38,12 +39,12 @@ def matmul(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     A bias of a higher type is added in that type.
     """
     lower = a.device.type == "cpu" and a.dtype in (torch.bfloat16, torch.float16)
-    if a.dim() == 3 and len(a) and (lower or _onednn(a[0], b[0])):  # the bits of each on their own
+    if a.dim() == 3 and len(a) and (lower or _onednn(a[0], b[0])):  # each has the bits it would have alone
         biases = [None] * len(a) if bias is None else bias
         return torch.stack([matmul(*tensors) for tensors in zip(a, b, biases, strict=True)])
     if _onednn(a, b) and (bias is None or bias.dtype == b.dtype):
         if not (b.is_contiguous() or b.mT.is_contiguous()):
-            b = b.contiguous()  # oneDNN accepts other strides, too, but is 500 times slower
+            b = b.contiguous()  # oneDNN accepts other strides, but is 500 times slower with them
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a.contiguous(), b.mT, bias, "none", [], "")
         return result
     product = torch.matmul(a, b)

@@ -63,7 +63,7 @@ def _softmax_gradient(*tensors: Tensor) -> None:
 
 
 def _call(name: str, logits: Tensor, *tensors: Tensor) -> None:
-    """In this thread: between two products, another loses to PyTorch's own, which spin while they wait."""
+    """Call the library in this thread: others would compete with PyTorch's, which spin between two products."""
     getattr(library(), name)(*(ctypes.c_long(n) for n in logits.shape), *(pointer(t) for t in tensors))
 
 

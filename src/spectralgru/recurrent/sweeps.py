@@ -1,7 +1,7 @@
-"""The GRU forward and backward through time, on tensors [T, B, H] or, all replicas at once, [R, T, B, H].
+"""The GRU forward and backward through time, on tensors [T, B, H] or, for all replicas at once, [R, T, B, H].
 
-Input products and weight gradients of all steps are single products outside the sweeps; a step is two dependent
-products (gates, then candidate; backward the other way round) and pointwise work in place.
+Input products and weight gradients of all steps are single products outside the sweeps. A step is two dependent
+products (gates, then candidate; in the backward sweep the other way round) and pointwise work in place.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ class Inputs(NamedTuple):
     h0: Tensor  # [*, B, H]
     weight_ih: Tensor
     weight_hh: Tensor
-    keep: Tensor | None  # [*, T, B, 1], false where a sequence starts
+    keep: Tensor | None  # bool [*, T, B, 1], false where a sequence starts
 
 
 class Activations(NamedTuple):
@@ -44,9 +44,9 @@ class Gradients(NamedTuple):
 
 
 def begin(inputs: Inputs) -> Activations:
-    """The first state, and the input products, which a sweep turns into the activations r, z and n in place.
+    """The first state and the input products, which a sweep turns into the activations r, z and n in place.
 
-    They are computed in the type of x and weight_ih, everything after them in h0's, which may be a higher one.
+    The products are computed in the type of x and weight_ih, everything after them in that of h0, which may be higher.
     """
     x, h0, weight_ih, *_ = inputs
     *lead, steps, batch, _ = x.shape
@@ -97,7 +97,7 @@ def backward(
     if keep is not None:
         previous = previous * keep
     r, z = gates[..., :hidden], gates[..., hidden:]
-    # Derivatives of a step by the arguments of sigm (r, z) and tanh (n), to be scaled by dh or d(r * h) in the sweep.
+    # Derivatives with respect to the arguments of sigm (r, z) and tanh (n), which the sweep scales by dh or d(r * h).
     d_gates, d_n = torch.empty_like(gates), torch.empty_like(n)
     d_r, d_z = d_gates[..., :hidden], d_gates[..., hidden:]
     torch.sub(previous, n, out=d_z)
@@ -120,7 +120,7 @@ def backward(
     for r, z, dr, dz, drz, dn, dq, kept, g in zip(*backwards, keeps, [*earlier, zero], strict=True):
         dn.mul_(dh)
         dz.mul_(dh)
-        # What reaches the state before the step, bypassing the gates, and the loss's own gradient there.
+        # The part of the gradient that bypasses the gates, and the loss's own gradient at the state before the step.
         past = torch.addcmul(g if kept is None else zero, dh, z)
         if before:
             drh = multiply(dn)
@@ -147,7 +147,7 @@ def weight_gradients(
     before: bool,
     needs_x: bool,
 ) -> Gradients:
-    """All gradients, from those of the arguments of sigm (`d_gates`), tanh (`d_n`) and W_hn h (`d_q`) in every step."""
+    """All gradients, from those of the arguments of sigm (`d_gates`) and tanh (`d_n`) and of W_hn h (`d_q`) by step."""
     x, _, weight_ih, *_ = inputs
     hidden = d_n.shape[-1]
     flat_x, flat_gates, flat_n = x.flatten(-3, -2), d_gates.flatten(-3, -2), d_n.flatten(-3, -2)

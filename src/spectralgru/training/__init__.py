@@ -2,5 +2,5 @@
 
 import os
 
-# Large buffers come and go at every step; huge pages save most of the page faults (a quarter of the step).
+# Every step allocates and frees large buffers; huge pages save most of the page faults (a quarter of the step).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -1,9 +1,9 @@
 """Truncated back-propagation through time on one long stream, for words and for tunes alike.
 
-An epoch's sequences are laid end to end and cut into B lanes of equal length; every lane is read T steps at a time,
-the hidden state carried over. Tunes start from a zero state (`starts`), so a lane may hold many of them and the only
-padding is behind the very last step: less than 1 % of the steps instead of the 15 % that batches of whole tunes of
-similar length would cost.
+The sequences of an epoch are laid end to end and cut into B lanes of equal length; every lane is read T steps at a
+time, with the hidden state carried over. Tunes start from a zero state (`starts`), so that a lane can hold many of
+them. Padding is needed only at the ends of lanes: less than 1 % of the steps, where batches of whole tunes of similar
+length would need 15 %.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Chunk:
 
 
 class WordStream:
-    """The tokens of a split in B lanes: predict each token from all before it in its lane."""
+    """The tokens of a split in B lanes; each token is predicted from all those before it in its lane."""
 
     def __init__(self, tokens: np.ndarray, lanes: int, steps: int, device: torch.device) -> None:
         inputs, targets = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
@@ -58,13 +58,13 @@ class WordStream:
 
 
 class NoteStream:
-    """Tunes in B lanes: predict each time step from all before it in its tune (the first from silence)."""
+    """Tunes in B lanes; each time step is predicted from all those before it in its tune, the first from silence."""
 
     def __init__(
         self, notes: np.ndarray, positions: np.ndarray, starts: np.ndarray, weights: np.ndarray, steps: int,
         device: torch.device, replicas: Sequence[int] | np.ndarray = (0,),
     ) -> None:  # fmt: skip
-        """`positions`, `starts` [S, L, B]: which time step of `notes` is where, and whether a tune begins there.
+        """`positions`, `starts` [S, L, B]: the time step of `notes` at each place, and whether a tune begins there.
 
         `replicas` [R]: which of the S orders each replica reads.
         """
@@ -91,7 +91,7 @@ class NoteStream:
 def training_stream(
     corpus: Corpus, seeds: Sequence[int], epoch: int, lanes: int, steps: int, device: torch.device
 ) -> WordStream | NoteStream:
-    """An epoch of the training split: words in reading order, tunes in an order drawn from each replica's seed."""
+    """The training split for an epoch: words in reading order, tunes in an order drawn from each replica's seed."""
     if isinstance(corpus, Words):
         return WordStream(corpus.train, lanes, steps, device)
     layout, weights = _lay_out(len(corpus.train), lanes, steps)
@@ -114,7 +114,7 @@ def training_stream(
 def evaluation_stream(
     corpus: Corpus, split: Split, lanes: int, steps: int, device: torch.device
 ) -> WordStream | NoteStream:
-    """A split for evaluation, shared by all replicas: words in lanes, every tune whole, from a zero state."""
+    """A split for evaluation, shared by all replicas: words in lanes, every tune whole and from a zero state."""
     data = corpus.split(split)
     if isinstance(corpus, Words):
         return WordStream(data, lanes, steps, device)
@@ -144,8 +144,7 @@ def evaluation_stream(
 def _lay_out(total: int, lanes: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions [L, B] of a stream of `total` steps cut into lanes, and weights [L, B]; L a multiple of `steps`.
 
-    Padding repeats the last position with weight 0. It is only at the end of lanes, so no real step of its lane follows
-    it.
+    Padding repeats the last position with weight 0. It is at the ends of lanes, where no real step follows it.
     """
     per_lane = -(-total // lanes)
     length = -(-per_lane // steps) * steps

@@ -1,8 +1,8 @@
 """Rolling checkpoints of a run: the newest and the one before it, each written whole and verified when read.
 
-Runs train together but are saved one by one, so that any job can resume any of them: `of_run` takes a run's part
-out of the state of a session, `of_runs` makes the state of a session from such parts. In a state a tensor's first
-dimension and a list's items are the runs; the contents of a tuple are the same for all of them.
+Runs train together but are saved one by one, so that any job can resume any of them: `of_run` takes the part of one run
+from the state of a session, `of_runs` makes the state of a session from such parts. In a state, the first dimension of
+a tensor and the items of a list stand for the runs; a tuple holds what all runs share.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ DIGEST_BYTES = 32
 
 
 def of_run(state: Any, run: int) -> Any:
-    """The part of one run, a copy."""
+    """A copy of the part of one run."""
     if isinstance(state, dict):
         return {name: of_run(value, run) for name, value in state.items()}
     if isinstance(state, Tensor):
-        return state[run : run + 1].clone()  # with a view, torch would save all runs
+        return state[run : run + 1].clone()  # of a view, torch would save all runs
     return state[run : run + 1] if isinstance(state, list) else state
 
 
@@ -49,7 +49,7 @@ def on(state: Any, device: torch.device) -> Any:
 
 
 def save(states: Iterable[tuple["CheckpointStore", Any]]) -> None:
-    """Write the states of several runs; all are complete before the first is moved into place."""
+    """Write the states of several runs; none is moved into place before all are complete."""
     stores = []
     with ExitStack() as stack:
         for store, state in states:
@@ -66,9 +66,9 @@ def save(states: Iterable[tuple["CheckpointStore", Any]]) -> None:
 
 
 class CheckpointStore:
-    """Checkpoints of one run, at a path that belongs to the trainer alone, keyed by what determines the run.
+    """Checkpoints of one run, named by its key in a directory that only the trainer uses.
 
-    A GPU cannot use a CPU's random numbers, nor therefore its checkpoints: `device` is part of the name.
+    A GPU cannot continue a CPU's random numbers, and so not its checkpoints: the name includes the `device`.
     """
 
     def __init__(self, directory: Path, key: str, device: str = "cpu") -> None:
@@ -78,27 +78,27 @@ class CheckpointStore:
         self.lock = directory / f"{key}.lock"
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write `state` and its SHA-256; the file it replaces becomes the previous one."""
+        """Write `state` and its SHA-256; the newest checkpoint until now becomes the previous one."""
         save([(self, state)])
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest intact state (None: there is none), and a line for every damaged file.
+        """The newest intact state, or None, and a line for every damaged file.
 
-        Damaged files are removed, so that they never take the place of an intact one.
+        Damaged files are removed, so that they never replace an intact one.
         """
         complaints: list[str] = []
         for path in (self.newest, self.previous):
             if not path.exists():
                 continue
             if _is_intact(path):
-                # Its 32 bytes at the end do not disturb the zip archive before them.
+                # torch reads a zip archive, which the 32 bytes after it do not disturb.
                 return torch.load(path, map_location="cpu", weights_only=True), complaints
             path.unlink()
             complaints.append(f"{path}: damaged checkpoint, removed")
         return None, complaints
 
     def clear(self) -> None:
-        """Remove the checkpoints of every device, and files and locks left by killed processes: the run is done."""
+        """Remove the finished run's checkpoints on every device, and what killed processes left of it."""
         for path in self.files():
             path.unlink(missing_ok=True)
 
@@ -108,7 +108,7 @@ class CheckpointStore:
 
 
 class _HashingFile:
-    """A file being written, hashed (SHA-256) on the way: no second copy of a large state in memory."""
+    """Hashes a file (SHA-256) while it is written, which needs no second copy of a large state in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest = file, hashlib.sha256()

@@ -1,4 +1,4 @@
-"""A step of stochastic gradient descent, up to the projection."""
+"""One step of stochastic gradient descent, without the projection."""
 
 import torch
 from torch import Tensor
@@ -11,15 +11,15 @@ from spectralgru.training.precision import product_dtype, tf32
 from spectralgru.training.rows import move_rows_, row_sums, slots
 from spectralgru.training.settings import Precision
 
-# A longer update leaves nothing to train, and squares of weights would overflow float32: the run is lost.
+# After a longer update the squares of weights would overflow float32: the run is lost.
 LONGEST_UPDATE = 1e9
 
 
 class Descent:
-    """R runs and the network of their weights."""
+    """Moves the weights of R runs along their gradients."""
 
     def __init__(self, model: ReplicatedModel, lanes: int, ranks: Ranks, precision: Precision) -> None:
-        """`lanes`: those of the whole batch, which the ranks share."""
+        """`lanes`: of the whole batch, which the ranks share."""
         self.model, self.lanes, self.ranks, self.precision = model, lanes, ranks, precision
         self.network = ranks.parallel(model)
         self.gradients: list[Tensor] = []  # of the last step

@@ -1,7 +1,7 @@
-"""The ranks of one job: they split the lanes of the batch and come to one result.
+"""The ranks of one job: they split the lanes of the batch and arrive at the same result.
 
-`launch` starts those of one machine, `torchrun` those of several. A single process is the job's only rank; then
-everything here returns what it was given. Ranks exchange tensors and text; nothing received is unpickled.
+`launch` starts the ranks of one machine, `torchrun` those of several. A single process is the only rank of its job, and
+everything here then returns what it was given. Ranks exchange tensors and text; nothing received is unpickled.
 """
 
 import ctypes
@@ -29,14 +29,14 @@ Value = TypeVar("Value")
 PR_SET_PDEATHSIG = 1
 # A rank that waits this long for another gives up; the job then ends and the workflow restarts it.
 TIMEOUT_SECONDS = 300.0
-# gloo's messages, which have no error type, when another rank is gone or silent
+# In gloo's errors, which have no type of their own, when another rank is gone or silent.
 LOST = ("gloo", "Application timeout", "Connection closed", "Timed out")
 STORE = "SPECTRALGRU_STORE"  # where the ranks of one machine find each other: a file in a private folder of their user
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of its job."""
+    """The place of this process among those of its job."""
 
     rank: int = 0
     world: int = 1
@@ -47,7 +47,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, lanes: int) -> slice:
-        """This rank's lanes of the batch; the numbers of lanes differ by at most one."""
+        """This rank's lanes of the batch; ranks differ by at most one lane."""
         if lanes < self.world:
             raise InputError(
                 f"{self.world} processes cannot share a batch of {lanes}; use at most {lanes} processes"
@@ -57,7 +57,7 @@ class Ranks:
         return slice(begin, begin + ends[self.rank])
 
     def parallel(self, model: nn.Module) -> Callable[..., Any]:
-        """The model to call: its gradients become the sum over ranks."""
+        """The model to call; its gradients are summed over ranks."""
         if self.world == 1:
             return model
         network = DistributedDataParallel(model)
@@ -65,7 +65,7 @@ class Ranks:
         return network
 
     def total(self, tensor: Tensor) -> Tensor:
-        """Sum over ranks, the same bits on each."""
+        """Sum over ranks, with the same bits on each."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -79,7 +79,7 @@ class Ranks:
         return [bool(flag) for flag in raised]
 
     def all_lanes(self, state: Tensor, lanes: int) -> Tensor:
-        """State [R, L, B, H] of all lanes, assembled from those of each rank."""
+        """State [R, L, B, H] of all lanes, assembled from the lanes of each rank."""
         if self.world == 1:
             return state
         whole = state.new_zeros(*state.shape[:2], lanes, state.shape[3])
@@ -87,9 +87,9 @@ class Ranks:
         return self.total(whole)
 
     def agreed(self, compute: Callable[[], Value]) -> Value:
-        """What the first rank computes (from files, say), on every rank: tensors, numbers, text, lists and dicts.
+        """The first rank's result, for example from files, on every rank: tensors, numbers, text, lists and dicts.
 
-        An error there is raised there, and as InputError or RunError on the others.
+        If the first rank raises an error, the others raise InputError or RunError.
         """
         if self.world == 1:
             return compute()
@@ -107,7 +107,7 @@ class Ranks:
         return value
 
     def _from_first(self, value: Any) -> Any:
-        """The first rank's value on every rank, as the bytes of a file in which torch loads weights only."""
+        """The first rank's value on every rank, sent as a file that torch loads with `weights_only`."""
         file = io.BytesIO()
         if self.first:
             torch.save(value, file)
@@ -139,12 +139,12 @@ def _sum_each(
 ) -> torch.futures.Future[Tensor]:
     """Sum a bucket's gradients one by one.
 
-    The order in which three ranks are added depends on a gradient's position in the buffer that is summed, and DDP
-    rearranges its buckets after the first step: with whole buckets, a resumed training would differ in the last bit.
+    The order in which three ranks are added depends on the gradient's position in the buffer, and DDP rearranges its
+    buckets after the first step. If whole buckets were summed, a resumed training would differ in the last bit.
     """
     sums = [dist.all_reduce(gradient, async_op=True) for gradient in bucket.gradients()]
     if bucket.buffer().is_cuda and dist.get_backend() == "gloo":
-        for one in sums:  # its futures do not wait for its copies to the GPU
+        for one in sums:  # gloo's futures do not wait for its copies to the GPU
             one.wait()
     done = torch.futures.collect_all([one.get_future() for one in sums])
     return done.then(lambda _: bucket.buffer())
@@ -154,7 +154,7 @@ ALONE = Ranks()
 
 
 def device_named(name: torch.device | str) -> torch.device:
-    """The device to train on. Raises InputError if it is neither a CPU nor a CUDA device."""
+    """The device of this name. Raises InputError if it is neither a CPU nor a CUDA device."""
     with suppress(RuntimeError):
         device = torch.device(name)
         if device.type in ("cpu", "cuda"):
@@ -163,7 +163,7 @@ def device_named(name: torch.device | str) -> torch.device:
 
 
 def device_seen(name: torch.device | str) -> torch.device:
-    """The device to train on. Raises InputError if it is none, or a GPU that torch does not see."""
+    """The device of this name. Raises InputError for an unknown one, or a GPU that torch does not see."""
     device = device_named(name)
     if device.type == "cuda":
         seen = torch.cuda.device_count()
@@ -187,7 +187,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     chosen = device_seen(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    # NCCL needs a GPU for each rank; a GPU given by number is shared by all.
+    # NCCL needs a GPU for each rank; all ranks share a GPU that is given by number.
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     wait, file = timedelta(seconds=_timeout()), os.environ.get(STORE)
     if file is None:  # torchrun's
@@ -207,7 +207,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
 
 
 def rank_environment(rank: int, world: int, store: Path) -> dict[str, str]:
-    """What makes a process rank `rank` of `world` on this machine, whose ranks meet in the new file `store`.
+    """Environment of rank `rank` of `world` on this machine; the ranks find each other through the new file `store`.
 
     They listen on the loopback interface only.
     """
@@ -225,6 +225,6 @@ def _timeout() -> float:
 
 
 def die_with_parent() -> None:
-    """Have this process killed when the one that started it dies (Linux): no rank trains on without its launcher."""
+    """Kill this process when the one that started it dies (Linux), so that no rank outlives its launcher."""
     if hasattr(os, "uname") and os.uname().sysname == "Linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

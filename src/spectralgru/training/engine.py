@@ -1,4 +1,4 @@
-"""The replica engine: runs that differ in seed, method, value and learning rate advance together, step by step."""
+"""The replica engine: trains runs that differ in seed, method, value and learning rate together, step by step."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -26,7 +26,7 @@ INFINITY = float("inf")
 
 
 class Engine:
-    """R runs on one device. Everything random in a run comes from its own seed, whatever the other runs are."""
+    """R runs on one device. The random numbers of a run depend on its own seed alone, not on the other runs."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Engine:
         precision: Precision = "float32",
         gates: float | None = None,
     ) -> None:
-        """`lanes`: those of the whole batch; a rank keeps the state of its own lanes. `gates`: see TrainingSettings."""
+        """`lanes`: of the whole batch; a rank keeps the state of its own ones. `gates`: see TrainingSettings."""
         self.replicas = list(replicas)
         self.lanes, self.ranks, self.share = lanes, ranks, ranks.share(lanes)
         self.dropout = model.dropout
@@ -54,7 +54,7 @@ class Engine:
         self.model.to(device)
         self.descent = Descent(self.model, lanes, ranks, precision)
         self.generators = [torch.Generator(device).manual_seed(replica.seed) for replica in self.replicas]
-        # Dropout masks come from the generators or from a kernel, which counts those drawn before in `drawn`.
+        # Dropout masks come from the generators, or from a kernel that counts in `drawn` how often it has been called.
         self.drawn = torch.zeros(1, dtype=torch.int64, device=device)
         self.fused = device.type == "cuda" and fused.AVAILABLE
         max_sv = self._column(
@@ -67,7 +67,7 @@ class Engine:
         self.state = self.entered = self.model.initial_state(self.share.stop - self.share.start)
         form = BatchedProjector if device.type == "cuda" else MatrixProjector
         self.projector: Projector = form(max_sv, model.num_layers)
-        # Bounds on W_hr and W_hz of each layer, where a constrained run has them.
+        # Bounds W_hr and W_hz of each layer in constrained runs, if asked for.
         self.gates: Projector | None = None
         if gates is not None and max_sv.isfinite().any():
             bounds = torch.full_like(max_sv, gates).where(max_sv.isfinite(), max_sv)
@@ -78,7 +78,7 @@ class Engine:
         self._restart()
 
     def _restart(self) -> None:
-        """To be called after the tensors of a step have been replaced."""
+        """To be called after tensors that a step uses have been replaced."""
         self.seeds = torch.tensor([r.seed for r in self.replicas], device=self.device)
         capturable = self.fused and self.ranks.world == 1
         self.captured = CapturedStep(self, self.device) if capturable else None
@@ -87,16 +87,16 @@ class Engine:
         return torch.tensor([float(v) for v in values], device=self.device)
 
     def start_epoch(self) -> None:
-        """Every lane from the zero state; counters from zero."""
+        """Set the state of every lane, and the counters, to zero."""
         self.state = torch.zeros_like(self.state)
         self.projector.start_epoch()
 
     def step(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """One SGD step on T steps of every lane; returns the summed loss and the gradient norm, both [R].
 
-        The loss that is differentiated is summed over steps and averaged over lanes: learning rates and
-        thresholds live on that scale. The norm is the one before clipping. The weights of a run that diverges become
-        NaN; the other runs are not affected.
+        The differentiated loss is summed over steps and averaged over lanes, which sets the scale of learning rates and
+        thresholds. The norm is that before clipping. The weights of a run that diverges become NaN; the other runs are
+        not affected.
         """
         self.entered = self.state.clone()  # a captured step overwrites it
         loss, norm = (self.captured or self.advance)(chunk)
@@ -104,7 +104,7 @@ class Engine:
         return self.ranks.total(loss), norm
 
     def advance(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """A step up to the end of the projection, never waiting for the device; the loss is this rank's."""
+        """A step as far as it need not wait for the device; the loss is this rank's."""
         masks = self._dropout_masks(*chunk.weights.shape[1:])
         given = chunk, self.state, masks, self.rate, self.threshold
         loss, norm, factor, self.state = self.descent.step(*given)
@@ -114,7 +114,7 @@ class Engine:
         return loss, norm
 
     def _start_projection(self, factor: Tensor | None = None) -> None:
-        """`factor` [R]: the weights have just been moved by that times their gradient; None: not known."""
+        """`factor` [R]: the weights have just moved by their gradient times this factor; None: unknown."""
         for projector, blocks in self._projectors():
             moved = None if factor is None else partial(self._moved, blocks, factor)
             projector.start(self._matrices(blocks), moved)
@@ -124,7 +124,7 @@ class Engine:
             projector.finish(self._matrices(blocks))
 
     def _projectors(self) -> list[tuple[Projector, Sequence[int]]]:
-        """With the blocks of the recurrent weights, W_hr, W_hz, W_hh, that each of them projects."""
+        """Each projector with the blocks of the recurrent weights (0: W_hr, 1: W_hz, 2: W_hh) that it projects."""
         return [(self.projector, (2,)), *([] if self.gates is None else [(self.gates, (0, 1))])]
 
     def _matrices(self, blocks: Sequence[int], gradient: bool = False) -> list[Tensor]:
@@ -134,11 +134,11 @@ class Engine:
         return [whole.chunk(3, 1)[block] for whole in wholes for block in blocks]
 
     def _moved(self, blocks: Sequence[int], factor: Tensor, index: int) -> Tensor:
-        """How far (Frobenius) the step moved one of the matrices that are projected, [R]."""
+        """How far (Frobenius) the step moved one of the projected matrices, [R]."""
         return factor * frobenius(self._matrices(blocks, gradient=True)[index])
 
     def _dropout_masks(self, steps: int, lanes: int) -> list[Tensor] | None:
-        """Factors [R, T, B, H] for every layer; drawn for the whole batch, then cut to this rank's lanes."""
+        """Factors [R, T, B, H] for every layer, drawn for the whole batch and then cut to this rank's lanes."""
         if self.dropout == 0:
             return None
         layers, keep = self.model.num_layers + 1, 1 - self.dropout
@@ -154,7 +154,7 @@ class Engine:
         return list(masks[:, :, :, self.share].unbind(1))
 
     def spectral_radius(self) -> Tensor:
-        """|lambda_1(J)| at the fixed point h* = 0, the largest over layers: [R]; NaN where W_hh is not finite."""
+        """|lambda_1(J)| at the fixed point h* = 0, maximum over layers, [R]; NaN where W_hh is not finite."""
         layers = []
         for layer in range(self.model.num_layers):
             jacobian = jacobian_at_origin(self.model.recurrent(layer))
@@ -165,7 +165,7 @@ class Engine:
         return torch.stack(layers).amax(0)
 
     def growth(self, chunk: Chunk) -> Tensor:
-        """Growth along the last step's `chunk`, by today's weights: the largest over lanes and layers, [R]."""
+        """Growth along the `chunk` of the last step with the present weights: maximum over lanes and layers, [R]."""
         of_lanes = growth(self.model, chunk.of_lanes(self.share), self.entered)
         largest: Tensor = self.ranks.all_lanes(of_lanes.unsqueeze(-1), self.lanes).amax((1, 2, 3))
         return largest
@@ -173,8 +173,7 @@ class Engine:
     def singular_values(self, replicas: Sequence[int] | None = None) -> list[list[list[float]]]:
         """Singular values of W_hh of `replicas` (all), descending: [R][L][H]; zero where W_hh is not finite.
 
-        In float64 on the host, computed once for equal matrices: at the start all values are equal, and the runs of a
-        seed share theirs.
+        Computed in float64 on the host, and once for equal matrices: at the start the runs of a seed share theirs.
         """
         index = list(range(len(self.replicas)) if replicas is None else replicas)
         layers = [self.model.recurrent(layer)[index].cpu() for layer in range(self.model.num_layers)]
@@ -200,7 +199,7 @@ class Engine:
         self._restart()
 
     def state_dict(self) -> dict[str, Any]:
-        """What changes during training, from all ranks: every rank must call it. Format: see `checkpoint`."""
+        """Everything that changes during training, from all ranks: each must call it. Format: see `checkpoint`."""
         return {
             "model": self.model.state_dict(),
             "projector": self.projector.state_dict(),

@@ -1,4 +1,4 @@
-"""Where a run was made: kept in its record."""
+"""What the record of a run says about where it was made."""
 
 import os
 import platform
@@ -12,13 +12,13 @@ import torch
 from spectralgru.errors import InputError
 from spectralgru.recurrent import compiled
 
-# The environment variable that names the commit of a copy outside git.
+# Environment variable with the commit of a copy outside git.
 COMMIT = "SPECTRALGRU_COMMIT"
-MOST_THREADS = 1024  # torch crashes where the system gives no more
+MOST_THREADS = 1024  # torch crashes if the system refuses more
 
 
 def set_threads(count: int | None) -> None:
-    """Let this process use so many CPU threads (None: what torch chooses). Raises InputError for too few or many."""
+    """Set the number of CPU threads (None: torch chooses). Raises InputError for too few or too many."""
     if count is not None and not 1 <= count <= MOST_THREADS:
         raise InputError(f"--threads {count}: give 1 to {MOST_THREADS}, at best as many as there are cores")
     if count is not None:
@@ -37,9 +37,9 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Commit of the source tree, `-dirty` when tracked files differ from it; outside a checkout, COMMIT's value."""
+    """Commit of the source tree, with `-dirty` if tracked files differ from it; outside a checkout, COMMIT's value."""
     here = Path(__file__).resolve()
-    # The owner of running code is trusted already: git need not refuse the checkout because another user owns it.
+    # This code runs already, so its owner is trusted: git need not refuse a checkout that another user owns.
     command = ["git", "-c", f"safe.directory={here.parents[3]}", "describe", "--always", "--dirty"]
     command += ["--abbrev=40", "--exclude=*"]
     try:

@@ -1,4 +1,4 @@
-"""The figures of an epoch so far, and its row in the history."""
+"""The numbers of an epoch so far, and its row in the history."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +30,7 @@ class EpochCounters:
     loss: Tensor
     norm: Tensor
     norm_max: Tensor
-    diverged_at: Tensor  # the first step with a number that is not finite; 0: none
+    diverged_at: Tensor  # first step with a number that is not finite; 0: none
     steps: int = 0
     count: float = 0.0  # tokens or time steps that the loss was summed over
 
@@ -38,7 +38,7 @@ class EpochCounters:
     def begin(
         cls, runs: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> "EpochCounters":
-        """Nothing seen yet."""
+        """Counters of an epoch that has not begun."""
         loss, norm, norm_max, diverged_at = torch.zeros(4, runs, device=device, dtype=dtype)
         return cls(loss, norm, norm_max, diverged_at)
 
@@ -53,7 +53,7 @@ class EpochCounters:
         self.count += count
 
     def row(self, run: int, kind: Kind, valid_loss: float) -> dict[str, float]:
-        """Columns of the history that any loop fills."""
+        """The columns of the history that every training loop fills."""
         return {
             "train_loss": float(self.loss[run]) / self.count,
             "valid_loss": valid_loss,

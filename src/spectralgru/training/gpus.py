@@ -1,7 +1,7 @@
 """Device ids for concurrent jobs: Snakemake counts GPUs but does not name them.
 
-Every device has a lock file in a private folder of the user inside the machine's temporary folder, held while a job
-uses the device; the operating system frees it when the job dies. Jobs of different users do not see each other's.
+Every device has a lock file in a private folder of the user, in the machine's temporary folder. A job holds the lock
+while it uses the device; the operating system frees it when the job dies. Users do not see each other's locks.
 """
 
 import os
@@ -19,7 +19,7 @@ from spectralgru.training.locks import POLL_SECONDS, try_lock
 
 
 def visible_devices() -> list[str]:
-    """Ids of the devices this process may use: those of CUDA_VISIBLE_DEVICES, else all of the machine."""
+    """Ids of the devices this process may use: those in CUDA_VISIBLE_DEVICES, or else all in the machine."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""A whole training step as one CUDA graph: the host launches once instead of a thousand times."""
+"""A whole training step as one CUDA graph, which the host launches once instead of a thousand kernels."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from spectralgru.training.batches import Chunk
 
-# Steps of a new shape before it is captured; they compile kernels and fill the libraries' workspaces.
+# Steps before a new shape is captured; they compile kernels and fill the libraries' workspaces.
 WARM_UP = 2
 
 
 class Stepper(Protocol):
-    """What is captured: `advance` reads and replaces `state`; everything else it changes in place."""
+    """What is captured: `advance` reads and replaces `state`, and changes everything else in place."""
 
     state: Tensor
 
@@ -23,9 +23,9 @@ class Stepper(Protocol):
 
 
 class CapturedStep:
-    """Calls `stepper.advance` until a shape has warmed up, then replays its graph; other shapes are still called.
+    """Calls `stepper.advance` until a shape has warmed up, then replays its graph; other shapes are called as before.
 
-    To be recreated when the stepper's tensors are replaced. Warm-up and capture share a separate stream, as autograd
+    Create a new one when the stepper's tensors are replaced. Warm-up and capture share a separate stream, as autograd
     requires.
     """
 
@@ -37,7 +37,7 @@ class CapturedStep:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """One step; the results are the caller's to keep."""
+        """Take one step; the results are copies."""
         tensors = _tensors(chunk)
         shapes = [None if t is None else t.shape for t in tensors]
         if self.graph is None:

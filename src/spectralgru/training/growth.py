@@ -12,8 +12,8 @@ from spectralgru.training.models import ReplicatedModel
 def growth(model: ReplicatedModel, chunk: Chunk, state: Tensor) -> Tensor:
     """Largest finite-time Lyapunov exponent over the T steps of a batch, without dropout: [R, L, B].
 
-    `state` [R, L, B, H]: that of the lanes of `chunk` before its first step. On a CPU every run is measured by itself,
-    so that its bits do not depend on the others.
+    `state` [R, L, B, H]: of the lanes of `chunk`, before its first step. On a CPU every run is measured by itself, so
+    that its bits do not depend on the others.
     """
     x, starts = model.embedded(chunk.inputs), chunk.starts
     starts = None if starts is None else starts.expand(model.replicas, -1, -1)

@@ -1,4 +1,4 @@
-"""A job as JSON, checked by the types and bounds of `settings` with nothing but the standard library."""
+"""A job as JSON, checked against the types and bounds in `settings` with the standard library alone."""
 
 import json
 import operator
@@ -14,7 +14,7 @@ from spectralgru.errors import InputError, shown
 from spectralgru.training.settings import VALUES, Job
 
 BYTES = 2**24
-METHODS = (*VALUES, "none")  # that this trainer knows
+METHODS = (*VALUES, "none")  # the ones this trainer knows
 BOUNDS = {
     "ge": (operator.ge, "at least"),
     "gt": (operator.gt, "greater than"),
@@ -42,7 +42,7 @@ def read_job(path: Path) -> Job:
 
 
 def job_from_dict(value: object) -> Job:
-    """The job of which `value` is the `dataclasses.asdict`. Raises InputError for the first key that is wrong."""
+    """The job whose `dataclasses.asdict` is `value`. Raises InputError for the first wrong key."""
     job: Job = _checked(Job, value, "the job", {})
     _require(bool(job.replicas), "replicas", [], "hold one run or more")
     runs = set()
@@ -77,11 +77,11 @@ def _require(good: bool, key: str, value: object, rule: str) -> None:
 
 
 def _checked(kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:
-    """`value`, from a JSON document, as `kind`, the annotation of a field in `settings`."""
+    """A value of a JSON document, checked and converted to `kind`, the annotation of a field in `settings`."""
     origin, of = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _object(kind, value, key)
-    if origin is UnionType:  # of something and None
+    if origin is UnionType:  # of a type and None
         return None if value is None else _checked(of[0], value, key, bounds)
     if origin is tuple:
         _require(isinstance(value, list), key, value, "be a list")

@@ -1,4 +1,4 @@
-"""One training on the processes and GPUs it was given: its runs are spread over them, or each batch is split."""
+"""Trains a job on several processes and GPUs: spreads its runs over them, or splits every batch."""
 
 import json
 import math
@@ -39,9 +39,9 @@ def train_in(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     together: int | None = None,
 ) -> list[Run]:
-    """Train `job`, see `train`: `threads` shared among `processes` (at least one a GPU), on `gpus` reserved devices.
+    """Train `job` as `train` does, on `gpus` reserved devices; `processes` (at least one per GPU) share the `threads`.
 
-    Raises InputError for processes and GPUs that do not fit each other, or GPUs that torch does not see.
+    Raises InputError if processes and GPUs do not match, or torch does not see the GPUs.
     """
     count, most = max(processes, gpus), max(len(job.replicas), job.training.batch_size)
     if count > most:
@@ -69,7 +69,7 @@ def train_in(
             }
             options |= {"checkpoint_seconds": checkpoint_seconds, "together": together}
             launch(job, options, count, split, ids)
-        # After a launch all runs are finished: this reads them and sums them up.
+        # After a launch all runs are finished, and this only reads and sums them up.
         return train(job, prepared, root, checkpoints, device, say, checkpoint_seconds, together=together)
 
 
@@ -78,11 +78,11 @@ def launch(
 ) -> None:
     """Train `job` in several processes, each `python -m spectralgru.training JOB.json` with these options.
 
-    An option that is None or False is left out, one that is True is a flag.
+    Options that are None or False are left out; True makes a flag.
 
-    `replicas`: every process trains some of the runs by itself. `batch`, and wherever there are fewer runs than
-    processes: the processes are ranks that split every batch. `gpus`: one device id for each process, or none.
-    Raises Preempted when told to stop, InputError or RunError when a process fails; checkpoints are left.
+    With the split `replicas`, every process trains some of the runs by itself. With `batch`, or if there are fewer runs
+    than processes, the processes are ranks that split every batch. `gpus`: one device id for each process, or none.
+    Raises Preempted when told to stop, InputError or RunError when a process fails; checkpoints stay.
     """
     given = [
         [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
@@ -118,7 +118,7 @@ def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]], stop: list[int], ranks: bool) -> list[int]:
-    """Exit codes of all; a stop is passed on once. `ranks`: when one fails, the others have GRACE_SECONDS left."""
+    """Exit codes of all; a stop is passed on once. `ranks`: when one fails, the others get GRACE_SECONDS to end."""
     told, end = False, math.inf
     while any(child.poll() is None for child in children):
         if stop and not told:

@@ -1,4 +1,4 @@
-"""Locks that the operating system frees when their holder dies, however it dies."""
+"""Locks that the operating system frees when their holder dies, in whatever way."""
 
 import os
 import stat
@@ -16,10 +16,9 @@ POLL_SECONDS = 0.5
 
 
 def try_lock(path: Path) -> FileLock | None:
-    """The lock `path` (made if missing), held until released, or None: another process has it.
+    """The lock `path` (created if missing), held until released; None if another process holds it.
 
-    Raises RunError, and touches nothing, if a link, a folder, a FIFO or an inaccessible file of another user is in its
-    place.
+    Raises RunError, and touches nothing, if `path` is a link, a folder, a FIFO or an inaccessible file of another user.
     """
     lock = FileLock(path, thread_local=False)
     try:
@@ -53,7 +52,7 @@ def _opened(path: Path, flags: int) -> int:
 
 @contextmanager
 def held(path: Path) -> Iterator[str | None]:
-    """Hold the lock `path` if no other process does: yields None, or its holder."""
+    """Hold the lock `path` and yield None, or yield the name of the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = try_lock(path)
     if lock is None:
@@ -62,13 +61,13 @@ def held(path: Path) -> Iterator[str | None]:
     try:
         yield None
     finally:
-        path.unlink(missing_ok=True)  # while held: a waiting process sees that it has no name any more
+        path.unlink(missing_ok=True)  # before the release: a waiting process then sees that the file is gone
         lock.release()
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock `path`, after waiting for a brief holder."""
+    """Hold the lock `path`; waits for other holders, who are brief."""
     while True:
         with held(path) as holder:
             if holder is None:

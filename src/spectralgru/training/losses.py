@@ -1,4 +1,4 @@
-"""Losses of words and notes, summed over a batch, each run's by itself."""
+"""Losses of words and notes, summed over a batch for each run."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +11,9 @@ from spectralgru.recurrent.products import linear
 
 
 def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
-    """Of the softmax of x [R, N, H] @ weight [R, V, H] transposed + bias [R, V], against `targets` [N].
+    """Cross-entropy of softmax(x [R, N, H] @ weight [R, V, H] transposed + bias [R, V]) against `targets` [N].
 
-    Summed over N where `counted` [R, N] is 1: [R]. With factors of bfloat16 the logits are kept in it; sums and
+    Summed over N where `counted` [R, N] is 1: [R]. If the factors are bfloat16, so are the logits; sums and
     exponentials are float32.
     """
     index = targets.expand_as(counted).unsqueeze(-1)
@@ -26,7 +26,7 @@ def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, coun
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
-    """Of the logits [R, N, V] against `targets` [R or 1, N, V], summed over V and, as above, over N: [R]."""
+    """Binary cross-entropy of logits [R, N, V] against `targets` [R or 1, N, V], summed over V and counted N: [R]."""
     parts = _apart(logits, targets.expand_as(logits), counted)
     return torch.cat([_summed_binary_cross_entropy(*part) for part in parts])
 
@@ -34,8 +34,8 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Te
 def _apart(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """On a CPU, tensors [R, ...] split into [1, ...]; elsewhere unchanged.
 
-    On a CPU the last few elements of a tensor are rounded differently from the rest; a replica's bits must not depend
-    on its position in a tensor.
+    On a CPU the last few elements of a tensor are rounded differently from the rest, but the bits of a replica must not
+    depend on its position in a tensor.
     """
     size = 1 if tensors[0].device.type == "cpu" else len(tensors[0])
     return zip(*(torch.split(t, size) for t in tensors), strict=True)
@@ -47,7 +47,7 @@ def _summed_binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tenso
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Softmax cross-entropy [R, N, V] -> [R] in the memory of the logits: they become probabilities, then gradients."""
+    """Softmax cross-entropy [R, N, V] -> [R], in place: the logits become probabilities, then gradients."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, index: Tensor, weights: Tensor) -> Tensor:

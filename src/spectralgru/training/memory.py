@@ -1,4 +1,4 @@
-"""The memory that the runs of a job need together, estimated before they start, so that none is lost for lack of it."""
+"""Estimates the memory that the runs of a job need together, so that none fails later for lack of it."""
 
 import ctypes
 import os
@@ -11,12 +11,12 @@ from spectralgru.errors import InputError
 from spectralgru.training.settings import Job
 
 FLOAT = 4
-# Copies of a run's weights: the weights, their gradient, the best so far, and its two models under test at the end.
+# Copies of a run's weights: the weights, their gradient, the best so far, and two models under test at the end.
 COPIES = 5
-# Tensors [T, B, H] per layer that live from forward to backward (inputs, masks, gates, candidates, states and the
-# gradients of them), and tensors [T, B, V] around the loss.
+# Tensors [T, B, H] per layer that live from the forward to the backward pass (inputs, masks, gates, candidates, states
+# and their gradients), and tensors [T, B, V] around the loss.
 STATES, LOGITS = 16, 4
-# Allocators keep memory that they do not need at the moment.
+# Allocators keep memory that is not in use.
 SLACK = 1.2
 # Libraries, buffers, the program itself.
 PROGRAM = 600e6
@@ -53,10 +53,9 @@ def bytes_available(device: torch.device) -> float:
 
 
 def reuse_freed_memory() -> None:
-    """Let the C library keep large blocks that are freed: a step asks for the same ones as the step before.
+    """Let the C library keep large freed blocks, since every step asks for the same ones.
 
-    Given back, their pages would have to be cleared and mapped again at every step (8 % of a step on words). Only glibc
-    knows how to.
+    Otherwise their pages are cleared and mapped again at every step (8 % of a step on words). Only glibc can do this.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
@@ -65,9 +64,9 @@ def reuse_freed_memory() -> None:
 
 
 def check_memory(job: Job, runs: int, size: int, device: torch.device) -> str:
-    """State the memory that this many runs need at once; `size`: words or notes V.
+    """A line about the memory that this many runs need at once; `size`: words or notes V.
 
-    Raises InputError, with the number of runs that fit, if that is more than is free.
+    Raises InputError, with the number of runs that fit, if they need more than is free.
     """
     each, free = bytes_per_run(job, size), bytes_available(device)
     need = PROGRAM + runs * each

@@ -1,4 +1,4 @@
-"""The paper's model with a leading replica axis: first layer -> GRU stack -> output layer, for words and for notes.
+"""The paper's model, first layer -> GRU stack -> output layer, with a leading replica axis, for words and notes.
 
 Shapes: R replicas, T time steps, B lanes of the batch, H hidden units, V words or notes.
 """
@@ -30,7 +30,7 @@ class ReplicatedModel(nn.Module):
         super().__init__()
         self.kind = kind
         self.input_scale = input_scale
-        # The rows that a step looks up have a gradient, not the table.
+        # The gradient of a table of words is that of the rows a step looks up; the table itself has none.
         first = nn.Parameter(torch.zeros(replicas, size, hidden_size), requires_grad=kind == "notes")
         self.input = nn.ParameterDict({"weight": first})
         self.gru = GRU(hidden_size, hidden_size, num_layers, replicas=replicas)
@@ -77,13 +77,12 @@ class ReplicatedModel(nn.Module):
         masks: Sequence[Tensor] | None = None,
         products: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
-        """What the output layer reads, [R, T, B, H], and the last state [R, L, B, H].
+        """The input of the output layer, [R, T, B, H], and the last state [R, L, B, H].
 
-        `inputs`: ids [T, B] (words, the same for all replicas), their rows (see `looked_up`), or notes [R, T, B, V] (R
-        may be 1, then shared).
-        `starts` [R, T, B]: where True the state is zero before that step. `masks`: dropout factors [R, T, B, H]
-        for the input of every GRU layer and of the output layer. `products`: type of the factors of every product
-        outside the recurrence; weights and states are float32.
+        `inputs`: ids [T, B] (words, shared by all replicas), their rows (see `looked_up`), or notes [R, T, B, V] (R may
+        be 1: shared). `starts` [R, T, B]: where true, the state is zero before that step. `masks`: dropout factors
+        [R, T, B, H] for the input of every GRU layer and of the output layer. `products`: type of the factors of every
+        product outside the recurrence; weights and states are float32.
         """
         x, last = self.embedded(inputs, products), []
         for layer in range(self.num_layers):
@@ -99,7 +98,7 @@ class ReplicatedModel(nn.Module):
         return x, torch.stack(last, 1)
 
     def logits(self, x: Tensor) -> Tensor:
-        """The output layer, in float32: [R, T, B, V] from what `forward` returned."""
+        """The output layer in float32: [R, T, B, V] from the result of `forward`."""
         return linear(x, self.output["weight"], self.output["bias"])
 
     def embedded(self, inputs: Tensor, products: torch.dtype = torch.float32) -> Tensor:
@@ -127,7 +126,7 @@ class ReplicatedModel(nn.Module):
     ) -> Tensor:
         """Loss of every replica, summed over steps and lanes where `weights` [R or 1, T, B] is 1: [R].
 
-        `x` [R, T, B, H]: what `forward` returned. `targets`: ids [T, B] (words) or notes [R or 1, T, B, V]. `products`:
+        `x` [R, T, B, H]: the result of `forward`. `targets`: ids [T, B] (words) or notes [R or 1, T, B, V]. `products`:
         as in `forward`.
         """
         counted, x = weights.expand(x.shape[:-1]).flatten(1), x.flatten(1, 2).to(products)
@@ -168,8 +167,8 @@ def initial_weights(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """One replica's initial weights, by name.
 
-    W_hh (candidate): the left singular vectors of a Gaussian matrix, so that every singular value is 1. All other
-    weights: Gaussian with variance init_scale / hidden_size. Output bias: zero.
+    W_hh (candidate) is the left singular vectors of a Gaussian matrix, so that every singular value is 1. All other
+    weights are Gaussian with variance init_scale / hidden_size; the output bias is zero.
     """
     rng = np.random.default_rng([seed, 0])
     std = (init_scale / hidden_size) ** 0.5

@@ -1,4 +1,4 @@
-"""The precision of matrix products in training; everything else, and every evaluation, is float32."""
+"""The precision of matrix products in training. Everything else, including evaluation, is float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ AMPERE = (8, 0)  # the first compute capability with TF32
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:
-    """Raise InputError where the device would only imitate this precision."""
+    """Raise InputError if the device would only emulate this precision."""
     if precision == "float32":
         return
     if device.type == "cuda":
@@ -35,7 +35,7 @@ def product_dtype(precision: Precision) -> torch.dtype:
 
 @contextmanager
 def tf32(precision: Precision) -> Iterator[None]:
-    """A GPU's float32 products round their factors to TF32 inside, if that is the precision."""
+    """Inside the block a GPU's float32 products round their factors to TF32, if that is the precision."""
     if precision != "tf32":
         yield
         return

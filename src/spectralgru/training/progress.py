@@ -1,4 +1,4 @@
-"""What is known about one run while it trains, up to its record."""
+"""What is known about one run while it trains."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -24,21 +24,21 @@ class Progress:
 
     replica: Replica
     rate: LearningRate
-    # On the device; of the best validation epoch; the initial ones before the first.
+    # On the device: the weights of the best validation epoch, or the initial ones before the first epoch.
     best_weights: dict[str, Tensor]
     initial_spectrum: list[list[float]]
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
-    seconds: float = 0.0  # seconds of training before it was resumed
+    seconds: float = 0.0  # of training before the run was resumed
     started: str = field(default_factory=now)
     replicas: int = 1  # number of runs that began together
 
     def best(self) -> dict[str, float]:
-        """Number and validation figures of the best epoch; empty before the first."""
+        """Number, losses and validation metric of the best epoch; empty before the first."""
         return self._figures(self.best_epoch)
 
     def final(self) -> dict[str, float]:
-        """The same for the last epoch."""
+        """The same of the last epoch."""
         return self._figures(len(self.history))
 
     def _figures(self, epoch: int) -> dict[str, float]:
@@ -54,7 +54,7 @@ class Progress:
         return {name: row[column] for name, column in names.items()}
 
     def finish_epoch(self, row: dict[str, float], weights: Callable[[], dict[str, Tensor]]) -> bool:
-        """Add an epoch's row (and a copy of the weights, if it is the best so far); False when training is over."""
+        """Add an epoch's row and, if it is the best so far, keep the weights; False when training is over."""
         self.history.append(row)
         if self.best_epoch == 0 or row["valid_loss"] < self.history[self.best_epoch - 1]["valid_loss"]:
             self.best_epoch, self.best_weights = len(self.history), weights()

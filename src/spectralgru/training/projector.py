@@ -1,4 +1,4 @@
-"""W_hh of all runs and layers kept inside the bound: matrix by matrix on a CPU, all at once on a GPU."""
+"""Keeps W_hh of all runs and layers inside its bound: matrix by matrix on a CPU, all at once on a GPU."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,11 +14,11 @@ COUNTED = ("projected", "skipped", "saturated", "sigma_max")
 
 
 class Projector:
-    """P_delta after every step of R runs, and its results; one of the two forms below.
+    """P_delta after every step of R runs, and its results; the base class of the two forms below.
 
-    `max_sv` [R]: 2 - delta, infinite without a constraint. `sigma_max` [R] and `saturated` [R] describe the last step:
-    sigma_1(W_hh), the largest over layers, and the number of singular values at the bound in all layers. `projected`
-    and `skipped` [R] count the projections done, and those found unnecessary, since `start_epoch`.
+    `max_sv` [R]: 2 - delta; infinite without a constraint. `sigma_max` [R] and `saturated` [R] describe the last step:
+    sigma_1(W_hh), maximum over layers, and the number of singular values at the bound, all layers. `projected` and
+    `skipped` [R] count the projections that were done, and that were unnecessary, since `start_epoch`.
     """
 
     def __init__(self, max_sv: Tensor, layers: int) -> None:
@@ -37,14 +37,14 @@ class Projector:
         self.skipped.zero_()
 
     def start(self, weights: Sequence[Tensor], moved: Callable[[int], Tensor] | None = None) -> None:
-        """Project the layers' `weights` [R, H, H] in place, never waiting for the device.
+        """Project the layers' `weights` [R, H, H] in place, without waiting for the device.
 
-        `moved(layer)` [R]: how far (Frobenius) the step has moved them; None: not known.
+        `moved(layer)` [R]: how far (Frobenius) the step has moved them; None: unknown.
         """
         raise NotImplementedError
 
     def finish(self, weights: Sequence[Tensor]) -> None:
-        """Do what the host has to do after `start`; then the guarantee holds."""
+        """Do what needs the host after `start`; from then on the guarantee holds."""
         raise NotImplementedError
 
     def keep(self, index: Sequence[int]) -> None:
@@ -53,7 +53,7 @@ class Projector:
             setattr(self, name, getattr(self, name)[index])
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes during training; in tensors and lists the runs come first, see `checkpoint`."""
+        """Everything that changes during training. Format: see `checkpoint`."""
         return {name: getattr(self, name) for name in COUNTED}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class MatrixProjector(Projector):
         ]
         runs = list(zip(*layers, strict=True))
         projected = torch.tensor([sum(each.weight is not None for each in run) for run in runs])
-        # In tensors, whose maximum is NaN where one of them is.
+        # The maximum of a tensor, unlike Python's, is NaN if a value is.
         self.sigma_max = (
             torch.tensor([[each.sigma_max for each in run] for run in runs]).amax(1).to(self.max_sv)
         )
@@ -159,7 +159,7 @@ class BatchedProjector(Projector):
 
 
 def _stacked(weights: Sequence[Tensor]) -> Tensor:
-    """The matrices [L R, H, H], one layer after the other; of a single layer the weights themselves."""
+    """The matrices [L R, H, H], layer after layer; with a single layer, the weights themselves."""
     return weights[0] if len(weights) == 1 else torch.cat(list(weights))
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its history while it trains, its record when it has ended."""
+"""Writes what a run leaves behind: its history while it trains, and its record when it has ended."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ from spectralgru.training.settings import Job, Replica
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run has ended, in addition to its progress."""
+    """What is known of a run that has ended, in addition to its progress."""
 
     step: int  # the last
     divergence: Divergence | None
@@ -40,7 +40,7 @@ class Writer:
 
     @cached_property
     def baseline(self) -> float:
-        """Validation loss of the corpus' frequencies."""
+        """Validation loss of predicting from the corpus' frequencies."""
         return baseline_loss(subset(self.corpus, self.job.data), "valid")
 
     def directory(self, replica: Replica) -> Path:
@@ -48,13 +48,13 @@ class Writer:
         return run_path(self.root, self.job.corpus, replica.method, replica.value, replica.seed)
 
     def write_history(self, progress: Progress) -> None:
-        """Show the progress of a run; from now on its directory counts as that of a run in progress."""
+        """Write the history of a run so far; from now on its directory counts as that of a run in progress."""
         write_history(self.directory(progress.replica), progress.history)
 
     def write(self, progress: Progress, end: Ending, tests: tuple[float, float]) -> None:
-        """Write the record of a run that has ended; `tests`: test loss of the best and of the last weights.
+        """Write the record of a run that has ended; `tests`: test losses of the best and of the last weights.
 
-        A run that ends no better than the corpus' frequencies has diverged, too.
+        A run that ends no better than the corpus' frequencies counts as diverged, too.
         """
         replica, kind, divergence = progress.replica, self.corpus.kind, end.divergence
         best, final = progress.best(), progress.final()

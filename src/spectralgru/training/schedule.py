@@ -1,4 +1,4 @@
-"""Learning-rate schedules, one state a replica."""
+"""Learning-rate schedules, with one state per replica."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from spectralgru.training.settings import Schedule
 
 @dataclass
 class LearningRate:
-    """The learning rate of one replica along its epochs."""
+    """The learning rate of one replica over its epochs."""
 
     schedule: Schedule
     rate: float

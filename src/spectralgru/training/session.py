@@ -1,4 +1,4 @@
-"""A job in progress: epochs, measurements, checkpoints, until every run has ended."""
+"""A job in progress: epochs, measurements and checkpoints until every run has ended."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +22,12 @@ from spectralgru.training.settings import Job, Replica
 from spectralgru.training.stopping import Preempted, stop_on_signal
 from spectralgru.training.trace import Trace
 
-# The largest share of the time that checkpoints, and that histories, may take.
+# The largest share of the time that checkpoints may take, and also histories.
 WRITING_SHARE = 0.02
 
 
 class Session:
-    """The runs of a job that are not finished, from a checkpoint's state or from the start. All ranks have one."""
+    """The unfinished runs of a job, from a checkpoint's state or from the start. Every rank has a session."""
 
     def __init__(
         self,
@@ -78,10 +78,10 @@ class Session:
         )
 
     def run(self, stores: Mapping[Replica, CheckpointStore], checkpoint_seconds: float) -> None:
-        """Epochs until every run has ended, with a checkpoint every `checkpoint_seconds` (0: after every step).
+        """Train until every run has ended, with a checkpoint every `checkpoint_seconds` (0: after every step).
 
-        They are written less often where they would take more than WRITING_SHARE of the time. After SIGTERM or
-        SIGINT to any rank it writes a checkpoint and raises Preempted.
+        Checkpoints are rarer if they would take more than WRITING_SHARE of the time. After SIGTERM or SIGINT to any
+        rank, writes a checkpoint and raises Preempted.
         """
         saved, pause = time.monotonic(), checkpoint_seconds
         with stop_on_signal() as stop:
@@ -124,13 +124,13 @@ class Session:
             self._end_diverged()
 
     def _close_interval(self, chunk: Chunk | None = None, runs: Sequence[int] | None = None) -> None:
-        """`chunk`: what the last step was on; None: it is read again."""
+        """`chunk`: of the last step; None: it is read again."""
         chunk = chunk or self._training_stream().chunk(self.counters.steps - 1)
         measured = self.engine.spectral_radius(), self.engine.growth(chunk)
         self.trace.close(self.steps, self.epoch, *measured, runs)
 
     def _end_diverged(self) -> None:
-        """Write the records of runs that have diverged in this epoch, and remove them from the engine."""
+        """Write the records of runs that have diverged in this epoch and remove the runs from the engine."""
         steps = [int(step) for step in self.counters.diverged_at.tolist()]
         if any(steps):
             ended = {i: Divergence(self.epoch, step, NOT_FINITE) for i, step in enumerate(steps) if step}
@@ -147,7 +147,7 @@ class Session:
             self.counters = self.counters.keep(runs)
 
     def _finish_epoch(self) -> None:
-        """Validate, record the epoch, and remove the runs that have ended from the engine."""
+        """Validate, record the epoch, and remove finished runs from the engine."""
         self._end_diverged()
         if not self.progress:
             return
@@ -205,7 +205,7 @@ class Session:
         return progress.seconds + time.monotonic() - self.clock
 
     def _show_histories(self) -> None:
-        """Show the progress of every run; after an epoch only if that takes no more than WRITING_SHARE."""
+        """Write the history of every run; decides how soon to do so again, by WRITING_SHARE."""
         begin = time.monotonic()
         if self.ranks.first:
             for progress in self.progress:
@@ -219,7 +219,7 @@ class Session:
         spectra = self.engine.singular_values(list(ended))
         for (i, divergence), test, spectrum in zip(ended.items(), tests, spectra, strict=True):
             progress, rows = self.progress[i], self.trace.rows[i]
-            if divergence is not None:  # the part of the last interval before its end
+            if divergence is not None:  # drop the intervals after the one in which it diverged
                 rows = [r for r in rows if r["step"] < divergence.step + self.trace.every]
             end = Ending(self.steps, divergence, rows, spectrum, self._elapsed(progress))
             self.writer.write(progress, end, test)
@@ -232,7 +232,7 @@ class Session:
         return [(best, final) for best, final in losses.view(-1, 2).tolist()]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resumed sessions need, from all ranks: every rank must call it. Format: see `checkpoint`."""
+        """Everything that a resumed session needs, from all ranks: each must call it. Format: see `checkpoint`."""
         return {
             "position": (self.epoch, self.steps),
             "engine": self.engine.state_dict(),

@@ -1,4 +1,4 @@
-"""What determines a run, as plain data: built by `pipeline.params`, obeyed by the trainer, kept in `run.json`."""
+"""What determines a run, as plain data: built by `pipeline.params`, used by the trainer, kept in `run.json`."""
 
 import hashlib
 import json
@@ -24,13 +24,13 @@ SOURCES = (
 
 
 def _number(about: str, **bounds: float) -> dict[str, Any]:
-    """Metadata of a field; pydantic, which reads params.yaml, takes the same."""
+    """Metadata of a field, in the form that pydantic, which reads params.yaml, understands."""
     return {"description": about, "strict": True, **bounds}
 
 
 COUNT = {"ge": 1, "lt": 2**31}
 SEED = {"ge": 0, "lt": 2**31}
-NAME = {"pattern": r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"}  # no path
+NAME = {"pattern": r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"}  # not a path
 Precision = Literal["float32", "tf32", "bfloat16"]
 VALUES: dict[str, dict[str, float]] = {"constraint": {"gt": 0, "lt": 2}, "clipping": {"gt": 0}}  # of methods
 
@@ -112,7 +112,7 @@ class TrainingSettings(_Settings):
 
 @dataclass(frozen=True)
 class Replica:
-    """One run: the settings that may differ between the runs of a job."""
+    """One run, by the settings that may differ between the runs of a job."""
 
     method: Method
     value: float | None  # delta (constraint), threshold (clipping), None (none)
@@ -127,7 +127,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Job:
-    """Runs of one corpus, trained together, that share everything except method, value, seed and learning rate."""
+    """Runs on one corpus, trained together, that share everything but method, value, seed and learning rate."""
 
     corpus: str = field(metadata=NAME)
     scale: str = field(metadata=NAME)

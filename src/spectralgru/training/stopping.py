@@ -1,4 +1,4 @@
-"""On a request to stop: write a checkpoint, then exit with a code that means "run me again"."""
+"""A request to stop: the trainer writes a checkpoint and exits with a code that means "run me again"."""
 
 import signal
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class Preempted(ExpectedError):
 
 @contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
-    """A list that becomes true when the process gets SIGTERM or, by Ctrl-C, SIGINT; a second SIGINT interrupts."""
+    """A list that becomes non-empty at SIGTERM or at SIGINT (Ctrl-C); a second SIGINT interrupts."""
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:

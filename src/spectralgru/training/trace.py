@@ -11,9 +11,9 @@ MAX_ROWS = 4000
 
 
 class Trace:
-    """Interval maxima of gradient norm and sigma_1 of every replica; one row an interval.
+    """Maxima of the gradient norm and of sigma_1 over intervals of steps, for every replica; one row per interval.
 
-    Every step counts for both; spectral radius and growth are measured at each interval's last step.
+    Both maxima include every step; spectral radius and growth are measured at the last step of each interval.
     """
 
     def __init__(self, replicas: int, every: int, total_steps: int, device: torch.device) -> None:
@@ -39,7 +39,7 @@ class Trace:
         growth: Tensor | None = None,
         replicas: Sequence[int] | None = None,
     ) -> None:
-        """Write a row for `replicas` (all) and begin a new interval for them; `growth` None: not measured."""
+        """Add a row for `replicas` (None: all) and begin a new interval for them; `growth` None: not measured."""
         which = list(range(len(self.rows)) if replicas is None else replicas)
         unknown = torch.full_like(self.sigma_max, torch.nan)
         measured = [value.to(unknown) for value in (spectral_radius, unknown if growth is None else growth)]

@@ -1,4 +1,4 @@
-"""Train the runs of a job to their end and write their run directories."""
+"""Trains the runs of a job to their end and writes their run directories."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,9 +41,9 @@ def train(
     """Train what is not finished yet; returns the records of all runs of the job, in its order.
 
     `prepared`: the corpus' .npz. `root`: run directories go below it. `together`: how many runs at a time (None: all).
-    A run whose record has the same key (settings, data, code) is left as it is; a killed job resumes from its
-    checkpoint and ends with the same bits (on a CPU). Raises Preempted after SIGTERM or SIGINT, RunError when something
-    cannot be written, InputError for an invalid device, one without the job's precision, or when the runs need more
+    A run whose record has the same key (settings, data, code) is left as it is. A killed job resumes from its
+    checkpoint and, on a CPU, ends with the same bits. Raises Preempted after SIGTERM or SIGINT, RunError if something
+    cannot be written, InputError for an invalid device, for one without the job's precision, or if the runs need more
     memory than is free; finished runs stay as they are.
     """
     device = device_seen(device)
@@ -76,7 +76,7 @@ def _train(
     checkpoint_seconds: float,
     ranks: Ranks,
 ) -> None:
-    """Train the unfinished runs of `group`; those that have reached the same step train together."""
+    """Train the unfinished runs of `group`; runs that have reached the same step train together."""
     job, device, used = writer.job, writer.device, subset(writer.corpus, writer.job.data)
     stores = {r: CheckpointStore(checkpoints, writer.keys[r], device.type) for r in group}
     if fresh := sum(not (writer.directory(r) / "run.json").exists() for r in group):
@@ -102,7 +102,7 @@ def _train(
 def _claimed(
     runs: Mapping[int, Replica], writer: Writer, stores: Mapping[Replica, CheckpointStore], locks: ExitStack
 ) -> tuple[list[int], dict[int, str]]:
-    """The unfinished runs: those this process may train, now locked, and those that another trains, with its name."""
+    """The unfinished runs: those this process has locked to train, and those that another trains, with its name."""
 
     def finished(replica: Replica) -> bool:
         return is_finished(writer.directory(replica), writer.keys[replica])
@@ -114,7 +114,7 @@ def _claimed(
     open_runs = {i: replica for i, replica in runs.items() if i not in over or is_left(replica)}
     claimed: list[int] = []
     holders: dict[int, str] = {}
-    # Of two processes told to train the same runs, one gets them all.
+    # If two processes are told to train the same runs, one gets them all.
     with locked(writer.root / ".claims.lock") if open_runs else nullcontext():
         for i, replica in open_runs.items():
             # Others may write neither the directory (other settings) nor the checkpoints (other results).
@@ -147,14 +147,14 @@ def _resumed(
 
 
 def _records(writer: Writer, root: Path) -> list[Run]:
-    """The records of all runs, summed up in their settings' folders."""
+    """The records of all runs, also summed up in the folders of their settings."""
     runs = [read_run(writer.directory(replica)) for replica in writer.job.replicas]
     _write_summaries(runs, root)
     return runs
 
 
 def _write_summaries(runs: Sequence[Run], root: Path) -> None:
-    """`setting.json` in each setting's folder: the results of its runs. Its date says when the setting was done."""
+    """Write `setting.json` in each setting's folder: the results of its runs. Its date says when they were done."""
     for setting in {run.setting for run in runs}:
         group = [run for run in runs if run.setting == setting]
         path = run_path(root, group[0].corpus, group[0].method, group[0].value, 0).parent / "setting.json"

@@ -1,4 +1,4 @@
-"""Prepared corpora as arrays. numpy and the standard library only: the trainer reads its data with this."""
+"""Prepared corpora as arrays. The trainer reads its data with this, so it needs numpy and the standard library only."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ UNK = "<unk>"
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A text corpus: token ids, `<eos>` at the end of each line.
+    """A text corpus: token ids, with `<eos>` at the end of each line.
 
     Attributes:
         name: of the corpus.
@@ -34,7 +34,7 @@ class Words:
         valid: the same.
         test: the same.
         vocabulary: `vocabulary[id]` is the word.
-        separator: what stands between two words of a line; nothing between characters.
+        separator: between two words of a line; empty if the tokens are characters.
     """
 
     kind: ClassVar[Literal["words"]] = "words"
@@ -48,17 +48,13 @@ class Words:
     separator: str = " "
 
     def split(self, split: Split) -> npt.NDArray[np.int32]:
-        """Token ids, int32 [tokens].
-
-        Args:
-            split: "train", "valid" or "test".
-        """
+        """Token ids of "train", "valid" or "test", int32 [tokens]."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[split]
 
 
 @dataclass(frozen=True, eq=False)
 class Notes:
-    """A music corpus: piano rolls, the tunes of a split laid end to end.
+    """A music corpus: piano rolls, with the tunes of a split laid end to end.
 
     Attributes:
         name: of the corpus.
@@ -70,8 +66,8 @@ class Notes:
         valid_lengths: the same.
         test_lengths: the same.
         lowest: MIDI number of column 0.
-        step: quarter notes in a row.
-        tempo: quarter notes a minute.
+        step: length of a row in quarter notes.
+        tempo: quarter notes per minute.
     """
 
     kind: ClassVar[Literal["notes"]] = "notes"
@@ -89,27 +85,15 @@ class Notes:
     tempo: float = 120.0
 
     def split(self, split: Split) -> npt.NDArray[np.uint8]:
-        """All steps, uint8 [steps, notes].
-
-        Args:
-            split: "train", "valid" or "test".
-        """
+        """All steps of "train", "valid" or "test", uint8 [steps, notes]."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[split]
 
     def lengths(self, split: Split) -> npt.NDArray[np.int32]:
-        """Steps of each tune, int32 [tunes].
-
-        Args:
-            split: "train", "valid" or "test".
-        """
+        """Number of steps of each tune in "train", "valid" or "test", int32 [tunes]."""
         return {"train": self.train_lengths, "valid": self.valid_lengths, "test": self.test_lengths}[split]
 
     def tunes(self, split: Split) -> list[npt.NDArray[np.uint8]]:
-        """The tunes in their order, views [steps, notes].
-
-        Args:
-            split: "train", "valid" or "test".
-        """
+        """The tunes of "train", "valid" or "test" in their order, as views [steps, notes]."""
         return np.split(self.split(split), np.cumsum(self.lengths(split))[:-1])
 
 
@@ -123,7 +107,7 @@ def load(corpus_npz: Path | str) -> Corpus:
         corpus_npz: path of `<corpus>.npz`; `<corpus>.json` is beside it.
 
     Raises:
-        InputError: one of them is missing, unreadable, or not of the pair that was written together.
+        InputError: one of them is missing or unreadable, or they were not written together.
     """
     path = Path(corpus_npz)
     name = path.stem
@@ -155,7 +139,7 @@ def load(corpus_npz: Path | str) -> Corpus:
 
 
 def _corpus(record: Mapping[str, Any], sha256: str, arrays: dict[str, npt.NDArray[Any]]) -> Corpus:
-    """The corpus of a record and its arrays. Raises LookupError, TypeError or ValueError if they do not make one."""
+    """The corpus in a record and its arrays. Raises LookupError, TypeError or ValueError if they make none."""
     if not isinstance(name := record["corpus"], str):
         raise TypeError(f"the name is {reprlib.repr(name)}")
     if record["kind"] == Words.kind:

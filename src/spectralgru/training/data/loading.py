@@ -8,7 +8,7 @@ from spectralgru.training.settings import DataSettings
 
 
 def subset(corpus: Corpus, data: DataSettings) -> Corpus:
-    """The part of the corpus that the settings ask for."""
+    """The part of the corpus that the settings choose."""
     if isinstance(corpus, Words):
         return subset_words(corpus, data.train, data.valid, data.test, data.vocabulary)
     if data.vocabulary is not None:
@@ -19,12 +19,12 @@ def subset(corpus: Corpus, data: DataSettings) -> Corpus:
 
 
 def width(corpus: Corpus) -> int:
-    """Number of inputs and outputs of a model: words of the vocabulary, or notes."""
+    """Number of inputs and outputs of a model: words in the vocabulary, or notes."""
     return len(corpus.vocabulary) if isinstance(corpus, Words) else corpus.train.shape[1]
 
 
 def baseline_loss(corpus: Corpus, split: Split) -> float:
-    """Loss of the predictor without memory: unigrams, or independent notes. A run that is no better has diverged."""
+    """Loss of a predictor without memory: unigrams, or independent notes. A run that does no better has diverged."""
     return unigram_loss(corpus, split) if isinstance(corpus, Words) else independent_note_loss(corpus, split)
 
 

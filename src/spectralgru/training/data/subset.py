@@ -1,4 +1,4 @@
-"""Smaller corpora cut from whole ones, by rules that fit in one sentence. numpy only."""
+"""Smaller corpora, cut from whole ones by rules that fit in a sentence. numpy only."""
 
 from collections import Counter
 from dataclasses import replace
@@ -19,11 +19,11 @@ def subset_words(
 ) -> Words:
     """The first tokens of each split, cut back to the last `<eos>`, over the most frequent words.
 
-    The vocabulary is the `vocabulary_size` most frequent words of the train subset, ties by first appearance,
-    `<eos>` and `<unk>` always among them; ids by first appearance in the train subset; every other word becomes
-    `<unk>`. None keeps everything.
+    The vocabulary is the `vocabulary_size` most frequent words of the train subset, always with `<eos>` and `<unk>`;
+    ties go to the word that appears first. Every other word becomes `<unk>`. Ids follow the first appearance in the
+    train subset. None keeps everything.
 
-    Raises InputError for a split shorter than one line, or fewer than two words.
+    Raises InputError for a split shorter than one line, or a vocabulary of fewer than two words.
     """
     if vocabulary_size is not None and vocabulary_size < 2:
         raise InputError(f"vocabulary_size={vocabulary_size}: at least 2 ({EOS} and {UNK})")
