@@ -31,7 +31,7 @@ class Growth:
         return int(self.gradient.nan_to_num(torch.inf).amax(0).argmax())
 
     def window(self, lane: int) -> tuple[int, int, float]:
-        """First and last step of the stretch before its peak on which the gradient grows most, and by how much."""
+        """The steps to and from which the gradient grows most on its way back to its peak, and by how much."""
         gradient, logs = self.gradient[:, lane].nan_to_num(torch.inf), self.factor[:, lane].double().log()
         peak = int(gradient.argmax())
         sums = logs[peak + 1 :].nan_to_num(torch.inf).cumsum(0)

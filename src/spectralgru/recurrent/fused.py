@@ -25,7 +25,7 @@ def usable(weight_hh: Tensor) -> bool:
 
 
 def device_of(x: Tensor) -> AbstractContextManager[object]:
-    """Where the kernels of x run; irrelevant in the interpreter, which takes CPU tensors."""
+    """Select the device of x for the kernels; Triton's interpreter takes CPU tensors instead."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 

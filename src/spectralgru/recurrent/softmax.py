@@ -1,5 +1,5 @@
-"""Softmax over logits in two passes, where PyTorch takes ten: of bfloat16 on a CPU in C++ (`softmax.cpp`), on a GPU in
-Triton (`softmax_kernels.py`).
+"""Softmax over logits in two passes, where PyTorch makes ten: in C++ (`softmax.cpp`) for bfloat16 on a CPU, in Triton
+(`softmax_kernels.py`) on a GPU.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from spectralgru.recurrent.native import OPERATORS, pointer
 
 
 def usable(logits: Tensor) -> bool:
-    """Whether `log_totals` and `gradient_` take such logits."""
+    """Whether `log_totals` and `gradient_` can take such logits."""
     if logits.is_cuda:
         return fused.AVAILABLE and logits.dtype in (torch.float32, torch.bfloat16)
     return logits.device.type == "cpu" and logits.dtype == torch.bfloat16 and library() is not None
@@ -34,12 +34,12 @@ def log_totals(logits: Tensor, bias: Tensor) -> Tensor:
 
 
 def gradient_(logits: Tensor, bias: Tensor, log_total: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-    """Turn logits into the gradient of the sum of `scale` times the losses; returns the bias's [R, V].
+    """Overwrite the logits with the gradient of sum(scale * losses), and return the gradient of the bias [R, V].
 
     Args:
         logits: contiguous [R, N, V].
         bias: [R, V].
-        log_total: what `log_totals` returned [R, N].
+        log_total: the result of `log_totals`, [R, N].
         targets: ids [R, N].
         scale: [R, N].
     """

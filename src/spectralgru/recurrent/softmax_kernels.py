@@ -1,8 +1,9 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
-"""Softmax over rows of logits [R, N, V] on a GPU, in Triton: read once forward, read and written once backward.
+"""Softmax over rows of logits [R, N, V] on a GPU, in Triton: the forward pass reads them once, the backward pass reads
+and writes them once.
 
-The gradient is not made in the forward pass, where its factor is not known yet: with the sum of the bias's gradient, a
-pass of its own there, it would move as many bytes. Logits are float32 or bfloat16; arithmetic is in float32.
+The gradient is not computed in the forward pass, where its factor is still unknown: with a separate pass for the sum of
+the bias's gradient, that would move as many bytes. Logits are float32 or bfloat16; arithmetic is in float32.
 """
 
 import triton
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from spectralgru.recurrent.fused import device_of
 
-# Logits of one row that a program reads at a time; rows and columns of those that it turns into gradients.
+# Logits of a row that a program reads at a time; rows and columns that it turns into gradients.
 BLOCK, ROWS, COLUMNS = 4096, 32, 128
 
 
@@ -58,7 +59,7 @@ def sum_row(logits, bias, totals, rows, width, BLOCK: tl.constexpr):
 def differentiate(
     logits, bias, totals, targets, scale, sums, rows, width, groups, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """logits = scale (softmax - 1 at the target); sums [R, groups, V] of that over ROWS rows each."""
+    """logits = scale * (softmax - 1 at the target); sums [R, groups, V]: of these gradients over ROWS rows each."""
     part = tl.program_id(0).to(tl.int64)
     row = part % groups * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

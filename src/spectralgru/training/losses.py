@@ -72,7 +72,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
-    """The same of logits without their bias [R, V], which become gradients in the backward pass (`softmax`)."""
+    """The same for logits apart from their bias [R, V]; the backward pass turns them into gradients (`softmax`)."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, bias: Tensor, index: Tensor, weights: Tensor) -> Tensor:
