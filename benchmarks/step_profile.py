@@ -39,7 +39,7 @@ PARTS = {  # of a step: operations whose own time belongs to it
         *("aten::exp_", "aten::amax", "aten::sub_", "aten::gather", "aten::scatter_add_", "aten::log"),
         *("aten::binary_cross_entropy_with_logits", "aten::log1p", "aten::exp", "aten::log_sigmoid_forward"),
     ),
-    "dropout": ("aten::uniform_", "aten::lt", "aten::div_"),
+    "dropout": ("spectralgru::dropout",),
     "update and norm": (
         "aten::addcmul_",
         "aten::linalg_vector_norm",

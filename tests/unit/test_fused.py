@@ -27,6 +27,7 @@ pytestmark = [
 INTERPRETED = """
 import itertools, torch
 from spectralgru.recurrent import fused, sweeps
+from spectralgru.recurrent.dropout import dropout_masks
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -56,16 +57,11 @@ tiny = [torch.full((1, 2, 2, 19), 1e-4), torch.zeros(1, 2, 19), torch.ones(1, 57
 double = sweeps.Inputs(*(t.double() for t in tiny), None)
 compare(fused.forward(sweeps.Inputs(*tiny, None), True)[2:3], sweeps.forward(double, True)[2:3])
 
-seeds, drawn = torch.tensor([1, 2, 2**40 + 1]), torch.zeros(1, dtype=torch.int64)
-masks = [fused.dropout_masks(seeds, drawn, (3, 4, 5, 17), 0.3) for _ in range(2)]
-assert drawn.item() == 2
-alone = fused.dropout_masks(seeds[2:], torch.ones(1, dtype=torch.int64), (3, 4, 5, 17), 0.3)
-assert torch.equal(masks[1][2], alone[0])
-every = torch.cat([m.flatten(1) for m in masks])
-assert set(every.unique().tolist()) == {0.0, torch.tensor(1 / 0.3).item()}
-assert ((every > 0).float().mean(1) - 0.3).abs().max() < 0.06
-overlap = torch.corrcoef((every > 0).float()) - torch.eye(6)
-assert overlap.abs().max() < 0.13, overlap
+for shape, step, share in itertools.product(((3,), (3, 4, 5, 17), (5, 7, 31)), (0, 9, 2**32 + 5), (0.5, 0.3)):
+    seeds, drawn = torch.tensor([1, 2, 2**40 + 1]), torch.tensor([step])
+    got = torch.full((3, *shape), 9.0)
+    fused.dropout(got, seeds, drawn, round(share * 2**24), 1 / share)
+    assert torch.equal(got, dropout_masks(seeds, drawn, shape, share)), (shape, step, share)
 """
 
 SOFTMAX = """
@@ -152,8 +148,8 @@ for kind in ("*fp32", "*bf16"):
         constants = {"BLOCK": 256, "BEFORE": before, "KEEP": masked}
         build(pointwise.state_forward, types, constants)
         build(pointwise.state_backward, types, constants)
-types = {"masks": "*fp32", "seeds": "*i64", "drawn": "*i64", "share": "fp32"}
-build(pointwise.bernoulli, types, {"BLOCK": 256})
+types = {"masks": "*fp32", "seeds": "*i64", "drawn": "*i64", "factor": "fp32"}
+build(pointwise.dropout, types, {"BLOCK": 256})
 for kind in ("*fp32", "*bf16"):
     types = dict.fromkeys(("bias", "totals", "scale", "sums"), "*fp32") | {"logits": kind, "targets": "*i64"}
     build(softmax_kernels.sum_row, types, {"BLOCK": softmax_kernels.BLOCK}, 8)

@@ -158,19 +158,12 @@ def _gradients(
     return Gradients(grad_x, dh0, grad_ih, grad_hh)
 
 
-def dropout_masks(seeds: Tensor, drawn: Tensor, shape: tuple[int, ...], share: float) -> Tensor:
-    """Factors [R, *shape]: 1 / `share` with probability `share`, otherwise 0; increments `drawn` [1].
-
-    A replica's factors depend on its seed [R] (int64), the number of such tensors drawn before and the position in the
-    tensor, never on the other replicas.
-    """
+def dropout(masks: Tensor, seeds: Tensor, drawn: Tensor, limit: int, factor: float) -> None:
+    """Fill `masks` [R, ...], see `recurrent.dropout`."""
     from spectralgru.recurrent import pointwise
 
-    masks = torch.empty(len(seeds), *shape, device=seeds.device)
     length = masks[0].numel()
     with device_of(seeds):
-        pointwise.bernoulli[(len(seeds), -(-length // (4 * 256)))](
-            masks, seeds, drawn, length, share, BLOCK=256
+        pointwise.dropout[(len(seeds), -(-length // (4 * BLOCK)))](
+            masks, seeds, drawn, length, limit, factor, BLOCK=BLOCK
         )
-    drawn += 1
-    return masks

@@ -119,17 +119,16 @@ def gates_backward(
 
 
 @triton.jit
-def bernoulli(masks, seeds, drawn, length, share, BLOCK: tl.constexpr):
-    """Factors 1 / share with probability `share`, else 0: [R, length], from (seed, number drawn before, position)."""
+def dropout(masks, seeds, drawn, length, limit, factor, BLOCK: tl.constexpr):
+    """As `dropout.cpp`, masks [R, length]."""
     replica = tl.program_id(0).to(tl.int64)
+    groups = (length + 3) // 4
     group = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     zero = group * 0
     step = zero + tl.load(drawn).to(tl.int32)
-    a, b, c, d = tl.philox(tl.load(seeds + replica), group, step, zero, zero)
-    at = masks + replica * length + group.to(tl.int64) * 4
-    factor = 1 / share
-    left = length - group * 4
-    tl.store(at, tl.where(tl.uint_to_uniform_float(a) < share, factor, 0.0), mask=left > 0)
-    tl.store(at + 1, tl.where(tl.uint_to_uniform_float(b) < share, factor, 0.0), mask=left > 1)
-    tl.store(at + 2, tl.where(tl.uint_to_uniform_float(c) < share, factor, 0.0), mask=left > 2)
-    tl.store(at + 3, tl.where(tl.uint_to_uniform_float(d) < share, factor, 0.0), mask=left > 3)
+    words = tl.philox(tl.load(seeds + replica), group, step, zero, zero)
+    for j in tl.static_range(4):
+        at = j * groups + group
+        number = (words[j].to(tl.uint32, bitcast=True) >> 8).to(tl.int32)
+        inside = (group < groups) & (at < length)
+        tl.store(masks + replica * length + at, tl.where(number < limit, factor, 0.0), mask=inside)

@@ -68,7 +68,7 @@ def save(states: Iterable[tuple["CheckpointStore", Any]]) -> None:
 class CheckpointStore:
     """Checkpoints of one run, named by its key in a directory that only the trainer uses.
 
-    A GPU cannot continue a CPU's random numbers, and so not its checkpoints: the name includes the `device`.
+    The name includes the `device`: a GPU's projection keeps another state than a CPU's, and cannot continue from it.
     """
 
     def __init__(self, directory: Path, key: str, device: str = "cpu") -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from spectralgru.projection import by_products
 from spectralgru.projection.tracked import frobenius
 from spectralgru.recurrent import fused
+from spectralgru.recurrent.dropout import dropout_masks
 from spectralgru.spectral import jacobian_at_origin, spectral_radius
 from spectralgru.training.batches import Chunk
 from spectralgru.training.data.dataset import Corpus
@@ -53,8 +54,7 @@ class Engine:
                     self.model.set_weights(index, weights)
         self.model.to(device)
         self.descent = Descent(self.model, lanes, ranks, precision)
-        self.generators = [torch.Generator(device).manual_seed(replica.seed) for replica in self.replicas]
-        # Dropout masks come from the generators, or from a kernel that counts in `drawn` how often it has been called.
+        # Steps whose dropout masks have been drawn.
         self.drawn = torch.zeros(1, dtype=torch.int64, device=device)
         self.fused = device.type == "cuda" and fused.AVAILABLE
         max_sv = self._column(
@@ -141,16 +141,8 @@ class Engine:
         """Factors [R, T, B, H] for every layer, drawn for the whole batch and then cut to this rank's lanes."""
         if self.dropout == 0:
             return None
-        layers, keep = self.model.num_layers + 1, 1 - self.dropout
-        if self.fused:
-            shape = (layers, steps, lanes, self.model.hidden_size)
-            masks = fused.dropout_masks(self.seeds, self.drawn, shape, keep)
-            return list(masks[:, :, :, self.share].unbind(1))
-        masks = self.state.new_empty(len(self.replicas), layers, steps, lanes, self.model.hidden_size)
-        for mask, generator in zip(masks, self.generators, strict=True):
-            # Five times as fast as `bernoulli_`.
-            torch.lt(mask.uniform_(generator=generator), keep, out=mask)
-        masks /= keep
+        shape = (self.model.num_layers + 1, steps, lanes, self.model.hidden_size)
+        masks = dropout_masks(self.seeds, self.drawn, shape, 1 - self.dropout)
         return list(masks[:, :, :, self.share].unbind(1))
 
     def spectral_radius(self) -> Tensor:
@@ -188,7 +180,6 @@ class Engine:
         """Drop all replicas but these."""
         index = list(replicas)
         self.replicas = [self.replicas[r] for r in index]
-        self.generators = [self.generators[r] for r in index]
         del self.descent
         self.model.keep(index)
         self.descent = Descent(self.model, self.lanes, self.ranks, self.precision)
@@ -204,7 +195,6 @@ class Engine:
             "model": self.model.state_dict(),
             "projector": self.projector.state_dict(),
             "gates": {} if self.gates is None else self.gates.state_dict(),
-            "generators": [g.get_state() for g in self.generators],
             "rate": self.rate,
             "drawn": (self.drawn,),
             "state": self.ranks.all_lanes(self.state, self.lanes),
@@ -217,9 +207,8 @@ class Engine:
         self.projector.load_state_dict(state["projector"])
         if self.gates is not None:
             self.gates.load_state_dict(state["gates"])
-        for generator, saved in zip(self.generators, state["generators"], strict=True):
-            generator.set_state(saved)
-        self.rate, self.drawn = state["rate"].to(self.device), state["drawn"][0].to(self.device)
+        self.drawn.copy_(state["drawn"][0])
+        self.rate = state["rate"].to(self.device)
         for name in ("state", "entered"):
             setattr(self, name, state[name].to(self.device)[:, :, self.share])
         self._restart()
