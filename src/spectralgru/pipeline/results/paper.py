@@ -1,6 +1,7 @@
 """The paper's numbers, each block with the mark that says how surely it is known."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,7 @@ class Paper:
         return self.tables.get(self.stand_in.get(corpus, corpus))
 
 
+@cache  # every sentence of the claims asks for its mark
 def load_paper(path: Path | None = None) -> Paper:
     """Read `resources/paper.yaml`. Raises InputError naming the file when it is missing or malformed."""
     path = path or resource(NAME)
