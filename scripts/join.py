@@ -18,7 +18,7 @@ from spectralgru.files import sha256, write_json, write_text
 from spectralgru.pipeline.provenance.explain import read_record
 from spectralgru.pipeline.provenance.record import results_sha256
 from spectralgru.pipeline.report.recorded import recorded_runs
-from spectralgru.pipeline.results.claims import OF_RUNS, check_claims
+from spectralgru.pipeline.results.claims.check import OF_RUNS, check_claims
 from spectralgru.pipeline.results.claims.levels import correct
 from spectralgru.pipeline.results.claims.render import to_markdown
 from spectralgru.pipeline.results.figures import learning_curves

@@ -24,7 +24,7 @@ FORKS.set_forkserver_preload(
         "spectralgru.training.train",
         "spectralgru.pipeline.article",
         "spectralgru.pipeline.report",
-        "spectralgru.pipeline.results.claims",
+        "spectralgru.pipeline.results.claims.check",
         "spectralgru.pipeline.results.figures",
         "spectralgru.pipeline.sampling",
         "mlflow.store.tracking.sqlalchemy_store",

@@ -12,7 +12,7 @@ from spectralgru.files import sha256, write_json
 from spectralgru.pipeline.corpora.recipe import RECIPE
 from spectralgru.pipeline.provenance.record import write_provenance
 from spectralgru.pipeline.report import write_report
-from spectralgru.pipeline.results.claims import write_claims
+from spectralgru.pipeline.results.claims.check import write_claims
 from spectralgru.pipeline.results.curves import write_curves
 from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.load import Campaign

@@ -16,7 +16,7 @@ from spectralgru.files import write_text
 from spectralgru.pipeline import article
 from spectralgru.pipeline.article import typeset, write_article
 from spectralgru.pipeline.article.contents import read_contents, without_drawings
-from spectralgru.pipeline.results.claims.claim import RULES
+from spectralgru.pipeline.results.claims.render import RULES
 from spectralgru.pipeline.results.names import ARTICLE, KEPT
 from spectralgru.pipeline.strict_yaml import read_yaml
 from spectralgru.resources import resource

@@ -22,7 +22,7 @@ from spectralgru.pipeline.params import parse_params
 from spectralgru.pipeline.provenance.explain import explain, find, read_record
 from spectralgru.pipeline.provenance.record import WRITTEN, artifacts, write_provenance
 from spectralgru.pipeline.report import write_report
-from spectralgru.pipeline.results.claims import write_claims
+from spectralgru.pipeline.results.claims.check import write_claims
 from spectralgru.pipeline.results.curves import write_curves
 from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.load import Campaign

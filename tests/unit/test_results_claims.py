@@ -14,7 +14,7 @@ from scipy.stats import wilcoxon
 
 from results_records import SETTINGS, make_campaign, make_run, reseal
 from spectralgru.errors import InputError
-from spectralgru.pipeline.results.claims import CHECKS, check_claims, claim_records, write_claims
+from spectralgru.pipeline.results.claims.check import CHECKS, check_claims, claim_records, write_claims
 from spectralgru.pipeline.results.claims.claim import signed_rank
 from spectralgru.pipeline.results.claims.levels import correct, seeds_to_settle
 from spectralgru.pipeline.results.claims.overview import Overview

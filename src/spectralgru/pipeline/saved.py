@@ -6,13 +6,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from spectralgru.errors import InputError
+from spectralgru.pipeline.corpora.of_run import load_corpus
 from spectralgru.records import MODEL, Run, check_files, read_run
 from spectralgru.training.batches import evaluation_stream
-from spectralgru.training.data.dataset import Corpus, Split, load
-from spectralgru.training.data.loading import subset, width
+from spectralgru.training.data.dataset import Corpus, Split
+from spectralgru.training.data.loading import width
 from spectralgru.training.evaluate import evaluate, metric
 from spectralgru.training.models import Kind, ReplicatedModel
-from spectralgru.training.settings import DataSettings
 
 
 def load_model(directory: Path) -> tuple[Run, ReplicatedModel]:
@@ -50,20 +50,6 @@ def load_trained(directory: Path, data: Path) -> tuple[Run, ReplicatedModel, Cor
             "train the run again"
         )
     return run, model, corpus
-
-
-def load_corpus(run: Run, directory: Path, data: Path) -> Corpus:
-    """The part of the corpus in `data/prepared` that the run in `directory` was trained on.
-
-    Raises InputError if the corpus is missing, damaged or a different one.
-    """
-    corpus = load(data / "prepared" / f"{run.corpus}.npz")
-    if corpus.sha256 != run.data_sha256:
-        raise InputError(
-            f"{directory}: trained on data {run.data_sha256[:12]}, but {data} holds {corpus.sha256[:12]}; "
-            "prepare the corpus again or name the right --data"
-        )
-    return subset(corpus, DataSettings(**run.settings["data"]))
 
 
 def evaluate_run(directory: Path, data: Path, split: Split) -> dict[str, float]:

@@ -71,7 +71,7 @@ def figures(campaign: "Campaign", data: options.Data = options.DATA) -> list[Pat
 @_results
 def claims(campaign: "Campaign") -> list[Path]:
     """Check the paper's claims on the runs: holds, fails or undecided, with the evidence."""
-    from spectralgru.pipeline.results.claims import write_claims
+    from spectralgru.pipeline.results.claims.check import write_claims
 
     return write_claims(campaign)
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from spectralgru.pipeline.results.claims.marks import Record
-from spectralgru.pipeline.results.figures.singular_values import PANELS
-from spectralgru.pipeline.results.style import title
+from spectralgru.pipeline.results.names import METHOD_TITLES, title
 from spectralgru.setting import Setting
 
 STABLE, ACCURATE = "constraint-never-diverges", "constraint-beats-clipping"
@@ -43,7 +42,7 @@ def best_of_each(corpus: str, numbers: pd.DataFrame) -> list[Best]:
     valid = ours[ours["quantity"].str.startswith("validation")].set_index("setting")
     test = ours[ours["quantity"].str.startswith("test")].set_index("setting")
     lines = []
-    for method in PANELS:
+    for method in METHOD_TITLES:
         of_method = valid[[Setting.parse(name).method == method for name in valid.index]]
         if of_method.empty:
             continue
@@ -55,5 +54,5 @@ def best_of_each(corpus: str, numbers: pd.DataFrame) -> list[Best]:
             row = test.loc[name := str(known.idxmin())]
             setting = f"{title(Setting.parse(name))} ({good[name]} of {of_method['n'][name]})"
             shown = f"{row['mean']:.4g}" + ("" if pd.isna(row["sd"]) else f" ± {row['sd']:.2g}")
-        lines.append(Best(corpus, PANELS[method], succeeded, setting, shown))
+        lines.append(Best(corpus, METHOD_TITLES[method], succeeded, setting, shown))
     return lines

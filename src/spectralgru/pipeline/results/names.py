@@ -1,9 +1,10 @@
-"""Names of tables, figures and claims, without the libraries that make them: the workflow reads them at every start."""
+"""Names of tables, figures, claims and settings, without the libraries that make or draw them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from spectralgru.pipeline.corpora import CORPORA
+from spectralgru.setting import Setting, number
 
 WORDS = tuple(corpus for corpus, kind in CORPORA.items() if kind == "words")
 
@@ -33,6 +34,7 @@ FIGURE_CAPTIONS = {
     ),
 }
 FIGURE_NAMES = tuple(FIGURE_CAPTIONS)
+METHOD_TITLES = {"constraint": "constraint", "clipping": "gradient clipping", "none": "unconstrained"}
 REPORT = "report.html"
 ARTICLE = ("article.pdf", "article.json")  # the second: what it says and was made from
 KEPT = "reproduction"  # beside `results/`: campaigns that were run before
@@ -57,3 +59,10 @@ def table_names(corpora: Sequence[str], words: Collection[str] = WORDS) -> dict[
         number = "table1" if corpus in words else "table2"
         names[corpus] = f"{number}_{corpus}" if number in names.values() else number
     return names
+
+
+def title(setting: Setting) -> str:
+    """A setting as legends name it: `δ = 0.2`, `clip 15`, `unconstrained`."""
+    if setting.value is None:
+        return "unconstrained"
+    return ("δ = " if setting.method == "constraint" else "clip ") + number(setting.value)

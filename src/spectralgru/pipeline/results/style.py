@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from spectralgru.files import atomic_path
-from spectralgru.setting import Setting, number
+from spectralgru.setting import Setting
 
 WIDTH = 7.2  # inches, the text width of a page
 RC: dict[str, Any] = {
@@ -71,13 +71,6 @@ def method_color(method: str) -> str:
 
 def _color(ramp: str, shade: float) -> str:
     return matplotlib.colors.to_hex(matplotlib.colormaps[ramp](shade))
-
-
-def title(setting: Setting) -> str:
-    """A setting as legends name it: `δ = 0.2`, `clip 15`, `unconstrained`."""
-    if setting.value is None:
-        return "unconstrained"
-    return ("δ = " if setting.method == "constraint" else "clip ") + number(setting.value)
 
 
 def new_figure(width: float, height: float) -> Figure:

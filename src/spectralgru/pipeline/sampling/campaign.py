@@ -11,8 +11,9 @@ from matplotlib import style
 
 from spectralgru.files import write_text, write_together
 from spectralgru.pipeline.results.load import Campaign, RunFiles, Runs
+from spectralgru.pipeline.results.names import title
 from spectralgru.pipeline.results.outcome import succeeded
-from spectralgru.pipeline.results.style import RC, save, title
+from spectralgru.pipeline.results.style import RC, save
 from spectralgru.pipeline.sampling.dates import SAMPLED, made_of
 from spectralgru.pipeline.sampling.music import sounding
 from spectralgru.pipeline.sampling.roll_figure import draw

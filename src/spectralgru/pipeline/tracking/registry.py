@@ -12,10 +12,10 @@ import pandas as pd
 
 from spectralgru.errors import InputError
 from spectralgru.files import sha256, write_json
+from spectralgru.pipeline.corpora.of_run import load_corpus
 from spectralgru.pipeline.results.load import RunFiles
 from spectralgru.pipeline.results.outcome import succeeded
-from spectralgru.pipeline.saved import load_corpus
-from spectralgru.pipeline.tracking import convert, predictor
+from spectralgru.pipeline.tracking import convert
 from spectralgru.pipeline.tracking.experiment import PROJECT, MlflowExperiment
 from spectralgru.pipeline.tracking.store import local_folder
 from spectralgru.records import Run
@@ -133,6 +133,8 @@ def _save(folder: Path, data: Path, item: RunFiles, corpus: Corpus, model_id: st
     """Write the model as MLflow's pyfunc, with a signature and an input example."""
     import mlflow
     from mlflow.models import Model, infer_signature
+
+    from spectralgru.pipeline.tracking import predictor  # torch
 
     data.mkdir()
     for name in ("run.json", "model.safetensors"):

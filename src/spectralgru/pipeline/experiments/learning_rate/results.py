@@ -11,8 +11,8 @@ from spectralgru.files import write_text
 from spectralgru.pipeline.experiments.base import Answer
 from spectralgru.pipeline.experiments.learning_rate.heat_map import write_heat_map
 from spectralgru.pipeline.experiments.learning_rate.rate_ranges import mark_working, ranges, tabulate
+from spectralgru.pipeline.results.names import title
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
-from spectralgru.pipeline.results.style import title
 from spectralgru.pipeline.results.tables import METRICS, describe
 from spectralgru.records import Run
 from spectralgru.setting import Setting

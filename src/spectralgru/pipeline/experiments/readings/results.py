@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib import style
 
 from spectralgru.pipeline.experiments.base import Answer
-from spectralgru.pipeline.results.claims import claim_records
+from spectralgru.pipeline.results.claims.check import claim_records
 from spectralgru.pipeline.results.figures.trajectory import growth_gradient, trajectory
 from spectralgru.pipeline.results.load import Runs
 from spectralgru.pipeline.results.paper import load_paper

@@ -9,9 +9,9 @@ from scipy.stats import permutation_test, ttest_ind
 from spectralgru.pipeline.results.claims.claim import Claim, decide, paths
 from spectralgru.pipeline.results.claims.levels import ALPHA, holm
 from spectralgru.pipeline.results.load import RunFiles, Runs
+from spectralgru.pipeline.results.names import title
 from spectralgru.pipeline.results.outcome import succeeded
 from spectralgru.pipeline.results.paper import PaperTable
-from spectralgru.pipeline.results.style import title
 from spectralgru.setting import Setting, number
 
 UNITS = {"perplexity": "perplexity", "nll": "nats per time step"}

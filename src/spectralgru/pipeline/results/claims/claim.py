@@ -8,23 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import permutation_test, rankdata, wilcoxon
 
-from spectralgru.pipeline.results.claims.levels import ALPHA, POWER, seeds_to_settle
+from spectralgru.pipeline.results.claims.levels import ALPHA, seeds_to_settle
 from spectralgru.pipeline.results.load import RunFiles, Runs
-from spectralgru.pipeline.results.outcome import RULE
 from spectralgru.records import run_path
 
 Verdict = Literal["holds", "fails", "undecided"]
 # Values of which scipy tries all choices of signs: 2 ** 13 are fewer than its 9,999 resamples.
 MOST_TRIED = 13
-
-RULES = (
-    f"Every test is one-sided, at the level {ALPHA:g}. A claim holds where the test for it is significant, fails where "
-    "the test for its opposite is, or where a record contradicts a claim about every record; otherwise, and "
-    "wherever runs are missing or too few, it is undecided. After Holm: twice the smaller p-value of each claim, "
-    "corrected for the number of claims that are tested on this page, at the same level. The number of seeds that "
-    f"would settle an undecided claim is that of {100 * POWER:.0f} % power if what was seen is the truth: an order of "
-    f"magnitude. {RULE} Runs are of this scale and corpus, and so are verdicts."
-)
 
 
 @dataclass(frozen=True)

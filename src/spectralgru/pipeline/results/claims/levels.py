@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from math import ceil, isfinite
+from statistics import NormalDist
 from typing import Any
-
-from scipy.stats import norm
 
 ALPHA = 0.05
 POWER = 0.8
@@ -46,8 +45,8 @@ def seeds_to_settle(p: float | None, seeds: int) -> int | None:
     """
     if not p or not ALPHA <= p < 0.5:
         return None
-    needed = float(norm.isf(ALPHA) + norm.ppf(POWER))
-    return ceil(seeds * (needed / float(norm.isf(p))) ** 2)
+    quantile = NormalDist().inv_cdf
+    return ceil(seeds * ((quantile(1 - ALPHA) + quantile(POWER)) / quantile(1 - p)) ** 2)
 
 
 def _two_sided(evidence: dict[str, Any]) -> float | None:

@@ -3,14 +3,23 @@
 from collections.abc import Iterator, Sequence
 
 from spectralgru.pipeline.pages import render
-from spectralgru.pipeline.results.claims.claim import RULES
-from spectralgru.pipeline.results.claims.levels import ALPHA
+from spectralgru.pipeline.results.claims.levels import ALPHA, POWER
 from spectralgru.pipeline.results.claims.marks import SIGNS, Record, statement
 from spectralgru.pipeline.results.claims.overview import NOTE, Overview
+from spectralgru.pipeline.results.outcome import RULE
 from spectralgru.pipeline.results.paper import load_paper
 
 MANY = 1000  # seeds; beyond it a number would only seem to say something
 HEADS = ("verdict", "claim", "evidence", "test")
+
+RULES = (
+    f"Every test is one-sided, at the level {ALPHA:g}. A claim holds where the test for it is significant, fails where "
+    "the test for its opposite is, or where a record contradicts a claim about every record; otherwise, and "
+    "wherever runs are missing or too few, it is undecided. After Holm: twice the smaller p-value of each claim, "
+    "corrected for the number of claims that are tested on this page, at the same level. The number of seeds that "
+    f"would settle an undecided claim is that of {100 * POWER:.0f} % power if what was seen is the truth: an order of "
+    f"magnitude. {RULE} Runs are of this scale and corpus, and so are verdicts."
+)
 
 
 def test_line(claim: Record) -> str:

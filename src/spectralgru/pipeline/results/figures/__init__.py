@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from spectralgru.pipeline.corpora.of_run import load_corpus
 from spectralgru.pipeline.results.figures.gradient_norms import gradient_norms
 from spectralgru.pipeline.results.figures.learning_curves import learning_curves
 from spectralgru.pipeline.results.figures.singular_values import singular_values
@@ -19,7 +20,6 @@ from spectralgru.pipeline.results.figures.trajectory import (
 from spectralgru.pipeline.results.load import Campaign, Runs
 from spectralgru.pipeline.results.names import FIGURE_NAMES
 from spectralgru.pipeline.results.style import RC, save
-from spectralgru.pipeline.saved import load_corpus
 from spectralgru.setting import Setting
 from spectralgru.training.data.loading import baseline_loss
 

@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 
 from spectralgru.pipeline.results.figures.axes import GRADIENT, log_scale
 from spectralgru.pipeline.results.load import Runs
-from spectralgru.pipeline.results.style import WIDTH, looks, new_figure, title
+from spectralgru.pipeline.results.names import title
+from spectralgru.pipeline.results.style import WIDTH, looks, new_figure
 
 
 def gradient_norms(runs: Runs) -> Figure:

@@ -7,7 +7,8 @@ from matplotlib.ticker import MaxNLocator
 
 from spectralgru.pipeline.results.figures.axes import finite, legend_below, log_scale
 from spectralgru.pipeline.results.load import Runs
-from spectralgru.pipeline.results.style import WIDTH, looks, new_figure, title
+from spectralgru.pipeline.results.names import title
+from spectralgru.pipeline.results.style import WIDTH, looks, new_figure
 
 METRIC = {"perplexity": "validation perplexity", "nll": "validation NLL (nats per time step)"}
 # Curves are cut, for a run that explodes would flatten all others: at a multiple of the baseline's loss (perplexities

@@ -9,16 +9,16 @@ from matplotlib.ticker import MaxNLocator
 
 from spectralgru.pipeline.results.figures.axes import legend_below
 from spectralgru.pipeline.results.load import Runs
-from spectralgru.pipeline.results.style import WIDTH, looks, new_figure, title
+from spectralgru.pipeline.results.names import METHOD_TITLES, title
+from spectralgru.pipeline.results.style import WIDTH, looks, new_figure
 
 SIGMA_LIMIT = 5.0
-PANELS = {"constraint": "constraint", "clipping": "gradient clipping", "none": "unconstrained"}
 
 
 def singular_values(runs: Runs) -> Figure:
     """Spectrum of W_hh by layer and method before (thin) and after training (thick), with the bounds 2 - delta."""
     look = looks(list(runs))
-    methods = [method for method in PANELS if any(setting[0] == method for setting in runs)]
+    methods = [method for method in METHOD_TITLES if any(setting[0] == method for setting in runs)]
     layers = max(
         (len(s) for items in runs.values() for i in items for s in i.run.spectrum.values()), default=1
     )
@@ -46,7 +46,7 @@ def singular_values(runs: Runs) -> Figure:
     axes[0, 0].set_ylim(0, min(SIGMA_LIMIT, 1.08 * largest) if np.isfinite(largest) else 1)
     for column, method in enumerate(methods):
         for layer, ax in enumerate(axes[:, column]):
-            ax.set_title(PANELS[method] + (f", layer {layer + 1}" if layers > 1 else ""))
+            ax.set_title(METHOD_TITLES[method] + (f", layer {layer + 1}" if layers > 1 else ""))
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             if ax.dataLim.ymax > SIGMA_LIMIT:
                 text = f"largest {ax.dataLim.ymax:.3g}"

@@ -19,7 +19,8 @@ from spectralgru.pipeline.results.figures.axes import (
     stability_line,
 )
 from spectralgru.pipeline.results.load import RunFiles, Runs
-from spectralgru.pipeline.results.style import WIDTH, method_color, new_figure, title
+from spectralgru.pipeline.results.names import title
+from spectralgru.pipeline.results.style import WIDTH, method_color, new_figure
 from spectralgru.setting import Setting
 
 SCATTER_POINTS = 2000  # a panel; more only makes the file heavy
