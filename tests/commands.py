@@ -1,7 +1,7 @@
 """The commands that a workflow's jobs call, as forks of one process that has imported them (see forks.py).
 
-A folder like an environment's `bin`: what lies in it asks the server for a fork, waits for its end, passes signals on
-and ends as it did. Killed, it takes its fork with it.
+A folder like an environment's `bin`: what lies in it, or is a module of `python -m` there, asks the server for a fork,
+waits for its end, passes signals on and ends as it did. Killed, it takes its fork with it.
 """
 
 import os
@@ -16,7 +16,7 @@ from threading import Thread
 
 from forks import FORKS, become, end_with_tests
 
-NAMES = ("dvc", "snakemake", "spectralgru")
+NAMES = ("dvc", "snakemake", "spectralgru", "spectralgru.training")
 COMMAND = """#!{python} -IS
 import os, signal, sys
 from multiprocessing.connection import Client
@@ -31,6 +31,14 @@ if code < 0:
     os.kill(os.getpid(), -code)
 sys.exit(code)
 """
+PYTHON = """#!/bin/sh
+if [ "$1" = -m ]; then
+  case "$2" in {names})
+    module=$2; shift 2; exec {folder}/$module "$@"
+  esac
+fi
+exec {python} "$@"
+"""
 FORK = get_context("fork")
 
 
@@ -42,7 +50,7 @@ def commands(folder: Path) -> Iterator[Path]:
     server.start()
     address = ours.recv()
     texts = {name: COMMAND.format(python=sys.executable, address=address, name=name) for name in NAMES}
-    texts["python"] = f'#!/bin/sh\nexec {sys.executable} "$@"\n'
+    texts["python"] = PYTHON.format(python=sys.executable, folder=folder, names="|".join(NAMES))
     for name, text in texts.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)

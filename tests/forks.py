@@ -32,6 +32,7 @@ FORKS.set_forkserver_preload(
         "alembic",
         "dvc.cli",
         "dvc.repo",
+        "torch._dynamo",  # of DistributedDataParallel
     ]
 )
 

@@ -55,9 +55,9 @@ def test_a_kubernetes_job_asks_for_what_the_rule_does(tmp_path: Path) -> None:
     json.dumps(made)
 
 
-def test_the_generic_executor_runs_the_workflow(tmp_path: Path) -> None:
+def test_the_generic_executor_runs_the_workflow(tmp_path: Path, commands: Path) -> None:
     """Its submit command here starts each job script on this machine: the profile's own path, without a cluster."""
-    made = Campaign(tmp_path, constraint=[0.2], clipping=[5.0], seeds=[0])
+    made = Campaign(tmp_path, constraint=[0.2], clipping=[5.0], seeds=[0], commands=commands)
     made.use_tiny_corpus()
     profile = ("--profile", str(ROOT / "workflow/profiles/cluster-generic"), "--latency-wait", "5")
     submit = ("--cluster-generic-submit-cmd", "sh -c 'setsid sh $0 > /dev/null 2>&1 & echo $!'")

@@ -23,14 +23,16 @@ SLURM = [
 ]
 
 
-def campaign(folder: Path) -> Campaign:
-    made = Campaign(folder, constraint=[0.2], clipping=[5.0], seeds=[0])
+def campaign(folder: Path, commands: Path) -> Campaign:
+    made = Campaign(folder, constraint=[0.2], clipping=[5.0], seeds=[0], commands=commands)
     made.use_treebank()
     return made
 
 
-def test_the_workflow_on_slurm_gives_the_tables_of_one_machine(slurm: None, tmp_path: Path) -> None:
-    local, cluster = campaign(tmp_path / "local"), campaign(tmp_path / "cluster")
+def test_the_workflow_on_slurm_gives_the_tables_of_one_machine(
+    slurm: None, tmp_path: Path, commands: Path
+) -> None:
+    local, cluster = (campaign(tmp_path / name, commands) for name in ("local", "cluster"))
     resources = ("--set-resources", SHARED, "train_setting:mem_mb=2000")
     code, output = local.run("--cores", "2", *resources, "--set-threads", "train_setting=2", "--", TABLE)
     assert code == 0, output

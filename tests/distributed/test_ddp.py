@@ -36,8 +36,10 @@ JOBS = {
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
-def ranks(job: Job, folder: Path, world: int, *options: str) -> list[str]:
-    return tiny.command(job, folder, "--processes", str(world), *options)
+def ranks(job: Job, folder: Path, world: int, *options: str, commands: Path | None = None) -> list[str]:
+    """A launcher on so many ranks, which are real processes, or forks where `commands` are such."""
+    python, *rest = tiny.command(job, folder, "--processes", str(world), *options)
+    return [str(commands / "python") if commands else python, *rest]
 
 
 def steps(folder: Path, corpus: str) -> dict[str, list[dict[str, float]]]:
@@ -62,14 +64,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], tuple[Path, str]]:
+def split(tmp_path_factory: pytest.TempPathFactory, commands: Path) -> Callable[[str, int], tuple[Path, str]]:
     """The job of a corpus on so many ranks: where, and what it said. Each is run once."""
 
     @cache
     def run(corpus: str, world: int) -> tuple[Path, str]:
         folder = tmp_path_factory.mktemp(f"{corpus}-{world}")
         tiny.write_corpora(folder / "data")
-        finished = forks.run(ranks(JOBS[corpus], folder, world))
+        finished = forks.run(ranks(JOBS[corpus], folder, world, commands=commands))
         assert finished.returncode == 0, finished.stderr
         return folder, finished.stdout
 
@@ -103,7 +105,7 @@ def test_ranks_come_to_the_result_of_one_process(
 
 
 def test_killed_and_started_again_three_ranks_come_to_the_same_bits(
-    tmp_path: Path, split: Callable[[str, int], tuple[Path, str]]
+    tmp_path: Path, split: Callable[[str, int], tuple[Path, str]], commands: Path
 ) -> None:
     tiny.write_corpora(tmp_path / "data")
     command = ranks(JOBS["ptb"], tmp_path, 3, "--checkpoint-seconds", "0")
@@ -111,7 +113,7 @@ def test_killed_and_started_again_three_ranks_come_to_the_same_bits(
     wait_for(lambda: any((tmp_path / "checkpoints").glob("*.previous.pt")), process)
     process.kill()  # the launcher itself: its ranks must not train on alone
     process.communicate(timeout=60)
-    second = forks.run(ranks(JOBS["ptb"], tmp_path, 3))
+    second = forks.run(ranks(JOBS["ptb"], tmp_path, 3, commands=commands))
     assert second.returncode == 0, second.stderr
     assert "resumed at epoch" in second.stdout
     assert "waiting" not in second.stdout
@@ -148,7 +150,9 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
-def test_when_a_rank_fails_the_others_stop_in_time(tmp_path: Path, fault: signal.Signals) -> None:
+def test_when_a_rank_fails_the_others_stop_in_time(
+    tmp_path: Path, fault: signal.Signals, commands: Path
+) -> None:
     """A dead rank is noticed at once, a hanging one after the timeout (5 s here) and 20 s of grace."""
     job = tiny.job("ptb", REPLICAS["ptb"], batch_size=20, bptt_steps=5, epochs=100_000)
     tiny.write_corpora(tmp_path / "data")
@@ -170,13 +174,13 @@ def test_when_a_rank_fails_the_others_stop_in_time(tmp_path: Path, fault: signal
     finally:
         process.kill()
     short = tiny.job("ptb", REPLICAS["ptb"], batch_size=20, bptt_steps=5, epochs=1)
-    again = forks.run(ranks(short, tmp_path, 2))  # the place is usable again
+    again = forks.run(ranks(short, tmp_path, 2, commands=commands))  # the place is usable again
     assert again.returncode == 0, again.stderr
 
 
-def test_input_that_every_rank_refuses_is_bad_input_of_the_job(tmp_path: Path) -> None:
+def test_input_that_every_rank_refuses_is_bad_input_of_the_job(tmp_path: Path, commands: Path) -> None:
     tiny.write_corpora(tmp_path / "data")
-    command = ranks(JOBS["ptb"], tmp_path, 2, "--debug")
+    command = ranks(JOBS["ptb"], tmp_path, 2, "--debug", commands=commands)
     refused = forks.run(command[:-1], env=tiny.environment(SPECTRALGRU_RANK_TIMEOUT="soon"))
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[0] == (
@@ -212,14 +216,14 @@ def test_weights_that_differ_between_ranks_are_an_error(tmp_path: Path) -> None:
     assert result.stdout.count("told: division by zero") == 2
 
 
-def test_two_jobs_started_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+def test_two_jobs_started_at_once_do_not_disturb_each_other(tmp_path: Path, commands: Path) -> None:
     """Two launchers on one machine."""
     job = tiny.job("ptb", (tiny.replica(rate=0.3),), epochs=1, batch_size=4)
     processes = []
     for number in range(2):
         folder = tmp_path / str(number)
         tiny.write_corpora(folder / "data")
-        processes.append(Fork(ranks(job, folder, 2), merged=True))
+        processes.append(Fork(ranks(job, folder, 2, commands=commands), merged=True))
     outputs = [process.communicate(timeout=280)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 2, outputs
     outcomes = [tiny.outcome(tmp_path / str(number) / "results") for number in range(2)]

@@ -23,7 +23,10 @@ def places(folder: Path) -> tuple[Path, Path, Path]:
     return folder / "data", folder / "results", folder / "checkpoints"
 
 
-def test_runs_spread_over_processes_come_to_the_same(tmp_path: Path) -> None:
+def test_runs_spread_over_processes_come_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(commands / "python"))
     one = train_in(JOB, *places(tmp_path / "one"), processes=1, threads=1)
     two = train_in(JOB, *places(tmp_path / "two"), processes=2, threads=2)
     assert [(r.seed, r.best) for r in two] == [(r.seed, r.best) for r in one]
@@ -39,7 +42,10 @@ def test_runs_spread_over_processes_come_to_the_same(tmp_path: Path) -> None:
     assert summaries[0] == summaries[1]
 
 
-def test_fewer_runs_than_processes_split_their_batches(tmp_path: Path) -> None:
+def test_fewer_runs_than_processes_split_their_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(commands / "python"))
     job = tiny.job("ptb", REPLICAS[:1], epochs=2)
     (one,) = train_in(job, *places(tmp_path / "one"), processes=1, threads=1)
     (two,) = train_in(job, *places(tmp_path / "two"), processes=2, threads=2)
