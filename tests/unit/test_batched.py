@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matrices import updates
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectralgru.projection import by_products
 from spectralgru.projection.batched import BatchedProjection
@@ -34,7 +35,7 @@ def check(before, after, projection, bounds=BOUNDS):
     sigma = torch.linalg.svdvals(after.double())[:, 0]
     assert (sigma <= limit[:, 0] * (1 + 1e-6)).all()
     assert (projection.sigma_max <= sigma * (1 + 1e-5)).all()
-    assert (projection.sigma_max >= 0.98 * sigma).all()  # measured, not proven
+    assert (projection.sigma_max >= 0.99 * sigma).all()  # measured, not proven
     clipped = projection.saturated > 0
     assert torch.equal(before[~clipped], after[~clipped])
     assert clipped[s[:, 0] > limit[:, 0] * (1 + 1e-6)].all()
@@ -151,7 +152,7 @@ def test_a_value_that_the_basis_misses_fails_the_proof(coupled, monkeypatch):
     weight = torch.diag(torch.tensor([1.5, 1.4, 1.3] + [0.9**i for i in range(77)]))[None].contiguous()
     for _ in range(3):
         project(projection, weight)
-    monkeypatch.setattr(BatchedProjection, "_filtered", lambda self, w: self.basis)
+    monkeypatch.setattr(BatchedProjection, "_filter", lambda self, w: None)
     assert project(projection, weight) == 0
     if coupled:
         weight[0, 0, 79] = (
@@ -196,3 +197,50 @@ def test_spectral_radius_equals_the_eigenvalues():
     torch.testing.assert_close(got[:4], want[:4], rtol=2e-5, atol=0)
     assert got[4] < 1e-100
     assert 0.7 <= got[5] < 0.7 * (1 + 1e-3)
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that a GPU would launch something for: all but views."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += not operation.is_view and operation is not torch.ops.aten._unsafe_view.default
+        return operation(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(("bounds", "budget"), [(BOUNDS, 334), (torch.full((4,), torch.inf), 182)])
+def test_a_call_stays_within_its_budget_of_operations(bounds, budget):
+    """Small matrices cost a GPU their launches, however many there are.
+
+    The products: 24 in two filters, 84 to make their columns orthonormal, 76 / 2 for both projectors at once, 12 for
+    the polar factor, 10 for the largest Ritz value, 6 for the proof, which, like projectors and polar factor, only
+    matrices with a bound need. The budget is what is reached: lower it with what is saved.
+    """
+    counts = []
+    for matrices in (bounds, bounds.repeat(5)):
+        projection, weight = BatchedProjection(matrices), torch.randn(len(matrices), 40, 40) / 5
+        project(projection, weight)
+        with Launches() as launches:
+            projection.start(weight)
+        counts.append(launches.count)
+    assert counts[0] == counts[1] <= budget
+
+
+def test_matrices_without_a_bound_are_only_watched():
+    generator = torch.Generator().manual_seed(9)
+    start = torch.randn(6, 40, 40, generator=generator) / 3
+    some, every = (
+        BatchedProjection(torch.tensor([1.2, torch.inf] * 3)),
+        BatchedProjection(torch.full((3,), 1.2)),
+    )
+    mixed, alone = start.clone(), start[::2].clone()
+    for _ in range(4):
+        change = torch.stack([updates(generator, 40, 2, 0.1) for _ in range(6)])
+        before = mixed.add_(change).clone()
+        project(some, mixed)
+        project(every, alone.add_(change[::2]))
+        torch.testing.assert_close(mixed[::2], alone, rtol=1e-6, atol=1e-7)
+        assert torch.equal(mixed[1::2], before[1::2])
+        assert some.saturated[1::2].eq(0).all()
+        assert torch.equal(some.saturated[::2], every.saturated)

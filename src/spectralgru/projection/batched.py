@@ -86,23 +86,33 @@ class BatchedProjection:
             moved = {k: None if v is None else v.to(weight.device) for k, v in self.state_dict().items()}
             self.load_state_dict(moved)
         w = weight.double()
-        norm = frobenius(w)
-        finite = norm.isfinite()
+        finite = frobenius(w).isfinite()
         if self.basis is None:
             self._begin(w)
         assert self.basis is not None
+        scaled = w * each((2 / self.edge.clamp_min(SMALLEST)).sqrt())
         for _ in range(ROUNDS):
-            basis = self._filtered(w)
-            self.basis.copy_(torch.where(each(frobenius(basis).isfinite()), basis, self.basis))
-        basis = self.basis
-        image = w @ basis
+            self._filter(scaled)
+        image = w @ self.basis
         gram = image.mT @ image
         most = frobenius(gram)
         self.edge.copy_(0.75 * leading(gram, most))
-        sigma_max = (self.edge / 0.75).sqrt().masked_fill(~finite, torch.nan)
+        self.sigma_max.copy_((self.edge / 0.75).sqrt().masked_fill(~finite, torch.nan))
+        if len(self._bounded):
+            self._clip(weight, *(t[self._bounded] for t in (w, self.basis, image, gram, most)))
 
-        limit = self._limit.minimum(4 * most + SMALLEST)  # where this is below c^2, no value is above c^2
-        top, outer = projector_above(gram, most, limit), projector_above(gram, most, SPLIT * limit)
+    def _clip(
+        self, weight: Tensor, w: Tensor, basis: Tensor, image: Tensor, gram: Tensor, most: Tensor
+    ) -> None:
+        """Of the matrices that have a bound, w of `weight`, clip those for which a proof is found.
+
+        basis, image, gram, most: V, W V, G, and a number that no eigenvalue of G is above.
+        """
+        which, wanted = self._bounded, self._limit[self._bounded]
+        norm = frobenius(w)
+        limit = wanted.minimum(4 * most + SMALLEST)  # where this is below c^2, no value is above c^2
+        levels = torch.cat([limit, SPLIT * limit])  # both by one chain of products
+        top, outer = projector_above(gram.repeat(2, 1, 1), most.repeat(2), levels).chunk(2)
         scale = most.maximum(limit).sqrt()
         polar = unitary(image / each(scale), RANGE**-0.5)
         excess = (image - each(limit.sqrt()) * polar) @ top
@@ -113,20 +123,18 @@ class BatchedProjection:
         proven &= (frobenius(outer @ outer - outer) <= ORTHONORMAL) & (
             frobenius(coupling @ top) <= ERROR * limit.sqrt() * norm
         )
-        if len(self._bounded):
-            which, wanted = self._bounded, self._limit[self._bounded]
-            rest = torch.baddbmm(w[which], (image @ outer)[which], basis[which].mT, alpha=-1)
-            others = power_norm(rest.mT @ (rest / each(wanted)), SQUARINGS)
-            coupled = frobenius((coupling @ outer)[which]) / wanted
-            proven[which] &= (others < 1) & (coupled.square() <= COUPLING * (1 - others))
-            self.edge[which] = self.edge[which].fmin(others.clamp_max(SPLIT) * wanted)
-        self._proven.copy_(proven | ~finite | ~self.max_sv.isfinite())
-        saturated = rank(top)
-        change = self._proven & finite & (saturated > 0)
+        rest = torch.baddbmm(w, image @ outer, basis.mT, alpha=-1)
+        others = power_norm(rest.mT @ (rest / each(wanted)), SQUARINGS)
+        coupled = frobenius(coupling @ outer) / wanted
+        proven &= (others < 1) & (coupled.square() <= COUPLING * (1 - others))
+        self.edge[which] = self.edge[which].fmin(others.clamp_max(SPLIT) * wanted)
+        finite, saturated = norm.isfinite(), rank(top)
+        change = proven & finite & (saturated > 0)
         clipped = torch.baddbmm(w, excess, basis.mT, alpha=-1)
-        weight.copy_(torch.where(each(change), clipped, w))
-        self.saturated.copy_(saturated * change)
-        self.sigma_max.copy_(torch.where(change, self._limit.sqrt(), sigma_max))
+        weight[which] = torch.where(each(change), clipped, w).to(weight.dtype)
+        self._proven[which] = proven | ~finite
+        self.saturated[which] = saturated * change
+        self.sigma_max[which] = torch.where(change, wanted.sqrt(), self.sigma_max[which])
 
     def unproven(self) -> Tensor:
         """Indices of the matrices that `start` could not clip. Waits for the device."""
@@ -169,18 +177,16 @@ class BatchedProjection:
         self.basis = basis.contiguous()
         self.edge = 0.75 * leading(gram, frobenius(gram))
 
-    def _filtered(self, w: Tensor) -> Tensor:
-        """The basis after a Chebyshev filter; the constant added to it keeps every column from vanishing."""
+    def _filter(self, scaled: Tensor) -> None:
+        """Turn the basis towards the leading vectors: a Chebyshev filter of scaled^T scaled - 1."""
         assert self.basis is not None
-        scale = each(2 / self.edge.clamp_min(SMALLEST))
-
-        def product(columns: Tensor) -> Tensor:
-            return scale * (w.mT @ (w @ columns)) - columns
-
-        older, newer = self.basis, product(self.basis)
+        older, newer = self.basis, torch.baddbmm(self.basis, scaled.mT, scaled @ self.basis, beta=-1)
         for _ in range(DEGREE - 1):
-            older, newer = newer, 2 * product(newer) - older
-        return orthonormal(newer + 1.5 * self.basis)
+            both = torch.add(older, newer, alpha=2)
+            older, newer = newer, both.baddbmm_(scaled.mT, scaled @ newer, beta=-1, alpha=2)
+        # The constant added to the filter keeps every column from vanishing.
+        turned = orthonormal(newer + 1.5 * self.basis)
+        self.basis.copy_(torch.where(each(frobenius(turned).isfinite()), turned, self.basis))
 
     def select(self, indices: Tensor) -> None:
         """Keep only the matrices `indices`, in that order."""
