@@ -36,7 +36,7 @@ def case(request, tmp_path):
 
 def engine(case, replicas=REPLICAS, dropout=0.4, device=GPU, capture=True):
     corpus, layers = case
-    settings = ModelSettings(40, layers, input_scale=0.5, dropout=dropout)
+    settings = ModelSettings(42, layers, input_scale=0.5, dropout=dropout)  # 48 inside
     made = Engine(corpus, settings, replicas, LANES, device)
     if not capture:
         made.captured = None

@@ -15,7 +15,8 @@ def growth(model: ReplicatedModel, chunk: Chunk, state: Tensor) -> Tensor:
     `state` [R, L, B, H]: of the lanes of `chunk`, before its first step. On a CPU every run is measured by itself, so
     that its bits do not depend on the others.
     """
-    x, starts = model.embedded(chunk.inputs), chunk.starts
+    x, starts = model.embedded(chunk.inputs)[..., : model.hidden_size], chunk.starts
+    state = state[..., : model.hidden_size]
     starts = None if starts is None else starts.expand(model.replicas, -1, -1)
     if x.device.type == "cpu":
         runs = range(model.replicas)
@@ -30,7 +31,8 @@ def _of_layers(
 ) -> Tensor:
     exponents = []
     for layer in range(model.num_layers):
-        weight_ih, weight_hh = (weight[runs] for weight in model.gru.layer_weights(layer))
+        weights = (model.own(f"gru.weight_{kind}_l{layer}")[runs] for kind in ("ih", "hh"))
+        weight_ih, weight_hh = (weight.flatten(-3, -2) for weight in weights)
         found, x = gru_growth(x, state.select(-3, layer), weight_ih, weight_hh, starts)
         exponents.append(found)
     return torch.stack(exponents, -2)

@@ -25,15 +25,27 @@ class ReplicatedModel(nn.Module):
     """
 
     def __init__(
-        self, kind: Kind, size: int, hidden_size: int, num_layers: int, input_scale: float, replicas: int
+        self,
+        kind: Kind,
+        size: int,
+        hidden_size: int,
+        num_layers: int,
+        input_scale: float,
+        replicas: int,
+        multiple: int = 1,
     ) -> None:
+        """`multiple`: inside, units are added up to a multiple of it; their weights, states and gradients are zero."""
         super().__init__()
         self.kind = kind
         self.input_scale = input_scale
+        self.hidden_size, self.multiple = hidden_size, multiple  # H without those
+        hidden_size = -(-hidden_size // multiple) * multiple
         # The gradient of a table of words is that of the rows a step looks up; the table itself has none.
         first = nn.Parameter(torch.zeros(replicas, size, hidden_size), requires_grad=kind == "notes")
         self.input = nn.ParameterDict({"weight": first})
         self.gru = GRU(hidden_size, hidden_size, num_layers, replicas=replicas)
+        for weight in self.gru.parameters():
+            nn.init.zeros_(weight)
         self.output = nn.ParameterDict(
             {"weight": torch.zeros(replicas, size, hidden_size), "bias": torch.zeros(replicas, size)}
         )
@@ -54,19 +66,29 @@ class ReplicatedModel(nn.Module):
         """Number of GRU layers."""
         return self.gru.num_layers
 
-    @property
-    def hidden_size(self) -> int:
-        """H."""
-        return self.gru.hidden_size
-
     def recurrent(self, layer: int) -> Tensor:
         """W_hh of the candidate, [R, H, H], as a view that may be changed in place."""
-        weight: Tensor = getattr(self.gru, f"weight_hh_l{layer}")
-        return weight.detach()[:, 2 * self.hidden_size :]
+        return self.own(f"gru.weight_hh_l{layer}")[:, 2]
+
+    def own(self, name: str, gradient: bool = False) -> Tensor:
+        """Weights, or their gradient, as a view without the added units; the GRU's as [R, 3, H, H]."""
+        parameter = self.get_parameter(name)
+        weight = parameter.detach()
+        if gradient:
+            assert parameter.grad is not None
+            weight = parameter.grad
+        if name.startswith("gru."):
+            weight = weight.view(len(weight), 3, -1, weight.shape[-1])[:, :, : self.hidden_size]
+        return weight if name == "output.bias" else weight[..., : self.hidden_size]
+
+    def padded(self, x: Tensor) -> Tensor:
+        """x [..., H], with zeros for the added units."""
+        added = self.gru.hidden_size - self.hidden_size
+        return nn.functional.pad(x, (0, added)) if added else x
 
     def initial_state(self, lanes: int) -> Tensor:
         """Zeros [R, L, B, H]: the fixed point h* = 0."""
-        shape = (self.replicas, self.num_layers, lanes, self.hidden_size)
+        shape = (self.replicas, self.num_layers, lanes, self.gru.hidden_size)
         return torch.zeros(shape, device=self.device)
 
     def forward(
@@ -146,20 +168,23 @@ class ReplicatedModel(nn.Module):
     def with_weights(self, weights: Sequence[Mapping[str, Tensor]]) -> "ReplicatedModel":
         """Networks of this shape, on the same device, one for each of `weights`."""
         shape = (self.output["bias"].shape[-1], self.hidden_size, self.num_layers)
-        model = ReplicatedModel(self.kind, *shape, self.input_scale, len(weights)).to(self.device)
+        model = ReplicatedModel(self.kind, *shape, self.input_scale, len(weights), self.multiple).to(
+            self.device
+        )
         for replica, of_one in enumerate(weights):
             model.set_weights(replica, of_one)
         return model
 
     def weights_of(self, replica: int) -> dict[str, Tensor]:
         """Copy of one replica's weights, on its device, without the replica axis."""
-        return {name: p.detach()[replica].clone() for name, p in self.named_parameters()}
+        own = {name: self.own(name)[replica] for name, _ in self.named_parameters()}
+        return {name: (w.flatten(0, 1) if w.ndim == 3 else w).clone() for name, w in own.items()}
 
     def set_weights(self, replica: int, weights: Mapping[str, Tensor | np.ndarray]) -> None:
         """Overwrite one replica's weights."""
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                parameter[replica] = torch.as_tensor(weights[name])
+        for name, _ in self.named_parameters():
+            own = self.own(name)[replica]
+            own.copy_(torch.as_tensor(weights[name]).reshape(own.shape))
 
 
 def initial_weights(
