@@ -1,4 +1,5 @@
 import json
+import shutil
 import statistics
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,6 +10,8 @@ import pytest
 
 from results_records import SETTINGS, make_campaign, make_run
 from spectralgru.errors import InputError
+from spectralgru.pipeline.results.claims.check import write_claims
+from spectralgru.pipeline.results.figures import write_figures
 from spectralgru.pipeline.results.load import Campaign
 from spectralgru.pipeline.results.outcome import outcome
 from spectralgru.pipeline.results.paper import load_paper
@@ -203,6 +206,26 @@ def test_metrics_are_flat_finite_and_those_of_the_table(root: Path):
 def test_same_records_same_bytes(root: Path):
     first = {p: p.read_bytes() for p in write_tables(Campaign.load(root, SETTINGS, SEEDS, "quick"))}
     assert {p: p.read_bytes() for p in write_tables(Campaign.load(root, SETTINGS, SEEDS, "quick"))} == first
+
+
+@pytest.mark.parametrize(
+    ("write", "last", "others"),
+    [
+        (write_tables, "tables/table1.tex", ["tables/table1.csv", "tables/table1.md", "tables/table1.html"]),
+        (write_claims, "claims.html", ["claims.json", "claims.md"]),
+        (write_figures, "figures/ptb-trajectory.pdf", ["figures/ptb-trajectory.svg"]),
+    ],
+)
+def test_forms_of_one_result_are_all_new_or_all_old(results, tmp_path, write, last, others):
+    root = tmp_path / "quick"
+    shutil.copytree(results, root)
+    (root / last).unlink()
+    (root / last).mkdir()  # cannot be written
+    for name in others:
+        (root / name).write_text("old")
+    with pytest.raises(IsADirectoryError, match=Path(last).name):
+        write(Campaign.load(root, SETTINGS, (0, 1, 2), "quick"))
+    assert [(root / name).read_text() for name in others] == ["old"] * len(others)
 
 
 def test_a_missing_run_is_named_with_the_command_that_makes_it(tmp_path: Path):

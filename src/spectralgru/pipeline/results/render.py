@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spectralgru.files import write_text
+from spectralgru.files import write_together
 from spectralgru.pipeline.pages import render
 from spectralgru.pipeline.results.paper import Paper
 from spectralgru.setting import Setting, number
@@ -115,8 +115,8 @@ def write_table(stem: Path, numbers: pd.DataFrame, shown: Rendered) -> Fragment:
     """Write `stem` .csv (the numbers), .md, .html and .tex; returns the table as a part of a page."""
     csv = numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     forms = (csv, to_markdown(shown), to_html(shown), to_tex(shown))
-    for suffix, text in zip(FORMS, forms, strict=True):
-        write_text(stem.with_name(f"{stem.name}.{suffix}"), text)
+    paths = (stem.with_name(f"{stem.name}.{suffix}") for suffix in FORMS)
+    write_together({path: text.encode() for path, text in zip(paths, forms, strict=True)})
     return to_fragment(stem.name, shown)
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from spectralgru.files import atomic_path
+from spectralgru.files import write_together
 from spectralgru.setting import Setting
 
 WIDTH = 7.2  # inches, the text width of a page
@@ -81,12 +84,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `<stem>.svg` and `<stem>.pdf` atomically, without dates."""
-    paths = []
+    """Write `<stem>.svg` and `<stem>.pdf` together, without dates."""
     figure.draw_without_rendering()  # lay out once for both
     figure.set_layout_engine("none")
-    for suffix, no_date in ((".svg", {"Date": None}), (".pdf", {"CreationDate": None})):
-        paths.append(stem.with_name(stem.name + suffix))
-        with atomic_path(paths[-1]) as temporary:
-            figure.savefig(temporary, metadata=no_date)
-    return paths
+    svg, pdf = BytesIO(), BytesIO()
+    # `savefig` would draw everything once more for each, to the same bytes.
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})
+    contents = {
+        stem.with_name(f"{stem.name}.{form}"): f.getvalue() for form, f in (("svg", svg), ("pdf", pdf))
+    }
+    write_together(contents)
+    return [*contents]

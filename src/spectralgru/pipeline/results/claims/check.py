@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spectralgru.files import write_json, write_text
+from spectralgru.files import json_text, write_together
 from spectralgru.pipeline.results.claims.accuracy import beats_clipping, smaller_delta
 from spectralgru.pipeline.results.claims.bounds import origin_stays_stable, sigma_within_bound
 from spectralgru.pipeline.results.claims.bursts import bursts_above_one, gradient_follows_radius
@@ -16,6 +16,7 @@ from spectralgru.pipeline.results.claims.levels import correct
 from spectralgru.pipeline.results.claims.render import to_html, to_markdown
 from spectralgru.pipeline.results.claims.success import clipping_fails, never_diverges, prevents_explosion
 from spectralgru.pipeline.results.load import Campaign, Runs
+from spectralgru.pipeline.results.names import CLAIMS
 from spectralgru.pipeline.results.paper import PaperTable, load_paper
 
 Check = Callable[[str, Runs, PaperTable | None], Claim | None]
@@ -55,9 +56,7 @@ def claim_records(corpora: Mapping[str, Runs]) -> list[dict[str, Any]]:
 
 def write_claims(campaign: Campaign) -> list[Path]:
     """Write `claims.{json,md,html}` below the campaign's root; return the paths."""
-    root, scale = campaign.root, campaign.scale
-    records = claim_records(campaign.corpora)
-    write_text(root / "claims.md", to_markdown(records, scale))
-    write_text(root / "claims.html", to_html(records, scale))
-    write_json(root / "claims.json", records)
-    return [root / f"claims.{suffix}" for suffix in ("json", "md", "html")]
+    records, paths = claim_records(campaign.corpora), [campaign.root / name for name in CLAIMS]
+    texts = json_text(records), to_markdown(records, campaign.scale), to_html(records, campaign.scale)
+    write_together({path: text.encode() for path, text in zip(paths, texts, strict=True)})
+    return paths
