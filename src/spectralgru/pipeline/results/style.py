@@ -87,12 +87,11 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `<stem>.svg` and `<stem>.pdf` together, without dates."""
     figure.draw_without_rendering()  # lay out once for both
     figure.set_layout_engine("none")
-    svg, pdf = BytesIO(), BytesIO()
-    # `savefig` would draw everything once more for each, to the same bytes.
-    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
-    FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})
-    contents = {
-        stem.with_name(f"{stem.name}.{form}"): f.getvalue() for form, f in (("svg", svg), ("pdf", pdf))
-    }
+    contents = {}
+    for form, canvas, date in (("svg", FigureCanvasSVG, "Date"), ("pdf", FigureCanvasPdf, "CreationDate")):
+        file = BytesIO()
+        # `savefig` would draw everything once more, to the same bytes.
+        getattr(canvas(figure), f"print_{form}")(file, metadata={date: None})
+        contents[stem.with_name(f"{stem.name}.{form}")] = file.getvalue()
     write_together(contents)
     return [*contents]

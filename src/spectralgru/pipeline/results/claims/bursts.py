@@ -5,6 +5,7 @@ shifting a run's bursts against its spectral radius, or by taking whole runs as 
 """
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ def trace_of(item: RunFiles, factor: float) -> Trace:
     level: list[float] = []
     for i, norm in enumerate(norms):
         if len(level) >= FIRST_RECORDS:
-            strength[i] = norm / np.median(level[-LEVEL_RECORDS:]) if np.isfinite(norm) else np.inf
+            strength[i] = norm / median(level[-LEVEL_RECORDS:]) if np.isfinite(norm) else np.inf
         if np.isfinite(norm) and not strength[i] > factor:
             level.append(norm)
     known = ~np.isnan(strength) & ~np.isnan(radius)
