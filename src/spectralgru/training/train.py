@@ -12,7 +12,7 @@ import torch
 
 from spectralgru.errors import RunError
 from spectralgru.files import json_text, write_text
-from spectralgru.records import Run, is_finished, read_run, run_path, summed_up
+from spectralgru.records import Run, is_finished, read_run, summed_up
 from spectralgru.training.checkpoint import CheckpointStore, of_runs
 from spectralgru.training.data.dataset import load
 from spectralgru.training.data.loading import subset, width
@@ -58,7 +58,7 @@ def train(
         for begin in range(0, len(job.replicas), size):
             group = job.replicas[begin : begin + size]
             _train(group, writer, checkpoints, say, checkpoint_seconds, ranks)
-        records = ranks.agreed(lambda: [asdict(run) for run in _records(writer, root)])
+        records = ranks.agreed(lambda: [asdict(run) for run in _records(writer)])
         return [Run(**record) for record in records]
     except OSError as error:
         place = error.filename or f"{root} or {checkpoints}"
@@ -146,18 +146,13 @@ def _resumed(
     ]
 
 
-def _records(writer: Writer, root: Path) -> list[Run]:
-    """The records of all runs, also summed up in the folders of their settings."""
-    runs = [read_run(writer.directory(replica)) for replica in writer.job.replicas]
-    _write_summaries(runs, root)
-    return runs
-
-
-def _write_summaries(runs: Sequence[Run], root: Path) -> None:
-    """Write `setting.json` in each setting's folder: the results of its runs. Its date says when they were done."""
-    for setting in {run.setting for run in runs}:
-        group = [run for run in runs if run.setting == setting]
-        path = run_path(root, group[0].corpus, group[0].method, group[0].value, 0).parent / "setting.json"
-        text = json_text(summed_up(group))
+def _records(writer: Writer) -> list[Run]:
+    """The records of all runs, also summed up in `setting.json` of each setting, whose date says when it was done."""
+    replicas = writer.job.replicas
+    runs = [read_run(writer.directory(replica)) for replica in replicas]
+    for folder in {writer.directory(replica).parent for replica in replicas}:
+        text = json_text(summed_up([run for run in runs if run.setting == folder.name]))
+        path = folder / "setting.json"
         if not path.exists() or path.read_bytes() != text.encode():
             write_text(path, text)
+    return runs
