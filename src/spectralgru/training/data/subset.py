@@ -2,12 +2,13 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spectralgru.errors import InputError
-from spectralgru.training.data.dataset import EOS, UNK, Notes, Words
+from spectralgru.training.data.dataset import EOS, SPLITS, UNK, Notes, Words
 
 
 def subset_words(
@@ -70,24 +71,10 @@ def subset_tunes(
     test_tunes: int | None = None,
 ) -> Notes:
     """The first tunes of each split; None keeps all. Raises InputError for less than one tune."""
-    for key, tunes in (
-        ("train_tunes", train_tunes),
-        ("valid_tunes", valid_tunes),
-        ("test_tunes", test_tunes),
-    ):
+    parts: dict[str, Any] = {}
+    for split, tunes in zip(SPLITS, (train_tunes, valid_tunes, test_tunes), strict=True):
         if tunes is not None and tunes < 1:
-            raise InputError(f"{key}={tunes}: at least 1")
-    lengths = (
-        notes.train_lengths[:train_tunes],
-        notes.valid_lengths[:valid_tunes],
-        notes.test_lengths[:test_tunes],
-    )
-    return replace(
-        notes,
-        train=notes.train[: lengths[0].sum()],
-        valid=notes.valid[: lengths[1].sum()],
-        test=notes.test[: lengths[2].sum()],
-        train_lengths=lengths[0],
-        valid_lengths=lengths[1],
-        test_lengths=lengths[2],
-    )
+            raise InputError(f"{split}_tunes={tunes}: at least 1")
+        lengths = notes.lengths(split)[:tunes]
+        parts |= {split: notes.split(split)[: lengths.sum()], f"{split}_lengths": lengths}
+    return replace(notes, **parts)
