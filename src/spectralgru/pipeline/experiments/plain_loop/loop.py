@@ -114,29 +114,17 @@ def _segments(steps: int, starts: Tensor | None) -> Iterator[tuple[int, int]]:
     yield from zip([0, *cuts], [*cuts, steps], strict=True)
 
 
-def _nothing() -> None:
-    pass
-
-
-def _infinite(norm: float) -> float:
-    return math.inf
-
-
-def _zero(chunk: Chunk, state: State) -> float:
-    return 0.0
-
-
 @dataclass(frozen=True)
 class Rule:
     """What a method adds to a training step."""
 
     threshold: float = math.inf  # of clipping; infinity only measures the norm
-    adaptive: Callable[[float], float] = (
-        _infinite  # a threshold that follows the norms; called with each of them
-    )
-    penalty: Callable[[Chunk, State], Tensor | float] = _zero  # added to the loss that is differentiated
-    before_step: Callable[[], object] = _nothing  # called when the gradients exist and are clipped
-    after_step: Callable[[], object] = _nothing
+    adaptive: Callable[[float], float] = lambda norm: math.inf  # a threshold that follows the norms
+    penalty: Callable[[Chunk, State], Tensor | float] = lambda chunk, state: (
+        0.0
+    )  # added to the differentiated loss
+    before_step: Callable[[], object] = lambda: None  # called when the gradients exist and are clipped
+    after_step: Callable[[], object] = lambda: None
 
 
 def step(
