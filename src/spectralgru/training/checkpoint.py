@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from spectralgru.files import atomic_path
 
@@ -41,11 +42,7 @@ def of_runs(states: Sequence[Any]) -> Any:
 
 def on(state: Any, device: torch.device) -> Any:
     """The state with its tensors on `device`."""
-    if isinstance(state, Tensor):
-        return state.to(device)
-    if isinstance(state, dict):
-        return {name: on(value, device) for name, value in state.items()}
-    return [on(item, device) for item in state] if isinstance(state, list) else state
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), state)
 
 
 def save(states: Iterable[tuple["CheckpointStore", Any]]) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import socket
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -47,11 +46,6 @@ def git_commit() -> str:
     except OSError:
         answer = ""
     return answer.strip() or os.environ.get(COMMIT, "")
-
-
-def host() -> str:
-    """Name of the machine."""
-    return socket.gethostname()
 
 
 def device_name(device: torch.device) -> str:

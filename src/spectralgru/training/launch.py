@@ -102,7 +102,9 @@ def launch(
             if gpus:
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[number : number + 1] if alone else gpus)
             command = [sys.executable, "-m", "spectralgru.training", str(file), *chain(*given)]
-            children.append(_start(command, environment))
+            children.append(
+                subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, start_new_session=True)
+            )
         codes = _wait(children, stop, ranks=not alone)
     if any(codes) and (stop or set(codes) <= {0, EXIT_STOPPED}):
         raise Preempted("stopped; the same command continues from the last checkpoint")
@@ -111,10 +113,6 @@ def launch(
         raise kind(
             f"a process failed (exit codes {codes}), see above; the same command continues from the last checkpoint"
         )
-
-
-def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, start_new_session=True)
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]], stop: list[int], ranks: bool) -> list[int]:

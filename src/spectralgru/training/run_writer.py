@@ -1,5 +1,6 @@
 """Writes what a run leaves behind: its history while it trains, and its record when it has ended."""
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -80,7 +81,7 @@ class Writer:
             data_sha256=self.corpus.sha256,
             git_commit=environment.git_commit(),
             versions=environment.versions(),
-            host=environment.host(),
+            host=socket.gethostname(),
             device=environment.device_name(self.device),
             threads=torch.get_num_threads(),
             started=progress.started,

@@ -55,7 +55,6 @@ def members(archive: BinaryIO, name: str, suffixes: tuple[str, ...]) -> Iterator
         zlib.error,
         struct.error,
         EOFError,
-        NotImplementedError,
         RuntimeError,
         ValueError,
         OSError,

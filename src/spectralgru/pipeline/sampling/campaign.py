@@ -69,15 +69,8 @@ def write_samples(campaign: Campaign, data: Path) -> list[Path]:
             f"{corpus}: no run of {method} finished, so none is sampled." for method in missing
         ]
     samples.answer.append("One sample shows what a model has learnt; it ranks no method, the tables do.")
-    said = {
-        "title": "Continuations",
-        "answer": samples.answer,
-        "tables": [],
-        "figures": samples.figures,
-        "links": samples.links,
-        "sounds": samples.sounds,
-        "texts": samples.texts,
-    }
+    said = {name: getattr(samples, name) for name in ("answer", "figures", "links", "sounds", "texts")}
+    said |= {"title": "Continuations", "tables": []}
     write_summary(samples.folder, said, samples.files, made_of(keys))
     return [samples.folder / name for name in (*samples.files, SUMMARY)]
 

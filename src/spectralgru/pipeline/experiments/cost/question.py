@@ -7,6 +7,7 @@ of the projection are applied to the same matrix. One thread, CPU time.
 import hashlib
 import json
 import os
+import socket
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -70,7 +71,7 @@ def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
         "delta": delta,
         "steps": list(islice(steps, network.steps)),
         "machine": {
-            "host": environment.host(),
+            "host": socket.gethostname(),
             "device": environment.device_name(torch.device("cpu")),
             "threads": 1,
             "versions": environment.versions() | {"scipy": scipy.__version__},
