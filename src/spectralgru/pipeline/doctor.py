@@ -11,6 +11,7 @@ import typer
 from spectralgru.errors import InputError
 from spectralgru.pipeline.corpora import CORPORA
 from spectralgru.pipeline.params import Scale, load_params
+from spectralgru.pipeline.results.names import counted
 from spectralgru.training.data.dataset import Corpus, load
 from spectralgru.training.data.loading import width
 from spectralgru.training.memory import PROGRAM, bytes_available, bytes_per_run
@@ -39,7 +40,7 @@ def diagnose(data: Path, params: Path) -> bool:
             good = False
             typer.echo(f"MISSING  {package}: install the pipeline extra (make setup)")
     gpus = torch.cuda.device_count()
-    typer.echo(f"ok       {torch.get_num_threads()} CPU threads, {gpus} GPU{'' if gpus == 1 else 's'}")
+    typer.echo(f"ok       {torch.get_num_threads()} CPU threads, {counted(gpus, 'GPU')}")
     compiler, remark = sweeps.compiler_version(), sweeps.remark()
     compiled = "absent   compiled sweeps (GRUs on CPUs run at half speed)"
     compiled = compiled if compiler == "none" else f"ok       c++ {compiler}"

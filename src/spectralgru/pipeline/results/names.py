@@ -43,6 +43,11 @@ NUMBERS = ("metrics.json", "runs.csv", "curves.csv")
 CLAIMS = ("claims.json", "claims.md", "claims.html")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 seed`, `3 seeds`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def words_of(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The corpora that have words, from their records (older ones do not say)."""
     return [corpus for corpus, about in data.items() if about.get("kind", CORPORA.get(corpus)) == "words"]

@@ -57,7 +57,7 @@ def looks(settings: Sequence[Setting]) -> dict[Setting, Look]:
     """A look for each setting: colour ramp by method, dash and marker by its position within the method."""
     chosen: dict[Setting, Look] = {}
     for method, (name, dark, light) in RAMPS.items():
-        of_method = [setting for setting in settings if setting[0] == method]
+        of_method = [setting for setting in settings if setting.method == method]
         for i, setting in enumerate(of_method):
             shade = dark + (light - dark) * (i / max(1, len(of_method) - 1))
             chosen[setting] = Look(_color(name, shade), DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])

@@ -10,7 +10,7 @@ import pandas as pd
 from spectralgru.errors import InputError
 from spectralgru.files import write_json
 from spectralgru.pipeline.results.load import Campaign, RunFiles, flatten
-from spectralgru.pipeline.results.names import table_names
+from spectralgru.pipeline.results.names import counted, table_names
 from spectralgru.pipeline.results.outcome import RULE, failures, succeeded
 from spectralgru.pipeline.results.paper import Paper, PaperTable, load_paper
 from spectralgru.pipeline.results.render import FORMS, Rendered, write_table
@@ -92,11 +92,10 @@ def caption(name: str, runs: Sequence[Run], corpus: str, paper: Paper) -> str:
     kind = "Language modelling" if run.metric == "perplexity" else "Polyphonic music modelling"
     number = name.removesuffix(f"_{corpus}").removeprefix("table")
     unit = "perplexity" if run.metric == "perplexity" else "negative log-likelihood (NLL, nats per time step)"
-    seeds = len({r.seed for r in runs})
-    trials = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    seeds = counted(len({r.seed for r in runs}), "seed")
     text = (
         f"Table {number}. {kind} on {corpus}, {run.scale} scale: {describe(run)}, "
-        f"{trials} a setting. Success rate, and {unit} of the model of the best validation epoch: mean ± "
+        f"{seeds} a setting. Success rate, and {unit} of the model of the best validation epoch: mean ± "
         "standard deviation over the successful runs, lower is better, best in bold; n/a: no run succeeded. "
         f"{RULE}"
     )
@@ -130,8 +129,7 @@ def describe(run: Run) -> str:
         subset = "full corpus"
     if data["vocabulary"]:
         subset += f", vocabulary of {data['vocabulary']:,}"
-    layers = model["num_layers"]
-    network = f"{layers} GRU {'layer' if layers == 1 else 'layers'} of {model['hidden_size']} units"
+    network = f"{counted(model['num_layers'], 'GRU layer')} of {model['hidden_size']} units"
     at_most = "at most " if training["schedule"]["kind"] == "plateau" else ""
     return f"{subset}, {network}, {at_most}{training['epochs']} epochs"
 

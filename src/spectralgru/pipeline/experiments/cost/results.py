@@ -11,6 +11,7 @@ from matplotlib import style
 
 from spectralgru.pipeline.experiments.base import Answer, Part, read_record
 from spectralgru.pipeline.params.experiments import CostOf
+from spectralgru.pipeline.results.names import counted
 from spectralgru.pipeline.results.paper import Cost, load_paper
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
 from spectralgru.pipeline.results.style import RC, WIDTH, new_figure, save
@@ -104,7 +105,7 @@ def _span(rows: pd.DataFrame, method: str) -> str:
 
 def _caption(measured: Sequence[Mapping[str, Any]], networks: Mapping[str, CostOf], paper: Cost) -> str:
     about = "; ".join(
-        f"{corpus}, {n.model.num_layers} GRU layer{'s'[: n.model.num_layers > 1]} of {n.model.hidden_size} units, "
+        f"{corpus}, {counted(n.model.num_layers, 'GRU layer')} of {n.model.hidden_size} units, "
         f"steps {n.warm_up + 1} to {n.warm_up + n.steps} of training"
         for corpus, n in networks.items()
     )

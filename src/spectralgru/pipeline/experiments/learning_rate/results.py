@@ -11,7 +11,7 @@ from spectralgru.files import write_text
 from spectralgru.pipeline.experiments.base import Answer
 from spectralgru.pipeline.experiments.learning_rate.heat_map import write_heat_map
 from spectralgru.pipeline.experiments.learning_rate.rate_ranges import mark_working, ranges, tabulate
-from spectralgru.pipeline.results.names import title
+from spectralgru.pipeline.results.names import counted, title
 from spectralgru.pipeline.results.render import Cell, Rendered, Row, column_groups, write_table
 from spectralgru.pipeline.results.tables import METRICS, describe
 from spectralgru.records import Run
@@ -42,8 +42,8 @@ class Sweep:
     def about(self) -> str:
         """What was trained, in the words of captions."""
         runs = [run for of_rate in self.runs.values() for run in of_rate]
-        seeds = len({run.seed for run in runs})
-        return f"{self.corpus}, {runs[0].scale} scale: {describe(runs[0])}, {seeds} seed{'s'[: seeds > 1]}"
+        seeds = counted(len({run.seed for run in runs}), "seed")
+        return f"{self.corpus}, {runs[0].scale} scale: {describe(runs[0])}, {seeds}"
 
 
 def sum_up(sweeps: Sequence[Sweep], out: Path) -> Answer:
@@ -85,7 +85,7 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
 
 def _repair(sweep: Sweep, rows: pd.DataFrame, by_setting: dict[str, Range], names: dict[str, str]) -> str:
     """About clipping at the largest threshold, compared with the constraint that is best on validation."""
-    clipped = [setting for setting in sweep.settings if setting[0] == "clipping"]
+    clipped = [setting for setting in sweep.settings if setting.method == "clipping"]
     constrained = [setting.name for setting in sweep.settings if setting.method == "constraint"]
     if not clipped:
         return "clipping was not run"

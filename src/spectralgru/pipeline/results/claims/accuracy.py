@@ -66,7 +66,7 @@ def beats_clipping(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
 
 def smaller_delta(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
     """The test metric rises with delta; one significant reversal between neighbours refutes it."""
-    chosen = sorted((s for s in runs if s[0] == "constraint"), key=lambda s: s[1] or 0)
+    chosen = sorted((s for s in runs if s.method == "constraint"), key=lambda s: s.value or 0)
     groups = {setting: _tests(runs[setting]) for setting in chosen if len(_tests(runs[setting]))}
     claim: dict[str, Any] = {
         "id": "smaller-delta-is-more-accurate",
@@ -79,7 +79,7 @@ def smaller_delta(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
         text = "Two deltas with successful runs, one of them with two, are the least that shows a trend."
         return Claim(**claim, verdict="undecided", summary=text)
     values = np.concatenate(list(groups.values()))
-    deltas = np.concatenate([np.full(len(v), s[1]) for s, v in groups.items()])
+    deltas = np.concatenate([np.full(len(v), s.value) for s, v in groups.items()])
     rises, falls = (_trend(deltas, values, side) for side in ("greater", "less"))
     steps = _neighbours(groups)
     reversed_ = [s for s in steps if s["p_reversed_holm"] is not None and s["p_reversed_holm"] < ALPHA]
@@ -130,7 +130,7 @@ def _neighbours(groups: dict[Setting, Any]) -> list[dict[str, Any]]:
         difference = a.mean() - b.mean()
         pairs.append(
             {
-                "deltas": f"{number(small[1] or 0)} against {number(large[1] or 0)}",
+                "deltas": f"{number(small.value or 0)} against {number(large.value or 0)}",
                 "difference": difference,
                 "p_claimed": claimed,
                 "p_reversed": against,
@@ -148,7 +148,7 @@ def _best(runs: Runs, method: str) -> Setting | None:
     means = {
         setting: np.mean([item.run.best["valid"] for item in good])
         for setting, items in runs.items()
-        if setting[0] == method and len(good := _good(items)) > 1
+        if setting.method == method and len(good := _good(items)) > 1
     }
     return min(means, key=lambda setting: means[setting]) if means else None
 

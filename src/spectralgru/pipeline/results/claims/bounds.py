@@ -49,15 +49,15 @@ def _every_record(
     deltas = {}
     n = broken = lost = 0
     for setting, items in runs.items():
-        if setting[0] != "constraint":
+        if setting.method != "constraint":
             continue
         recorded = np.concatenate([item.steps[column].to_numpy(dtype=float) for item in items])
         values = recorded[np.isfinite(recorded)]
         overflowed = len(recorded) - len(values)
-        bound = 2 - (setting[1] or 0)
+        bound = 2 - (setting.value or 0)
         within = values < 1 if unstable else values <= bound * (1 + ROUNDING)
         n, broken, lost = n + len(values), broken + int((~within).sum()), lost + overflowed
-        deltas[number(setting[1] or 0)] = {
+        deltas[number(setting.value or 0)] = {
             "largest": float(values.max()) if len(values) else None,
             "bound": 1 if unstable else bound,
             "records": len(values),

@@ -10,6 +10,7 @@ from scipy.stats import permutation_test, rankdata, wilcoxon
 
 from spectralgru.pipeline.results.claims.levels import ALPHA, seeds_to_settle
 from spectralgru.pipeline.results.load import RunFiles, Runs
+from spectralgru.pipeline.results.names import counted
 from spectralgru.records import run_path
 
 Verdict = Literal["holds", "fails", "undecided"]
@@ -103,8 +104,7 @@ def described(items: Iterable[RunFiles]) -> str:
     if not found:
         return "0 runs"
     method = {"constraint": "constrained", "clipping": "clipped", "none": "unconstrained"}[found[0].method]
-    layers = found[0].settings["model"]["num_layers"]
-    network = f"{layers} GRU {'layer' if layers == 1 else 'layers'}"
+    network = counted(found[0].settings["model"]["num_layers"], "GRU layer")
     return f"{len(found)} {method} runs of {found[0].corpus} ({found[0].scale} scale, {network})"
 
 
@@ -115,7 +115,7 @@ def percent(share: float) -> str:
 
 def of_method(runs: Runs, *methods: str) -> list[RunFiles]:
     """The runs of some methods, in order."""
-    return [item for setting, items in runs.items() if setting[0] in methods for item in items]
+    return [item for setting, items in runs.items() if setting.method in methods for item in items]
 
 
 def paths(items: Iterable[RunFiles]) -> tuple[str, ...]:

@@ -18,9 +18,9 @@ DISTURBED = 0.15
 def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
     """Seconds an epoch, one number for each setting, compared as a ratio."""
     timed = of_method(runs, "constraint", "clipping")
-    seconds = {setting: _seconds(items) for setting, items in runs.items() if setting[0] != "none"}
+    seconds = {setting: _seconds(items) for setting, items in runs.items() if setting.method != "none"}
     ours, theirs = (
-        np.array([s for setting, s in seconds.items() if setting[0] == method and s])
+        np.array([s for setting, s in seconds.items() if setting.method == method and s])
         for method in ("constraint", "clipping")
     )
     claim: dict[str, Any] = {

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spectralgru.pipeline.results.claims.marks import SIGNS, Record, statement
+from spectralgru.pipeline.results.names import counted
 
 NOTE = "*: not after Holm's correction for the claims judged together; empty: not claimed of this corpus."
 
@@ -38,8 +39,7 @@ class Overview:
 
 def experiment(claim: Record) -> str:
     """Where a claim was judged: corpus, scale, layers, and the folder of a kept campaign."""
-    layers = claim["layers"]
-    name = f"{claim['corpus']}, {claim['scale']} scale, {layers} {'layer' if layers == 1 else 'layers'}"
+    name = f"{claim['corpus']}, {claim['scale']} scale, {counted(claim['layers'], 'layer')}"
     return f"{name} ({claim['record']})" if "record" in claim else name
 
 

@@ -20,7 +20,7 @@ def never_diverges(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
     n, failed = len(constrained), _failed(constrained)
     rate = binomtest(n - failed, n, SURE, alternative="greater") if n else None
     bound = _sure_rate(n - failed, n)
-    deltas = {setting: items for setting, items in runs.items() if setting[0] == "constraint"}
+    deltas = {setting: items for setting, items in runs.items() if setting.method == "constraint"}
     which = described(constrained)
     seen = (
         f"Of {which} {_told(constrained)}" if failed else f"No divergence seen in {which}: 0 lost, 0 broken"
@@ -42,7 +42,7 @@ def never_diverges(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
         numbers={
             "success_rate_lower_bound": bound,
             "deltas": {
-                number(setting[1] or 0): {
+                number(setting.value or 0): {
                     **_counts(items),
                     "success_rate_lower_bound": _sure_rate(len(items) - _failed(items), len(items)),
                 }
@@ -91,7 +91,9 @@ def clipping_fails(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim |
     ]
     if not failing:
         return None
-    large = {s: items for s, items in runs.items() if s[0] == "clipping" and (s[1] or 0) >= min(failing)}
+    large = {
+        s: items for s, items in runs.items() if s.method == "clipping" and (s.value or 0) >= min(failing)
+    }
     clipped = of_method(large, "clipping")
     n, failed = len(clipped), _failed(clipped)
     most, least = (
@@ -111,7 +113,7 @@ def clipping_fails(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim |
         n=n,
         numbers={
             "thresholds": {
-                number(setting[1] or 0): {
+                number(setting.value or 0): {
                     **_counts(items),
                     "paper_success_rate": shares.get(items[0].run.setting),
                 }

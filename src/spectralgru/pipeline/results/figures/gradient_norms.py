@@ -27,8 +27,8 @@ def gradient_norms(runs: Runs) -> Figure:
             )
             drawn["medians"][0].set(color="black", linewidth=1.5)
             ax.plot(x, finite.max(), "^", color="black", markersize=4)
-        if setting[0] == "clipping":
-            ax.hlines(setting[1] or 0, x - 0.4, x + 0.4, color="black", linestyle=(0, (2, 1)), linewidth=1)
+        if setting.method == "clipping":
+            ax.hlines(setting.value or 0, x - 0.4, x + 0.4, color="black", linestyle=(0, (2, 1)), linewidth=1)
         if len(norms) > np.isfinite(norms).sum():
             ax.text(x, 1, "∞", transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=11)
     log_scale([ax])

@@ -27,7 +27,7 @@ def learning_curves(runs: Runs, baseline: float | None = None) -> Figure:
     metric = next(iter(runs.values()))[0].run.metric
     lowest = np.inf
     for setting, items in runs.items():
-        ax = axes[0] if setting[0] == "constraint" else axes[1]
+        ax = axes[0] if setting.method == "constraint" else axes[1]
         curves = pd.concat([finite(i.history, "valid_metric", positive=True) for i in items])
         band = curves.groupby("epoch")["valid_metric"].agg(["mean", "min", "max"])
         lowest = min([lowest, *band["min"]])

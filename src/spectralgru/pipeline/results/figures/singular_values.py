@@ -18,7 +18,7 @@ SIGMA_LIMIT = 5.0
 def singular_values(runs: Runs) -> Figure:
     """Spectrum of W_hh by layer and method before (thin) and after training (thick), with the bounds 2 - delta."""
     look = looks(list(runs))
-    methods = [method for method in METHOD_TITLES if any(setting[0] == method for setting in runs)]
+    methods = [method for method in METHOD_TITLES if any(setting.method == method for setting in runs)]
     layers = max(
         (len(s) for items in runs.values() for i in items for s in i.run.spectrum.values()), default=1
     )
@@ -27,7 +27,7 @@ def singular_values(runs: Runs) -> Figure:
     for setting, items in runs.items():
         spectrum, line = items[0].run.spectrum, look[setting].line
         for layer in range(layers):
-            ax = axes[layer, methods.index(setting[0])]
+            ax = axes[layer, methods.index(setting.method)]
             before, after = (_layer(spectrum, moment, layer) for moment in ("initial", "final"))
             ax.plot(np.arange(1, len(before) + 1), before, color=line["color"], linewidth=0.7, linestyle=":")
             every = max(1, len(after) // 8)
@@ -40,8 +40,8 @@ def singular_values(runs: Runs) -> Figure:
                 markevery=every,
                 label=title(setting),
             )
-            if setting[0] == "constraint" and setting[1] is not None:
-                ax.axhline(2 - setting[1], color=line["color"], linewidth=0.7, linestyle="-")
+            if setting.method == "constraint" and setting.value is not None:
+                ax.axhline(2 - setting.value, color=line["color"], linewidth=0.7, linestyle="-")
     largest = max(ax.dataLim.ymax for ax in axes.flat)
     axes[0, 0].set_ylim(0, min(SIGMA_LIMIT, 1.08 * largest) if np.isfinite(largest) else 1)
     for column, method in enumerate(methods):

@@ -29,11 +29,11 @@ SCATTER_POINTS = 2000  # a panel; more only makes the file heavy
 def contrast(settings: Iterable[Setting]) -> list[Setting]:
     """One setting of each method: the tightest constraint, the loosest clipping, none."""
     settings = list(settings)
-    constrained = [s for s in settings if s[0] == "constraint"]
-    clipped = [s for s in settings if s[0] == "clipping"]
+    constrained = [s for s in settings if s.method == "constraint"]
+    clipped = [s for s in settings if s.method == "clipping"]
     chosen = [min(constrained, key=_value)] if constrained else []
     chosen += [max(clipped, key=_value)] if clipped else []
-    return chosen + [s for s in settings if s[0] == "none"]
+    return chosen + [s for s in settings if s.method == "none"]
 
 
 def trajectory(runs: Runs) -> Figure:
@@ -47,7 +47,7 @@ def trajectory(runs: Runs) -> Figure:
         steps = item.steps
         gradient = finite(steps, "grad_norm", positive=True)
         radius = finite(steps, "spectral_radius")
-        color = method_color(setting[0])
+        color = method_color(setting.method)
         top.plot(gradient["step"], gradient["grad_norm"], color=color, linewidth=0.9)
         bottom.plot(radius["step"], radius["spectral_radius"], color=color, linewidth=1.1)
         stability_line(bottom, horizontal=True)
@@ -88,7 +88,7 @@ def _scatter(runs: Runs, column: str, label: str, border: float, limit: float = 
             points["grad_norm"],
             "o",
             markerfacecolor="none",
-            markeredgecolor=method_color(setting[0]),
+            markeredgecolor=method_color(setting.method),
             markeredgewidth=0.5,
             markersize=3,
         )
@@ -105,7 +105,7 @@ def _scatter(runs: Runs, column: str, label: str, border: float, limit: float = 
 
 
 def _value(setting: Setting) -> float:
-    return setting[1] or 0.0
+    return setting.value or 0.0
 
 
 def _mark_divergence(top: Axes, bottom: Axes, item: RunFiles) -> None:
