@@ -1,9 +1,10 @@
-"""Dates follow contents. Snakemake goes by dates and its own metadata; clones and `dvc pull` keep neither.
+"""Dates files by their contents. Snakemake relies on dates and its own metadata, which clones and `dvc pull` do not
+keep.
 
-But results say what they were made from: a setting's summary names its runs' keys (hashes of settings, data and
-code), `provenance.json` the runs and the code behind every table and figure. Before the workflow is planned, files that
-agree with params.yaml and the code are dated after their inputs; files that do not, or are in doubt, are dated before
-them. Missing files stay missing.
+But results say what they were made from. The summary of a setting names the keys of its runs (hashes of settings, data
+and code); `provenance.json` names the runs and the code behind every table and figure. Before the workflow is planned,
+files that agree with params.yaml and the code are dated after their inputs. Other files, and doubtful ones, are dated
+before them. Missing files stay missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,12 +30,12 @@ from spectralgru.pipeline.summary import SUMMARY, are_whole, is_current
 from spectralgru.records import is_finished, read_run, run_path, summed_up
 from spectralgru.seal import BEGINNING, is_whole
 
-Keys = Mapping[str, str]  # run directory, relative to results/<scale> -> key of the requested run
+Keys = Mapping[str, str]  # run directory relative to results/<scale> -> key of the requested run
 
 
 class _Corpus(BaseModel):
     sha256: str
-    recipe: int = RECIPE  # none: prepared by other means
+    recipe: int = RECIPE  # if missing, the corpus was prepared by other means
     own: dict[str, Any] | None = None
     raw: dict[str, Any] = {}
 
@@ -51,7 +52,7 @@ class _Article(BaseModel):
 def date_by_contents(params: Params, data: Path, root: Path, logs: Path) -> str:
     """Date the files below `data`, `root` (`results/<scale>`) and `logs` by their contents.
 
-    Returns a line about files that could not be dated, empty if there are none.
+    Returns a line about files that could not be dated; empty if there are none.
     """
     dates = Dates()
     dates.set([RECIPE_FILE], True)
@@ -64,13 +65,13 @@ def date_by_contents(params: Params, data: Path, root: Path, logs: Path) -> str:
     newest = [_date_runs(dates, corpus, keys[corpus], data, root) for corpus in corpora]
     shown = artifacts(list(keys), params.words())
     _date_results(dates, root, keys, shown, max(newest, default=0))
-    # To Snakemake, benchmarks are outputs: none may be why something is made again.
+    # To Snakemake, benchmarks are outputs: they must not be why something is made again.
     dates.set((logs / "benchmarks").rglob("*.tsv"), True, dates.latest)
     return dates.complaint()
 
 
 def run_keys(params: Params, corpus: str, data_sha256: str) -> Keys:
-    """Directory and key of every requested run of a corpus."""
+    """Directory and key of every requested run on a corpus."""
     job = params.job(corpus, params.settings(corpus))
     return {
         run_path("", corpus, r.method, r.value, r.seed).as_posix(): job.key(r, data_sha256)
@@ -79,9 +80,9 @@ def run_keys(params: Params, corpus: str, data_sha256: str) -> Keys:
 
 
 def _date_corpus(dates: Dates, data: Path, corpus: str, own: Own | None) -> str:
-    """Date a prepared corpus by whether it would be prepared the same way today; its SHA-256, empty if none.
+    """Date a prepared corpus by whether it would be prepared the same way now; returns its SHA-256, empty if none.
 
-    Raises InputError for an own corpus that is not prepared, and cannot be.
+    Raises InputError for an own corpus that is not prepared and cannot be.
     """
     path = data / "prepared" / f"{corpus}.json"
     record = read_as(_Corpus, path)
@@ -108,7 +109,7 @@ def _date_experiments(
 
 
 def _date_runs(dates: Dates, corpus: str, keys: Keys, data: Path, root: Path) -> int:
-    """Date the summaries of a corpus' settings; returns the newest date of one."""
+    """Date the summaries of a corpus' settings; returns the newest date."""
     prepared, newest = data / "prepared" / f"{corpus}.npz", 0
     for folder in sorted({path.rpartition("/")[0] for path in keys}):
         summary = root / folder / "setting.json"
@@ -118,9 +119,9 @@ def _date_runs(dates: Dates, corpus: str, keys: Keys, data: Path, root: Path) ->
 
 
 def _summed_up(summary: Path, root: Path, keys: Keys) -> bool:
-    """Whether the requested runs are there, every file as it was written, and the setting's summary is theirs."""
+    """Whether the requested runs are there, with every file as it was written, and the summary is of these runs."""
     asked = {root / path: key for path, key in keys.items() if (root / path).parent == summary.parent}
-    with ThreadPoolExecutor() as pool:  # hashing large models takes both time and turns: docs/reliability.md
+    with ThreadPoolExecutor() as pool:  # hashing large models takes time: docs/reliability.md
         whole = all(pool.map(is_finished, asked, asked.values()))
     return whole and read_bytes(summary) == json_text(summed_up([read_run(path) for path in asked])).encode()
 
@@ -132,7 +133,7 @@ def _date_results(
     corpora_of: Mapping[str, Sequence[str]],
     newest: int,
 ) -> None:
-    """`corpora_of`: every table, figure and claim, with the corpora whose runs it shows."""
+    """Date results; `corpora_of`: every table, figure and claim, with the corpora whose runs it shows."""
     record = read_as(Provenance, root / WRITTEN[0], sealed=True)
     good = {path: _is_intact(root, path, record, corpora_of[path], expected) for path in corpora_of}
     date = max([newest, *(date_of(root / path) for path in good)])
@@ -162,7 +163,7 @@ def _is_intact(
     corpora: Sequence[str],
     expected: Mapping[str, Keys],
 ) -> bool:
-    """Whether a table or figure is the one recorded, and shows the requested runs as today's code would."""
+    """Whether a table or figure is the recorded one, and shows the requested runs as the present code would."""
     if record is None or path not in record.artifacts or record.results_sha256 != results_sha256():
         return False
     asked = {run: key for corpus in corpora for run, key in expected[corpus].items()}
@@ -176,7 +177,7 @@ def _is_intact(
 
 
 def _is_current_page(root: Path) -> bool:
-    """Whether the report is as it was written and shows everything there is to show."""
+    """Whether the report is as it was written and shows all present results."""
     page = read_bytes(root / REPORT)
     try:
         return is_whole(page) and f'content="{report_made_from(root)}"'.encode() in page[:BEGINNING]
@@ -185,7 +186,7 @@ def _is_current_page(root: Path) -> bool:
 
 
 def _is_current_article(root: Path) -> bool:
-    """Whether the article is as it was written and says everything there is to say."""
+    """Whether the article is as it was written and covers all present results."""
     said = read_as(_Article, root / ARTICLE[1], sealed=True)
     try:
         return said is not None and said.made_from == report_made_from(root) and are_whole(root, said.files)

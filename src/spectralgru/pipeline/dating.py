@@ -1,4 +1,4 @@
-"""Modification dates as Snakemake sees them, set without changing other users' files."""
+"""Reads and sets modification dates as Snakemake sees them, without changing other users' files."""
 
 import os
 import shutil
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISLNK
 
-OUTDATED = 1_000_000_000  # nanoseconds since 1970: older than anything (0 would mean "no date" to Snakemake)
+OUTDATED = 1_000_000_000  # nanoseconds since 1970, older than anything (to Snakemake, 0 means "no date")
 
 
 def date_of(path: Path) -> int:
-    """Date of an input in nanoseconds since 1970: for a link, the later of its own and its target's; 0 if missing."""
+    """Date of an input in nanoseconds since 1970; of a link, the later of its own and its target's; 0 if missing."""
     try:
         return max(path.lstat().st_mtime_ns, path.stat().st_mtime_ns)
     except OSError:
@@ -22,14 +22,14 @@ def date_of(path: Path) -> int:
 
 @dataclass
 class Dates:
-    """Sets dates, none of them in the future: the clock may have been set back."""
+    """Sets dates, but none in the future, since the clock may have been set back."""
 
     now: int = field(default_factory=time.time_ns)
-    latest: int = 0  # of the current files dated so far
+    latest: int = 0  # date of the current files so far
     refused: dict[Path, str] = field(default_factory=dict)  # files that could not be dated, and why
 
     def set(self, paths: Iterable[Path], current: bool, not_before: int = 0) -> None:
-        """Date current files no earlier than `not_before`, and others before everything; missing files stay missing."""
+        """Date current files no earlier than `not_before` and others before everything; missing files stay missing."""
         for path in paths:
             try:
                 if not path.exists():
@@ -57,9 +57,9 @@ class Dates:
 
 
 def _date(path: Path, date: int) -> None:
-    """Date a file or link of this user; one of another user, or with further names, is replaced by a copy."""
+    """Date a file or link. One that belongs to another user, or has further names, is replaced by a copy."""
     info = path.lstat()
-    if not S_ISLNK(info.st_mode) and info.st_nlink > 1:  # for example in a cache with links to its files
+    if not S_ISLNK(info.st_mode) and info.st_nlink > 1:  # for example a link into a cache
         return _replace_by_copy(path, date)
     try:
         os.utime(path, ns=(date, date), follow_symlinks=False)
@@ -69,7 +69,7 @@ def _date(path: Path, date: int) -> None:
 
 
 def _replace_by_copy(path: Path, date: int) -> None:
-    """Replace the file or link, never the link's target, by a copy of its content with this date."""
+    """Replace the file or the link, never a link's target, by a copy of its content with this date."""
     handle, name = tempfile.mkstemp(prefix=f".{path.stem[:50]}-", suffix=".partial", dir=path.parent)
     os.close(handle)
     temporary = Path(name)

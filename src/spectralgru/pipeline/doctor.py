@@ -1,4 +1,4 @@
-"""What this machine has and what is missing."""
+"""Says what this machine has and what is missing."""
 
 import os
 import shutil
@@ -72,7 +72,7 @@ def diagnose(data: Path, params: Path) -> bool:
 
 
 def _say_what_fits(params: Path, corpus: Corpus) -> None:
-    """How many jobs (a setting with its seeds) of each scale can be trained on it at once."""
+    """Say how many jobs (a setting with its seeds) of each scale can be trained on a corpus at once."""
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,7 @@
-"""Which Snakemakes are at work in a folder: each holds a lock of the operating system on a record of itself.
+"""Which Snakemake processes work in a folder: each holds a lock of the operating system on a record of itself.
 
-Snakemake's own lock is a file that outlives a killed process. These locks do not, and unlike process ids they are
-visible across the users and containers of one machine. A reboot is known to have ended every earlier process.
+Snakemake's own lock is a file, which outlives a killed process. These locks do not, and unlike process ids they can be
+seen across the users and containers of a machine. A reboot ends every earlier process.
 """
 
 import atexit
@@ -35,7 +35,7 @@ class Presence(BaseModel):
 
 
 def put_on_path() -> None:
-    """Make jobs call the `spectralgru` of this environment, whether it was activated or not."""
+    """Make jobs call the `spectralgru` of this environment, even if it is not activated."""
     folder, command = Path(sys.executable).parent, shutil.which("spectralgru")
     if (folder / "spectralgru").exists() and command != f"{folder}/spectralgru":
         os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -52,11 +52,11 @@ def here() -> Presence:
 
 
 def be_present() -> None:
-    """Leave a record, locked until this process ends, however it ends; removed if it ends by itself."""
+    """Leave a record that stays locked until this process ends in any way; a normal end removes it."""
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=FOLDER)
-        os.fchmod(descriptor, 0o644)  # others must be able to see it, whatever the umask
+        os.fchmod(descriptor, 0o644)  # other users must be able to read it, whatever the umask
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.write(descriptor, here().model_dump_json().encode())
         record = Path(name).rename(f"{name}.json")
@@ -66,12 +66,12 @@ def be_present() -> None:
 
 
 def records() -> list[Path]:
-    """The existing records, of living and dead processes."""
+    """All records, of running and ended processes."""
     return sorted(FOLDER.glob("*.json"))
 
 
 def may_live(record: Path) -> str:
-    """Who left the record; empty if that process has certainly ended."""
+    """The process that left the record; empty if it has certainly ended."""
     holder, me = read_as(Presence, record), here()
     who = str(holder) if holder else f"an unknown process ({record})"
     if holder is None or not me.boot:

@@ -1,4 +1,4 @@
-"""Addresses as they may be shown: without passwords, tokens and the values of queries."""
+"""Removes passwords, tokens and the values of queries from addresses."""
 
 import re
 from collections.abc import Iterator
@@ -6,13 +6,13 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "***"
 _SECRET_NAME = "[\\w-]*(?:pass|pwd|token|secret|credential|signature|api[_-]?key)[\\w-]*"
-# Up to the last @ of a word: an unencoded password may hold any character. Over HTTP, a user name alone may be a token.
+# Up to the last @ of a word, since an unencoded password may hold any character. In HTTP, a user name may be a token.
 _USER = re.compile(r"(\w://[^/?#@:\s]*):\S*@|(\bhttps?://)[^/?#@:\s]+@", re.IGNORECASE)
 _VALUE = re.compile(rf"([?&#][^=&#\s]*|\b{_SECRET_NAME})=[^&#/\s'\"<>),]+", re.IGNORECASE)
 
 
 def without_secrets(text: str, uri: str = "") -> str:
-    """`text` with stars for the secrets of URLs in it, and for those of `uri` as any driver prints them."""
+    """`text` with stars in place of the secrets of its URLs and of `uri`, in any form in which a driver prints them."""
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
     text = _USER.sub(lambda match: f"{match[1] + ':' if match[1] else match[2]}{HIDDEN}@", text)
@@ -20,7 +20,7 @@ def without_secrets(text: str, uri: str = "") -> str:
 
 
 def _secrets(uri: str) -> Iterator[str]:
-    """Password and secret values of the query: as they are, decoded, and in the pieces a parser may make of them."""
+    """The password and secret query values: as they are, decoded, and in the pieces a parser may make of them."""
     user, _, _ = uri.partition("://")[2].rpartition("@")
     for value in (
         user.partition(":")[2],

@@ -1,4 +1,4 @@
-"""Models of finished runs, read back."""
+"""Reads the models of finished runs."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from spectralgru.training.models import Kind, ReplicatedModel
 
 
 def load_model(directory: Path) -> tuple[Run, ReplicatedModel]:
-    """The record and the model (best validation epoch) of a run directory, as one replica.
+    """The record of a run directory, and its model (best validation epoch) with a single replica.
 
-    Raises InputError if one of them is missing or damaged, or the model does not have the size in the record.
+    Raises InputError if one of them is missing or damaged, or the model's size is not that in the record.
     """
     run, file = read_run(directory), directory / MODEL
     check_files(directory, run, [MODEL])

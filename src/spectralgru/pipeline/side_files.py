@@ -1,6 +1,7 @@
-"""Small files that say what results are made of, trusted only if they are intact and have the expected structure.
+"""Reads small files that say what results are made of. They count only if they are intact and have the expected
+structure.
 
-Planning reads many of them: a damaged one neither stops planning nor passes for an intact one.
+Planning reads many of them, and a damaged one must neither stop it nor pass for an intact one.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The state of a campaign, read from its run directories alone, because it may run on other machines."""
+"""The state of a campaign. It is read from the run directories alone, since the campaign may run on other machines."""
 
 import csv
 import time
@@ -16,7 +16,7 @@ from spectralgru.records import TRACES, UNDER_WAY, Run, check_files, read_run, r
 
 State = Literal["finished", "diverged", "running", "interrupted", "queued"]
 STATES: tuple[State, ...] = ("finished", "diverged", "running", "interrupted", "queued")
-# A run that has written nothing for this many seconds, and for the time of three epochs, is no longer running.
+# A run that has written nothing for this long, and for the time of three epochs, is no longer running.
 SILENCE_SECONDS = 120.0
 
 
@@ -45,19 +45,20 @@ def run_status(
 ) -> RunStatus:
     """State of one run directory at the time `now` (seconds since 1970, as file dates are).
 
-    `key`: of the requested run, from the corpus' SHA-256; without it, a record is believed to be of that run.
+    `key` gives the key of the requested run from the corpus' SHA-256. Without it, every record counts as the requested
+    run's.
     """
     run = _recorded(directory)
     for name in (UNDER_WAY, TRACES[0]):
         try:
             rows = _epochs(directory / name)
-            silent = abs(now - (directory / name).stat().st_mtime)  # a run in progress is not in the future
+            silent = abs(now - (directory / name).stat().st_mtime)  # also for dates in the future
         except FileNotFoundError:
             continue
         seconds = [row[0] for row in rows]
         running = silent < max(SILENCE_SECONDS, 3 * sum(seconds) / max(len(seconds), 1))
         if run and name == UNDER_WAY and not running and (key is None or run.key == key(run.data_sha256)):
-            continue  # abandoned: the run that it was to replace is the requested one
+            continue  # abandoned; the run that it was to replace is the requested one
         state: State = "running" if running else "interrupted"
         if run and name != UNDER_WAY:
             state = run.status
@@ -67,7 +68,7 @@ def run_status(
 
 
 def _recorded(directory: Path) -> Run | None:
-    """The run recorded there; None without a record whose files are as they were written."""
+    """The record of a run whose files are as they were written, or None."""
     try:
         run = read_run(directory)
         check_files(directory, run, TRACES)
@@ -77,7 +78,7 @@ def _recorded(directory: Path) -> Run | None:
 
 
 def _epochs(history: Path) -> list[tuple[float, float]]:
-    """Seconds and validation metric of each epoch, up to the first that is damaged."""
+    """Seconds and validation metric of each epoch, up to the first damaged one."""
     rows = []
     damage = suppress(IsADirectoryError, PermissionError, ValueError, KeyError, TypeError, csv.Error)
     with damage, history.open(encoding="utf-8") as file:
@@ -98,10 +99,10 @@ def campaign_status(params: Params, root: Path) -> Iterator[RunStatus]:
 
 
 def seconds_left(runs: list[RunStatus]) -> float | None:
-    """Estimate of the time to the end of the campaign; None if no epoch has been finished yet.
+    """Estimated time to the end of the campaign; None if no epoch has been finished yet.
 
-    A job trains all seeds of a setting together. Jobs in progress need their remaining epochs, waiting jobs as much as
-    the mean job of their corpus. As many jobs are assumed to run side by side as now.
+    A job trains all seeds of a setting together. Jobs in progress need the time of their remaining epochs, waiting jobs
+    that of the mean job on their corpus. The estimate assumes that as many jobs run side by side as now.
     """
     jobs: dict[tuple[str, str], list[RunStatus]] = {}
     for run in runs:
@@ -130,7 +131,7 @@ def seconds_left(runs: list[RunStatus]) -> float | None:
 
 
 def describe(params: Params, root: Path) -> str:
-    """The campaign in a few lines: a line for every corpus and every run in progress, and the time left."""
+    """The campaign in a few lines: one for every corpus and every run in progress, and the time left."""
     runs = list(campaign_status(params, root))
     lines = []
     for corpus in params.chosen_corpora():

@@ -1,4 +1,4 @@
-"""YAML as people write it, without its traps: no tags of other languages, no repeated keys, limits on everything.
+"""YAML without its traps: no tags of other languages, no repeated keys, and limits on everything.
 
 A short file can expand to gigabytes through aliases of aliases, or nest deeper than Python's stack. Both are refused
 while the file is parsed, before anything is built from it.
@@ -15,9 +15,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from spectralgru.errors import InputError, shown
 
-BYTES = 2**17  # params.yaml has some 10,000
+BYTES = 2**17  # params.yaml has about 10,000
 DEPTH = 40
-NODES = 20_000  # keys and values, each counted as often as aliases repeat it; this many take a second
+NODES = 20_000  # keys and values, including repetitions by aliases; parsing this many takes a second
 DIGITS = 100  # Python refuses to print very long integers
 
 
@@ -30,7 +30,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(content: bytes | str, source: str) -> Any:
-    """The value of a text. Raises InputError, whose message begins with `source`."""
+    """The value of a text. Raises InputError, with a message that begins with `source`."""
     if len(content) > BYTES:
         raise InputError(f"{source}: longer than {BYTES:,} bytes; shorten it")
     try:
@@ -51,7 +51,7 @@ def _line(problem: object) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with limits. Dates stay text, and numbers are those that DVC reads and writes, too."""
+    """PyYAML's safe loader with limits. Dates stay text, and numbers are read as DVC reads and writes them."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -59,7 +59,7 @@ class _Loader(yaml.SafeLoader):
         self.extents: dict[Node, tuple[int, int]] = {}  # nodes and levels composed so far
 
     def compose_node(self, parent: Node | None, index: Any) -> Node:
-        """One more node, unless it nests too deep or repeats too much."""
+        """Compose a node, unless it nests too deep or repeats too much."""
         self.level += 1
         if self.level > DEPTH:
             self._refuse(f"nested more than {DEPTH} deep")
@@ -79,7 +79,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
-        """A mapping, unless it repeats a key."""
+        """Compose a mapping, unless it repeats a key."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
@@ -90,7 +90,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
-        """The node's value; PyYAML's errors are reported for the node."""
+        """The value of a node; errors of PyYAML are reported with the node's place."""
         kind = node.tag.rpartition(":")[2]
         try:
             if kind in ("int", "float") and len(node.value) > DIGITS:
@@ -111,7 +111,7 @@ class _Loader(yaml.SafeLoader):
         raise ConstructorError(None, None, problem, mark)
 
 
-# PyYAML's own take 010 for 8, 12:30 for 750 and 1e-05, which DVC writes, for text.
+# PyYAML itself reads 010 as 8, 12:30 as 750, and 1e-05, which DVC writes, as text.
 _NUMBERS = {
     "int": r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)",
     "float": r"[-+]?(([0-9][0-9_]*\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9]*|\.[0-9]+|\.inf)|\.nan",

@@ -1,4 +1,4 @@
-"""`summary.json`, the last file of a folder: its answer, its files with their SHA-256, and what they were made of."""
+"""`summary.json`, written last in a folder: its answer, its files with SHA-256, and what they were made from."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,13 +28,13 @@ def write_summary(
 
 
 def is_current(folder: Path, made_of: Mapping[str, str]) -> bool:
-    """Whether the summary is of exactly this, and both it and its files are as they were written."""
+    """Whether the summary was made from exactly this, and it and its files are as they were written."""
     summary = read_as(_Summary, folder / SUMMARY, sealed=True)
     return summary is not None and summary.made_of == made_of and are_whole(folder, summary.files)
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files that the summary in `folder` names; none without an intact summary."""
+    """The files named by the summary in `folder`; none without an intact summary."""
     summary = read_as(_Summary, folder / SUMMARY, sealed=True)
     return [folder / name for name in summary.files] if summary else []
 

@@ -1,4 +1,4 @@
-"""`spectralgru status --watch`: a campaign's state as bars in a terminal, as plain lines elsewhere."""
+"""`spectralgru status --watch`: the state of a campaign, as bars in a terminal and as plain lines elsewhere."""
 
 import time
 from collections import Counter
@@ -31,7 +31,7 @@ def watch(params: Params, root: Path, every: float, console: Console | None = No
 
 
 def bars(runs: list[RunStatus]) -> Group:
-    """A bar of ended runs for each corpus, one of epochs for each run in progress, and the time left."""
+    """A bar of ended runs for each corpus, a bar of epochs for each run in progress, and the time left."""
     table = Table.grid(padding=(0, 1))
     for corpus in dict.fromkeys(run.corpus for run in runs):
         counts = Counter(run.state for run in runs if run.corpus == corpus)

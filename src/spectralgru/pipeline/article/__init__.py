@@ -1,4 +1,4 @@
-"""`results/<scale>/article.pdf`: a replication report, set by Typst from the records; the template holds no number."""
+"""`results/<scale>/article.pdf`: a replication report, set by Typst from the records. The template holds no numbers."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from spectralgru.seal import sealed_json
 def write_article(root: Path) -> list[Path]:
     """Write `article.pdf`, then `article.json`: what it says, and what it was made from. Returns the paths.
 
-    Same records, same bytes. Raises InputError naming what is missing below `root` (`results/<scale>`).
+    The same records give the same bytes. Raises InputError naming what is missing below `root` (`results/<scale>`).
     """
     root = Path(root)
     pdf, said = (root / name for name in ARTICLE)
@@ -34,7 +34,7 @@ def typeset(contents: Contents, form: Literal["pdf", "html"] = "pdf") -> bytes:
 
     with as_file(files(__name__)) as folder:
         try:
-            # Its own fonts, wherever it runs.
+            # Only its own fonts, so that it looks the same everywhere.
             compiler = typst.Compiler(
                 folder / "article.typ",
                 root=folder,

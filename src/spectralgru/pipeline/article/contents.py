@@ -1,4 +1,4 @@
-"""What the article says: read from the same records, by the same functions, as the report."""
+"""The contents of the article, read from the same records and by the same functions as the report."""
 
 import json
 from base64 import b64decode
@@ -32,7 +32,7 @@ SPLITS = {"train": "training", "valid": "validation", "test": "testing"}
 
 
 def read_contents(root: Path) -> Contents:
-    """Everything that is known of the campaign in `root` (`results/<scale>`), as JSON.
+    """Everything known about the campaign in `root` (`results/<scale>`), as JSON.
 
     Raises InputError naming what is missing or damaged, and how to make it.
     """
@@ -56,7 +56,7 @@ def read_contents(root: Path) -> Contents:
 
 
 def without_drawings(contents: Any) -> Any:
-    """The same without the figures themselves, whose captions stay."""
+    """The contents without the drawings; captions stay."""
     if isinstance(contents, dict):
         return {name: without_drawings(value) for name, value in contents.items() if name != "svg"}
     return [without_drawings(value) for value in contents] if isinstance(contents, list) else contents
@@ -95,7 +95,7 @@ def _corpus(
 
 
 def _sizes(counts: Mapping[str, int]) -> str:
-    """How many of each unit."""
+    """The counts with their units: `929,589 tokens`."""
     return ", ".join(f"{count:,} {unit}" for unit, count in counts.items())
 
 
@@ -115,7 +115,7 @@ def _figure(drawing: Figure) -> Contents:
 
 
 def _earlier(kept: Path, titles: set[str]) -> list[Contents]:
-    """Answers of experiments that are kept and were not asked again."""
+    """Answers of kept experiments that were not run again."""
     answers = []
     for path in sorted(kept.glob(f"**/{SUMMARY}")):
         try:

@@ -34,10 +34,10 @@ class _Rows(HTMLParser):
 
 
 def to_rows(table: Fragment) -> dict[str, Any]:
-    """Caption, number of columns, and rows; each cell with its text, columns spanned, and kind."""
+    """Caption, number of columns, and rows of cells, each with its text, the columns it spans, and its kind."""
     parser = _Rows()
     parser.feed(table.html)
     columns = max(sum(cell["span"] for cell in row["cells"]) for row in parser.rows)
-    # The typesetter counts tables itself.
+    # The typesetter numbers tables itself.
     caption = table.caption.partition(". ")[2] if table.caption.startswith("Table ") else table.caption
     return {"name": table.name, "caption": caption, "columns": columns, "rows": parser.rows}

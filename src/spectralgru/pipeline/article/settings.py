@@ -1,4 +1,4 @@
-"""What a campaign was run with, in the words of `paper.yaml`'s settings."""
+"""The settings of a campaign, in the words of those in `paper.yaml`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ Runs = Mapping[Setting, Sequence[Run]]
 
 
 def as_run(name: str, runs: Runs) -> str:
-    """Our value of a quantity that `paper.yaml` names; empty where ours is the paper's."""
+    """Our value of a quantity in `paper.yaml`; empty if it is the paper's."""
     settings = next(iter(runs.values()))[0].settings
     if name in ("delta", "clipping threshold"):
         return _values(runs, "constraint" if name == "delta" else "clipping")

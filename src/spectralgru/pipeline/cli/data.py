@@ -14,7 +14,7 @@ from spectralgru.training.data.dataset import SPLITS
 if TYPE_CHECKING:
     from spectralgru.pipeline.corpora.own import Own
 
-SKIPPED = 20  # are named; the record names all
+SKIPPED = 20  # skipped files to name; the record names all
 
 
 def fetch(
@@ -57,7 +57,7 @@ def _own(
     text: list[str] | None = None,
     keys: list[str] | None = None,
 ) -> "Own | None":
-    """A corpus of the user's own, by options or else by params.yaml; None if neither defines it."""
+    """A corpus of the user's own, defined by options or else by params.yaml; None if by neither."""
     from spectralgru.pipeline.params.keys import parse_own, with_keys
 
     if midi is not None and text:
@@ -84,7 +84,7 @@ def _own(
 
 
 def _described(record: dict[str, Any]) -> list[str]:
-    """What was found in a folder of MIDI files."""
+    """Lines that sum up a folder of MIDI files; none for other corpora."""
     if not (found := record.get("summary")):
         return []
     low, high = found["pitches"]

@@ -39,7 +39,7 @@ def autopsy(
 
 @contextmanager
 def _code_of(source: str) -> Iterator[None]:
-    """Whatever the code of `--model` raises is its own fault, also while the model runs."""
+    """Report any error of the code behind `--model` as an error of that code, also while the model runs."""
     try:
         yield
     except ExpectedError:
@@ -49,7 +49,7 @@ def _code_of(source: str) -> Iterator[None]:
 
 
 def _made(source: str) -> tuple[Any, Callable[..., Any] | None]:
-    """Model and loss of `--model`."""
+    """The model and the loss that `--model` names."""
     from torch import nn
 
     place, _, name = source.rpartition(":")

@@ -12,7 +12,7 @@ def _known(device: str | None) -> str | None:
     if device is not None:
         from spectralgru.training.distributed import device_named
 
-        device_named(device)  # checked here, not in every process that is started
+        device_named(device)  # checked here rather than in every process that is started
     return device
 
 
@@ -70,7 +70,7 @@ def load(path: Path, scale: str | None, changes: dict[str, Any] | None = None) -
 
 
 def load_for(corpus: str, data: Path, path: Path, scale: str | None) -> Any:
-    """The parameters of a scale; an own corpus that they do not define is known by how it was prepared."""
+    """The parameters of a scale. An own corpus that they do not define is read from the record of its preparation."""
     from spectralgru.pipeline.corpora.prepare import read_record
 
     chosen = load(path, scale)
@@ -81,5 +81,5 @@ def load_for(corpus: str, data: Path, path: Path, scale: str | None) -> Any:
 
 
 def results(out: Path | None, scale: str) -> Path:
-    """The folder of results: `--out`, or where the workflow has those of the scale."""
+    """The folder of results: `--out`, or the workflow's folder for the scale."""
     return out or Path("results") / scale

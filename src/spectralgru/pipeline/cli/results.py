@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def _results(write: Callable[..., list[Path]]) -> Callable[..., None]:
-    """The command that makes something of a campaign's runs: `write`, with what it takes beside the campaign.
+    """A command that makes results from a campaign's runs with `write`, whose further parameters become options.
 
-    It has the options of all such commands, loads the runs, and names the files made from them.
+    It has the options that all such commands share, loads the runs, and prints the names of the files written.
     """
 
     def command(

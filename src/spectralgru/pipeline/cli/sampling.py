@@ -1,4 +1,4 @@
-"""Commands that sample."""
+"""The command that samples from a run."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The corpora: from sources (a mirror, the web, the package index, a user's own files) to arrays a trainer can read.
+"""The corpora, from their sources (a mirror, the web, the package index, a user's own files) to arrays for the trainer.
 
 `spectralgru.training.data.dataset` reads prepared corpora and needs numpy only; `pipeline.corpora.prepare` makes them
 and needs the `pipeline` extra.
@@ -8,7 +8,7 @@ from typing import Literal
 
 Kind = Literal["words", "notes"]
 
-# Those that come with the project; others are named under `own` in params.yaml.
+# The corpora that come with the project; users define others under `own` in params.yaml.
 CORPORA: dict[str, Kind] = {
     "ptb": "words",
     "nottingham": "notes",

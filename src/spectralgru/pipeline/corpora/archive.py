@@ -10,14 +10,17 @@ from typing import BinaryIO
 
 from spectralgru.errors import InputError
 
-MEMBER_BYTES, BYTES = 32 << 20, 1 << 30  # of one member, and of all that are read; the largest score has 3 MB
+MEMBER_BYTES, BYTES = (
+    32 << 20,
+    1 << 30,
+)  # limits for one member and for all together; the largest score has 3 MB
 
 
 def read_members(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """Name and content of every member whose name ends in one of `suffixes`, in the archive's order.
 
-    Raises InputError for an archive that is truncated or damaged, has a member outside its folder, or members that
-    grow too large.
+    Raises InputError if the archive is truncated or damaged, or has a member that lies outside its folder or is too
+    large when unpacked.
     """
     try:
         yield from members(path.open("rb"), str(path), suffixes)
@@ -26,7 +29,7 @@ def read_members(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, b
 
 
 def members(archive: BinaryIO, name: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """The same for an open archive, which errors call `name`."""
+    """The same for an open archive; error messages call it `name`."""
     remedy = "delete it and fetch it again"
     try:
         with archive, zipfile.ZipFile(archive) as opened:

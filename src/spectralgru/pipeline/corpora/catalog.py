@@ -37,14 +37,14 @@ _MUSIC21 = Wheel(
 
 @dataclass(frozen=True)
 class Entry:
-    """A corpus: its raw files, its terms, and how it is read from a folder of these files."""
+    """A corpus: its raw files, their terms of use, and a function that reads it from the folder of these files."""
 
     files: tuple[RawFile, ...]
     licence: str
     read: Callable[[Path], Contents]
 
     def is_of(self, record: dict[str, Any]) -> bool:
-        """Whether a record is of these files."""
+        """Whether a record was made from these files."""
         return "own" not in record and all(
             record["raw"][file.name]["sha256"] in file.sha256 for file in self.files
         )

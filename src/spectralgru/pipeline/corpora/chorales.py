@@ -1,7 +1,7 @@
 """Four-part chorales of J. S. Bach in music21's corpus: scores to MIDI, MIDI to piano rolls.
 
-Step: an eighth note (nearly all notes start on one; quarters would lose the passing notes). No transposition; repeats
-are played once.
+The step is an eighth note: nearly all notes start on one, and quarters would lose the passing notes. Nothing is
+transposed, and repeats are played once.
 """
 
 import gc
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 VOICES = ["Soprano", "Alto", "Tenor", "Bass"]
 TICKS = 480  # a quarter note
 STEP = 240  # ticks: an eighth note
-# Hash of the archive that from_package makes: same scores, same bytes.
+# Hash of the archive that from_package makes: the same scores give the same bytes.
 SCORES_SHA256 = "5e73f7d7d1490fc40e02901d1db4a286fc9b3009d57ee9a0456e0457b5615078"
 _TURN: tuple[Split, ...] = ("train", "train", "train", "valid", "test")
 
@@ -53,7 +53,7 @@ def write_midi(scores: Path, target: Path) -> None:
     """
     members = sorted(read_members(scores, (".mxl", ".xml")), key=lambda member: _bwv(member[0]))
     names, contents = zip(*members, strict=True)
-    # music21 creates so many objects that at the usual threshold a third of the time goes into garbage collection.
+    # music21 creates so many objects that with the default threshold a third of the time goes into garbage collection.
     with ProcessPoolExecutor(cores(), initializer=gc.set_threshold, initargs=(1_000_000,)) as pool:
         files = list(pool.map(to_midi, contents, names, chunksize=8))
     with atomic_path(target) as temporary:
@@ -65,7 +65,7 @@ def write_midi(scores: Path, target: Path) -> None:
 def to_midi(score: bytes, name: str) -> bytes | None:
     """The MusicXML `score` as a MIDI file, one track for each voice; None unless its parts are the four voices.
 
-    Tied notes are one note, grace notes are left out. Raises InputError if `score` is not MusicXML.
+    Tied notes become one note, grace notes are left out. Raises InputError if `score` is not MusicXML.
     """
     try:
         from music21 import converter
@@ -77,7 +77,7 @@ def to_midi(score: bytes, name: str) -> bytes | None:
     try:
         text = _musicxml(score, name)
         parts = text.count("<score-part ")
-        if parts and parts != len(VOICES):  # parsing is slow, and slowest for large scores
+        if parts and parts != len(VOICES):  # parsing is slow, especially for large scores
             return None
         parsed = converter.parseData(text, format="musicxml")
     except Exception as error:  # music21 raises errors of any kind: AttributeError, RecursionError, its own
@@ -110,10 +110,11 @@ def _notes(part: "Part") -> list[midi.Note]:
 
 
 def read(archive: Path) -> dict[str, list[npt.NDArray[np.uint8]]]:
-    """The chorales of each split, uint8 [steps, 93], from the MIDI files in `archive` (in its order: by BWV number).
+    """The chorales of each split, uint8 [steps, 93], from the MIDI files in `archive`, which are in order of BWV
+    number.
 
-    Of every five chorales three go to train, one to valid, one to test. A chorale that repeats an earlier one note for
-    note, in any key, is left out, so that none is in two splits.
+    Of every five chorales three go to train, one to valid and one to test. A chorale that repeats an earlier one note
+    for note, in any key, is left out, so that no chorale is in two splits.
     """
     splits: dict[str, list[npt.NDArray[np.uint8]]] = {"train": [], "valid": [], "test": []}
     seen: set[tuple[int, bytes]] = set()
@@ -128,5 +129,5 @@ def read(archive: Path) -> dict[str, list[npt.NDArray[np.uint8]]]:
 
 
 def _bwv(name: str) -> list[tuple[int, str]]:
-    """Sorting key of `bwv248.12-2.mxl`: numbers by value, everything else alphabetically."""
+    """Sort key of a name like `bwv248.12-2.mxl`: numbers by value, everything else alphabetically."""
     return [(int(number or 0), text) for number, text in re.findall(r"(\d+)|([^\d]+)", Path(name).stem)]

@@ -1,4 +1,4 @@
-"""What is prepared of a corpus: its arrays, and what its record says about them."""
+"""A prepared corpus: its arrays, and what its record says about them."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -20,7 +20,7 @@ class Contents(NamedTuple):
 def of_words(
     ids: Mapping[str, npt.NDArray[np.int32]], vocabulary: Sequence[str], separator: str = " "
 ) -> Contents:
-    """Of token ids (int32 [tokens]) of each split."""
+    """The contents of a corpus of words, from the token ids (int32 [tokens]) of each split."""
     counts = {split: {"tokens": len(ids[split])} for split in SPLITS}
     about = {"kind": "words", "counts": counts, "types": len(vocabulary), "separator": separator}
     return Contents(dict(ids), about | {"vocabulary": list(vocabulary)})
@@ -32,9 +32,9 @@ def of_notes(
     tempo: float,
     step: Fraction = Fraction(1, 2),
 ) -> Contents:
-    """Of the piano rolls (uint8 [steps, notes]) of each split.
+    """The contents of a corpus of notes, from the piano rolls (uint8 [steps, notes]) of each split.
 
-    `lowest`: MIDI number of column 0; `step`: quarter notes in a row; `tempo`: quarter notes a minute.
+    `lowest`: MIDI number of column 0; `step`: length of a row in quarter notes; `tempo`: quarter notes per minute.
     """
     arrays: dict[str, Any] = {split: np.concatenate(tunes[split]) for split in SPLITS}
     counts = {split: {"tunes": len(tunes[split]), "steps": len(arrays[split])} for split in SPLITS}

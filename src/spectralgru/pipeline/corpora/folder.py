@@ -1,4 +1,4 @@
-"""A folder of MIDI files as a corpus: read in parallel, identical pieces kept together, divided by files."""
+"""A folder of MIDI files as a corpus: read in parallel and divided by files, with identical pieces kept together."""
 
 import hashlib
 from collections import defaultdict
@@ -21,17 +21,17 @@ from spectralgru.pipeline.corpora.contents import Contents, of_notes
 from spectralgru.pipeline.corpora.cores import cores
 from spectralgru.training.data.dataset import SPLITS
 
-TEMPI = 20, 400  # quarter notes a minute; files that say less or more mean something else
+TEMPI = 20, 400  # quarter notes per minute; files with tempi outside this range mean something else
 
 
 class Piece(NamedTuple):
     """One file's piano roll."""
 
     file: str
-    roll: npt.NDArray[np.uint8]  # [steps, pitches], from the lowest to the highest that sounds
+    roll: npt.NDArray[np.uint8]  # [steps, pitches], from the lowest to the highest sounding pitch
     lowest: int  # MIDI number of column 0
     notes: int
-    tempo: float  # quarter notes a minute
+    tempo: float  # quarter notes per minute
 
 
 def contents(
@@ -46,7 +46,7 @@ def contents(
 ) -> Contents:
     """The pieces in `files` of `folder`; the parameters are those of `own.MidiFolder`.
 
-    Raises InputError if too few can be read, or a split would be empty.
+    Raises InputError if too few of the files can be read, or a split would be empty.
     """
     pieces, skipped = _read_all(folder, files, step, drums)
     if not pieces or len(skipped) > may_skip * len(files):
@@ -90,7 +90,7 @@ def contents(
 def _read_all(
     folder: Path, files: Sequence[str], step: Fraction, drums: bool
 ) -> tuple[list[Piece], dict[str, str]]:
-    """The pieces, and why each of the other files was skipped."""
+    """The pieces, and for each skipped file the reason."""
     pieces, skipped, console = [], {}, Console(stderr=True)
     with ProcessPoolExecutor(cores()) as pool:
         results = pool.map(partial(_read, folder, step, drums), files, chunksize=16)
@@ -104,7 +104,7 @@ def _read_all(
 
 
 def _read(folder: Path, step: Fraction, drums: bool, name: str) -> Piece | str:
-    """The piece in a file, or why there is none."""
+    """The piece in a file, or the reason why there is none."""
     path = folder / name
     try:
         if not path.is_file():
@@ -131,7 +131,7 @@ def _identity(piece: Piece, any_key: bool) -> bytes:
 def _divided(
     groups: Sequence[list[Piece]], shares: Sequence[float], seed: int, name: str
 ) -> Mapping[str, list[Piece]]:
-    """The pieces of each split, groups of identical ones undivided, in an order drawn from the seed."""
+    """The pieces of each split, in an order drawn from the seed; groups of identical pieces stay together."""
     total = sum(map(len, groups))
     room = [max(1, round(share * total)) for share in shares[1:]]
     splits: dict[str, list[Piece]] = {split: [] for split in SPLITS}

@@ -15,14 +15,17 @@ from spectralgru.training.data.dataset import SPLITS
 
 NOTES = 88
 LOWEST = 21
-MEMORY, SECONDS = 2 << 30, 120  # bytes and processor time to read a file; the largest takes 0.4 GB and 1 s
+MEMORY, SECONDS = (
+    2 << 30,
+    120,
+)  # limits (bytes, CPU seconds) for reading a file; the largest takes 0.4 GB and 1 s
 
 
 def read(path: Path) -> dict[str, list[npt.NDArray[np.uint8]]]:
     """The tunes of each split in the published order, uint8 [steps, 88].
 
-    Raises InputError if the file is missing, damaged, or holds something else. scipy's reader crashes on some damaged
-    files and takes unlimited memory on others, so it runs in a separate process with limits.
+    Raises InputError if the file is missing, damaged or of another kind. scipy's reader crashes on some damaged files
+    and takes unlimited memory on others, so it runs in a separate process with limits.
     """
     remedy = "delete it and fetch it again"
     if not path.is_file():

@@ -14,10 +14,15 @@ from mido.midifiles.meta import KeySignatureError
 from spectralgru.errors import InputError
 
 PERCUSSION = 9  # channel 10 as musicians count; its notes stand for instruments, not pitches
-LARGEST = 4 << 20  # bytes of a file, several times the longest score
+LARGEST = 4 << 20  # bytes; several times the size of the longest score
 LONGEST_PAUSE = 256  # beats in which no note starts or ends
-FRAMES = {24: Fraction(24), 25: Fraction(25), 29: Fraction(30_000, 1001), 30: Fraction(30)}  # a second, SMPTE
-LEGATO = 16  # a note may last for 1/16 of a beat after the same pitch was struck again
+FRAMES = {
+    24: Fraction(24),
+    25: Fraction(25),
+    29: Fraction(30_000, 1001),
+    30: Fraction(30),
+}  # per second, in SMPTE
+LEGATO = 16  # a note may last 1/16 of a beat longer than the next onset of its pitch
 
 
 class Note(NamedTuple):
@@ -29,24 +34,24 @@ class Note(NamedTuple):
 
 
 class Score(NamedTuple):
-    """The notes of a MIDI file, in the order in which they end."""
+    """The notes of a MIDI file, in order of their ends."""
 
     notes: list[Note]
     ticks_per_beat: int | Fraction
-    tempo: float = 120.0  # the first, in quarter notes a minute
+    tempo: float = 120.0  # the first one, in quarter notes per minute
 
 
 def read(content: bytes, name: str, drums: bool = False) -> Score:
-    """Notes of a MIDI file; tempo changes have no effect, times are in ticks.
+    """The notes of a MIDI file. Times are in ticks, so tempo changes have no effect.
 
-    Tracks sound together, those of type 2 one after another. SMPTE time is turned into beats by the first tempo.
-    Each track and channel has its own notes. A note-on for a pitch already sounding overwrites its start, unless the
-    earlier note ends at once, within 1/16 of a beat: then both sound. A note-off for a silent pitch is ignored; a note
-    without note-off sounds to the end of its track. Percussion (channel 10) is left out unless `drums`, as are chunks
-    that the standard does not know; a file in a RIFF container (.rmi) is read.
+    Tracks sound together; those of type 2 follow one another. SMPTE time becomes beats at the first tempo. Each track
+    and channel has its own notes. A note-on for a sounding pitch overwrites its start, unless the earlier note ends
+    within 1/16 of a beat: then both sound. A note-off for a silent pitch is ignored; a note without note-off sounds to
+    the end of its track. Percussion (channel 10) is left out unless `drums`. Chunks that the standard does not know are
+    ignored, and RIFF containers (.rmi) are opened.
 
-    Raises InputError, naming the file `name`, if it is empty, truncated, damaged or not MIDI, without notes, or
-    without events for 256 beats.
+    Raises InputError, which names the file `name`, if the file is empty, truncated, damaged or not MIDI, or if it has
+    no notes, or 256 beats without events.
     """
     kind, division, chunks = _opened(content, name)
     if kind not in (0, 1, 2):
@@ -96,7 +101,7 @@ def _opened(content: bytes, name: str) -> tuple[int, int, list[bytes]]:
 
 
 def _chunks(content: bytes, order: str) -> Iterator[tuple[bytes, int, bytes]]:
-    """Name, announced size and content of each chunk; the last may be shorter than announced. RIFF's are even."""
+    """Name, announced size and content of each chunk; the last may be shorter. RIFF pads chunks to an even size."""
     at = 0
     while at + 8 <= len(content):
         kind, size = struct.unpack_from(f"{order}4sI", content, at)
@@ -107,8 +112,8 @@ def _chunks(content: bytes, order: str) -> Iterator[tuple[bytes, int, bytes]]:
 
 
 def _track(chunk: bytes, name: str) -> mido.MidiTrack:
-    """The messages of one track; mido gets it as a separate file, so that it cannot read on into the next."""
-    # mido accepts numbers of any length, in time that grows with the square of the length.
+    """The messages of one track, which mido reads as a separate file so that it cannot run on into the next."""
+    # mido accepts numbers of any length, and its time grows with the square of the length.
     if re.search(rb"[\x80-\xff]{10000}", chunk):
         raise InputError(f"{name}: not a valid MIDI file (a number without end); fetch or export it again")
     header = struct.pack(">4sIHHH4sI", b"MThd", 6, 0, 1, 1, b"MTrk", len(chunk))
@@ -121,13 +126,13 @@ def _track(chunk: bytes, name: str) -> mido.MidiTrack:
 
 
 def _tempo(tracks: list[mido.MidiTrack]) -> int:
-    """The first tempo, in microseconds a beat."""
+    """The first tempo, in microseconds per beat."""
     tempi = (message.tempo for track in tracks for message in track if message.type == "set_tempo")
-    return next(filter(None, tempi), 500_000)  # what the standard assumes
+    return next(filter(None, tempi), 500_000)  # the standard's default
 
 
 def _beat(division: int, tempo: int, name: str) -> int | Fraction:
-    """Ticks a beat. SMPTE time has ticks a second, so a beat is as long as the tempo says."""
+    """Ticks per beat. SMPTE time has ticks per second, so that a beat is as long as the tempo says."""
     if division > 0:
         return division
     frames, ticks = FRAMES.get(-(division >> 8)), division & 0xFF
@@ -160,11 +165,11 @@ def _notes(track: mido.MidiTrack, ticks_per_beat: int | Fraction, drums: bool) -
 
 
 def write(parts: list[list[Note]], ticks_per_beat: int) -> bytes:
-    """A MIDI file of type 1 with one track for each part, none on the percussion channel; same notes, same bytes."""
+    """A MIDI file of type 1 with a track for each part, none for percussion. The same notes give the same bytes."""
     file = mido.MidiFile(type=1, ticks_per_beat=ticks_per_beat)
     melodic = [channel for channel in range(16) if channel != PERCUSSION]
     for channel, part in zip(cycle(melodic), parts, strict=False):
-        # At one time, notes end before others start.
+        # At the same time, notes end before others start.
         events = sorted(
             [(note.end, 0, note.pitch) for note in part] + [(note.start, 1, note.pitch) for note in part]
         )

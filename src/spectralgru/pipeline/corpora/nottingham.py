@@ -13,15 +13,15 @@ from spectralgru.pipeline.corpora.archive import read_members
 from spectralgru.resources import resource
 from spectralgru.training.data.dataset import SPLITS
 
-STEP = 240  # ticks: an eighth note at 480 ticks a beat
+STEP = 240  # ticks: an eighth note at 480 ticks per beat
 SPLIT_TABLE = resource("nottingham_split.csv")
 
 
 def read(archive: Path, table: Path = SPLIT_TABLE) -> dict[str, list[npt.NDArray[np.uint8]]]:
     """The tunes of each split in the published order, uint8 [steps, 93], from `Nottingham.zip`.
 
-    `table` gives for every file its split, its position there, and by how many semitones to transpose. The published
-    archives differ in their folders, so files are found by name and content.
+    `table` gives the split of every file, its position there, and by how many semitones to transpose it. The published
+    archives have different folders, so files are found by name and content.
 
     Raises InputError if a tune of the table is not in the archive.
     """

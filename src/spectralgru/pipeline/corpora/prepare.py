@@ -17,8 +17,9 @@ from spectralgru.pipeline.corpora.sources import fetch_file
 def fetch(corpus: str, data: Path | str, own: Own | None = None) -> Raw:
     """Put the raw files of `corpus` into `data/raw/<corpus>/`, verified; existing files are only verified.
 
-    Those of an `own` corpus stay where they are. Returns their SHA-256 and sources. Raises InputError for an unknown
-    corpus, a raw file with the wrong content or an own one that is missing, RunError if no source has a file.
+    The files of an `own` corpus stay where they are. Returns SHA-256 and source of each file. Raises InputError for an
+    unknown corpus, a raw file with the wrong content or a missing file of an own corpus, RunError if no source has a
+    file.
     """
     if own is not None:
         return own.raw()
@@ -28,7 +29,7 @@ def fetch(corpus: str, data: Path | str, own: Own | None = None) -> Raw:
 
 
 def _fetch(corpus: str, terms: Entry, folder: Path) -> dict[str, str]:
-    """Fetch; return where each file came from."""
+    """Fetch the files; return where each of them came from."""
     record = folder / "sources.json"
     sources = read_record(record)
     if not all((folder / file.name).exists() for file in terms.files):
@@ -44,9 +45,9 @@ def _fetch(corpus: str, terms: Entry, folder: Path) -> dict[str, str]:
 def prepare(corpus: str, data: Path | str, own: Own | None = None) -> Path:
     """Make `data/prepared/<corpus>.npz` and the `.json` beside it, fetching what is missing; return the `.npz`.
 
-    Same sources, same bytes. Does nothing if both exist, belong together and come from today's sources: those of the
-    catalogue, or of an `own` corpus. Raises InputError and RunError as `fetch` does, and InputError for sources that
-    cannot be read.
+    The same sources give the same bytes. Does nothing if both files exist, belong together and come from the present
+    sources, in the catalogue or of an `own` corpus. Raises InputError and RunError as `fetch` does, and InputError for
+    sources that cannot be read.
     """
     data = Path(data)
     path = data / "prepared" / f"{corpus}.npz"
@@ -71,7 +72,7 @@ def prepare(corpus: str, data: Path | str, own: Own | None = None) -> Path:
 
 
 def is_current(path: Path, terms: Entry | Own) -> bool:
-    """Whether a prepared corpus is whole and would be prepared the same way today.
+    """Whether a prepared corpus is intact and would be prepared the same way now.
 
     Raises InputError for an own corpus whose sources cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Penn Treebank, Mikolov's preprocessing: a sentence a line, words separated by spaces (LDC99T42, research use)."""
+"""Penn Treebank in Mikolov's preprocessing: a sentence per line, words separated by spaces (LDC99T42, research use)."""
 
 import ast
 import warnings
@@ -16,7 +16,7 @@ def from_package(root: Traversable, name: str) -> bytes:
     The module is parsed, not run. Raises ValueError if the text is not in it.
     """
     split = name.split(".")[1]
-    # The texts have "\\/", which Python treats as a bad escape.
+    # The texts contain "\\/", which Python reports as a bad escape.
     with warnings.catch_warnings(action="ignore"):
         module = ast.parse((root / "__init__.py").read_bytes())
     for statement in module.body:
@@ -25,7 +25,7 @@ def from_package(root: Traversable, name: str) -> bytes:
                 targets=[ast.Subscript(value=ast.Name(id="penn"), slice=ast.Constant(value=key))],
                 value=ast.Constant(value=str(content)),
             ) if key == split:
-                # In the package the train text ends with one more newline than the original file.
+                # In the package the train text ends with a newline more than the original file.
                 return (content.removesuffix("\n") if split == "train" else content).encode()
     raise ValueError(f"no penn[{split!r}] in the package")
 

@@ -1,6 +1,6 @@
-"""How sources become prepared corpora, as a number: change the code, change the number, and all are prepared again."""
+"""Version of the way from sources to prepared corpora: raise it with the code, and all corpora are prepared again."""
 
 from pathlib import Path
 
 RECIPE = 2
-FILE = Path(__file__)  # what the workflow's preparation depends on
+FILE = Path(__file__)  # an input of the workflow's preparation

@@ -1,4 +1,4 @@
-"""Raw files from the first source that has them. Nothing is used before its SHA-256 is verified."""
+"""Fetches raw files from the first source that has them. Nothing is used before its SHA-256 is verified."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ MIRROR_VARIABLE = "SPECTRALGRU_MIRROR"
 
 
 class SourceError(Exception):
-    """Why a source did not give the file; the next one is tried."""
+    """Why a source did not provide the file; the next one is tried."""
 
 
 class Source(Protocol):
@@ -30,15 +30,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file that a corpus is made of, by name and content."""
+    """A file that a corpus is made from, known by name and content."""
 
     name: str
     sha256: tuple[str, ...]  # of every acceptable content
     sources: tuple[Source, ...] = ()
 
     def check(self, path: Path) -> None:
-        """Raise SourceError unless `path` is a file and its content a known one."""
-        if path.exists() and not path.is_file():  # reading a FIFO would wait, reading a device never end
+        """Raise SourceError unless `path` is a file with known content."""
+        if path.exists() and not path.is_file():  # reading a FIFO or a device might never end
             raise SourceError("not a file")
         digest = sha256(path)
         if digest not in self.sha256:
@@ -83,7 +83,7 @@ def fetch_file(corpus: str, file: RawFile, folder: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Mirror:
-    """The folder `<corpus>/` of the mirror that the environment names."""
+    """The folder `<corpus>/` of the mirror that an environment variable names."""
 
     corpus: str
 

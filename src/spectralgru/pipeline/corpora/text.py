@@ -1,4 +1,4 @@
-"""Text to token ids: words by white space, or characters; `<eos>` at the end of each line."""
+"""Text to token ids: words separated by white space, or characters, with `<eos>` at the end of each line."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -21,8 +21,8 @@ def contents(
 ) -> Contents:
     """Token ids of the lines of each split, and the vocabulary.
 
-    The vocabulary is that of train, or its `vocabulary` most frequent words, ties by first appearance, `<eos>` and
-    `<unk>` always among them; ids by first appearance in train; every other word becomes `<unk>`.
+    The vocabulary is that of train, or its `vocabulary` most frequent words, always with `<eos>` and `<unk>`; ties go
+    to the word that appears first. Every other word becomes `<unk>`. Ids follow the first appearance in train.
     """
     ids: dict[str, int] = {}
     train, valid, test = (
@@ -41,7 +41,7 @@ def _tokens(lines: Sequence[str], unit: Unit) -> Iterator[str]:
 
 
 def read_lines(path: Path, remedy: str) -> list[str]:
-    """The lines of a file, whatever ends them. Raises InputError if it is missing, empty or not UTF-8."""
+    """The lines of a file, with any line ends. Raises InputError if it is missing, empty or not UTF-8."""
     try:
         if not path.is_file():
             raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}; {remedy}")
@@ -59,7 +59,7 @@ def read_lines(path: Path, remedy: str) -> list[str]:
 
 
 def divided(lines: Sequence[str], shares: Sequence[float], name: str) -> dict[str, Sequence[str]]:
-    """The lines in three parts, in their order. Raises InputError, naming the file `name`, for one that is empty."""
+    """The lines in three parts, in order. Raises InputError, which names the file `name`, if a part is empty."""
     ends = [round(share * len(lines)) for share in accumulate(shares)]
     parts: dict[str, Sequence[str]] = {
         split: lines[a:b] for split, a, b in zip(SPLITS, [0, *ends], [*ends[:2], len(lines)], strict=False)

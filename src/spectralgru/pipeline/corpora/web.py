@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, stop_after_delay, wait_exponentia
 from spectralgru.files import sha256
 from spectralgru.pipeline.corpora.sources import RawFile, SourceError
 
-BUSY = (416, 429, 500, 502, 503, 504)  # 416: the partial file is longer than the file, so start again
+BUSY = (416, 429, 500, 502, 503, 504)  # 416: the partial file is longer than the file; start again
 TIMEOUT = httpx.Timeout(15, connect=4)  # seconds without a byte
 SECONDS, BYTES = 600, 64 << 20  # for a whole download, all attempts together; the largest file has 5 MB
 
@@ -32,12 +32,12 @@ class Url:
 
     def obtain(self, file: RawFile, target: Path, folder: Path) -> None:
         """Download the file."""
-        # The name depends on the address: half a file from one must not be completed from another.
+        # The name depends on the address, so that a partial file is not completed from another one.
         tag = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         partial = folder / f"{file.name}.{tag}.partial"
         resumed = partial.exists()
         self._download(partial, file.name)
-        if resumed and sha256(partial) not in file.sha256:  # the partial file belonged to something else
+        if resumed and sha256(partial) not in file.sha256:  # the partial file was of something else
             partial.unlink()
             self._download(partial, file.name)
         partial.replace(target)
@@ -69,7 +69,7 @@ class Url:
 
 @contextmanager
 def _closed_after(seconds: float, client: httpx.Client) -> Iterator[None]:
-    """Close the client when its time is up, whatever it is waiting for: a server may send headers forever."""
+    """Close the client when its time is up, whatever it waits for: a server may send headers forever."""
     timer = Timer(seconds, client.close)
     timer.daemon = True
     timer.start()
@@ -80,7 +80,7 @@ def _closed_after(seconds: float, client: httpx.Client) -> Iterator[None]:
 
 
 def _worth_retrying(state: RetryCallState) -> bool:
-    """A broken transfer or a busy server: five attempts. No connection: two, since there may be no route at all."""
+    """Five attempts at a broken transfer or a busy server, two without a connection: there may be no network."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, httpx.HTTPStatusError):
         return state.attempt_number < 5 and error.response.status_code in BUSY
@@ -90,7 +90,7 @@ def _worth_retrying(state: RetryCallState) -> bool:
 
 
 def _resume(client: httpx.Client, url: str, partial: Path, bar: Progress) -> None:
-    """Append what `partial` still lacks of `url`. Raises SourceError if that is too long."""
+    """Append the rest of `url` to `partial`. Raises SourceError if it is too long."""
     have = partial.stat().st_size if partial.exists() else 0
     # Compression would make byte ranges meaningless.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})

@@ -1,4 +1,4 @@
-"""The models of params.yaml: together with `fields` and `experiments`, the only place that knows its keys."""
+"""params.yaml as types; together with `fields` and `experiments`, the only place that knows its keys."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ from spectralgru.setting import Setting
 from spectralgru.training.settings import Job, Replica
 
 Scale = Literal["quick", "paper"]
-OVERRIDABLE = ("scale", "corpora", "experiments")  # also by options of the commands
+OVERRIDABLE = ("scale", "corpora", "experiments")  # options of the commands override them, too
 
 
 def _listed(value: object) -> object:
@@ -105,7 +105,7 @@ class Params(Strict):
         return [corpus for corpus in (*CORPORA, *self.own) if self.kind(corpus) == "words"]
 
     def _settings(self, section: Section, corpus: str) -> CorpusSettings | None:
-        """The settings of a corpus: its own, or, for one of the user's own, those of its kind."""
+        """The settings of a corpus; a user's own corpus without settings has those of its kind."""
         default = self.own[corpus].kind if corpus in self.own else ""
         return section.settings.get(corpus) or section.settings.get(default)
 
@@ -123,11 +123,11 @@ class Params(Strict):
         )
 
     def settings(self, corpus: str) -> list[Setting]:
-        """Every method and value to run on a corpus, in the order of the paper's tables."""
+        """Every setting to run on a corpus, in the order of the paper's tables."""
         return in_order(self.of_corpus(corpus).methods)
 
     def run_directories(self, corpus: str) -> list[Path]:
-        """Every run of a corpus, relative to results/<scale>."""
+        """Every run directory of a corpus, relative to results/<scale>."""
         return [
             run_path(".", corpus, *setting, seed)
             for setting in self.settings(corpus)
@@ -135,14 +135,14 @@ class Params(Strict):
         ]
 
     def job(self, corpus: str, settings: Sequence[Setting], seeds: Sequence[int] | None = None) -> Job:
-        """The runs of these settings, with every seed (those of the scale, or the given ones), as one job."""
+        """One job with the runs of these settings and every seed (None: the seeds of the scale)."""
         shared = self.of_corpus(corpus)
         seeds = self.section.seeds if seeds is None else parse_seeds(seeds)
         return make_job(corpus, self.scale, shared, settings, seeds)
 
 
 def in_order(methods: Methods) -> list[Setting]:
-    """Every method and value, in the order of the paper's tables."""
+    """Every setting, in the order of the paper's tables."""
     settings = [Setting("constraint", delta) for delta in methods.constraint]
     settings += [Setting("clipping", threshold) for threshold in methods.clipping]
     return settings + ([Setting("none")] if methods.none else [])
@@ -151,7 +151,7 @@ def in_order(methods: Methods) -> list[Setting]:
 def make_job(
     corpus: str, scale: Scale, shared: CorpusSettings, settings: Sequence[Setting], seeds: Sequence[int]
 ) -> Job:
-    """Runs that share everything except method, value and seed, as the trainer's job."""
+    """The trainer's job with runs that share everything but method, value and seed."""
     rate = shared.training.learning_rate
     replicas = tuple(Replica(*setting, seed, rate) for setting in settings for seed in seeds)
     return Job(corpus, scale, shared.data, shared.model, shared.training, replicas)
@@ -165,8 +165,8 @@ def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
 def asked(config: dict[str, Any], path: Path, kept: Path) -> tuple[Params, Path]:
     """The parameters of a workflow, and the file in which its jobs find them.
 
-    `config` is Snakemake's: single keys replace those of the file `path`; if it holds both scales, as in a workflow
-    that imports this one, it replaces them all, and `kept` is the file for the jobs, written by `write_params`.
+    The keys of Snakemake's `config` replace those of the file `path`. If it holds both scales, as in a workflow that
+    imports this one, it replaces the file; the jobs then read the file `kept`, which `write_params` writes.
     """
     if {"quick", "paper"} <= config.keys():
         return parse_params(dict(config), "config"), kept
@@ -181,14 +181,14 @@ def asked(config: dict[str, Any], path: Path, kept: Path) -> tuple[Params, Path]
 
 
 def write_params(params: Params, path: Path) -> None:
-    """Write params.yaml, unless it exists."""
+    """Write params.yaml unless the file has this content already."""
     text = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """The keys and values of params.yaml, not validated yet."""
+    """The keys and values of params.yaml, not yet validated."""
     try:
         values = read_yaml(path)
     except OSError as error:
@@ -201,7 +201,7 @@ def read_params(path: Path) -> dict[str, Any]:
 
 
 def parse_params(values: dict[str, Any], source: str = "params.yaml") -> Params:
-    """Validate the content of params.yaml; the first error becomes one line."""
+    """Validate the content of params.yaml; raises InputError for the first error."""
     try:
         own = values.get("own")
         return Params.model_validate(values, context=[*own] if isinstance(own, dict) else [])
@@ -210,7 +210,7 @@ def parse_params(values: dict[str, Any], source: str = "params.yaml") -> Params:
 
 
 def parse_setting(method: str, value: float | None) -> Setting:
-    """Validate one method and its value, as given by hand."""
+    """Validate a method and its value given as options."""
     try:
         if method == "none" and value is None:
             return Setting("none")
@@ -224,7 +224,7 @@ def parse_setting(method: str, value: float | None) -> Setting:
 
 
 def parse_seeds(seeds: Sequence[int]) -> list[int]:
-    """Validate seeds as given by hand."""
+    """Validate seeds given as options."""
     try:
         return TypeAdapter(dict[str, Seeds]).validate_python({"--seeds": list(seeds)})["--seeds"]
     except ValidationError as error:
@@ -240,5 +240,5 @@ def with_changes(params: Params, corpus: str, changes: list[str]) -> Params:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of params.yaml, for editors and for `snakemake`'s own validation."""
+    """JSON schema of params.yaml, for editors and for validation by Snakemake."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}

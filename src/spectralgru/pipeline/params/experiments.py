@@ -19,7 +19,7 @@ from spectralgru.training.settings import DataSettings, ModelSettings, Schedule
 
 ExperimentName = Literal["learning_rate", "cost", "beyond"]
 NAMES: tuple[ExperimentName, ...] = get_args(ExperimentName)
-Readings = Literal["readings"]  # made with everything else, from the corpora's own settings
+Readings = Literal["readings"]  # always made, if the settings of a corpus have any
 SPAN = 2**7
 Optimizer = Literal["SGD", "Adam"]
 
@@ -35,7 +35,7 @@ def _swept(rates: list[float]) -> list[float]:
 
 
 class RateSweep(Strict):
-    """The learning rate swept on one corpus; all else as in the corpus' settings."""
+    """A sweep of the learning rate on one corpus; everything else is as in the corpus' settings."""
 
     epochs: PositiveInt
     rates: Annotated[list[Positive], AfterValidator(_swept)] = Field(description="initial learning rates")
@@ -46,14 +46,14 @@ class RateSweep(Strict):
 
 
 class LearningRate(Strict):
-    """Does a lower learning rate repair clipping; how wide is each method's range of rates?"""
+    """Does a lower learning rate repair clipping, and how wide is each method's range of rates?"""
 
     seeds: Seeds
     corpora: dict[CorpusName, RateSweep]
 
 
 class CostOf(Strict):
-    """One network whose training steps are timed; batches and learning rate as in the corpus' settings."""
+    """A network whose training steps are timed; batches and learning rate are as in the corpus' settings."""
 
     data: DataSettings = DataSettings()
     model: ModelSettings
@@ -63,7 +63,7 @@ class CostOf(Strict):
 
 
 class Cost(Strict):
-    """What does the constraint cost, by naive SVD, by truncated SVD and as it is done here; what does clipping?"""
+    """What does the constraint cost by naive SVD, by truncated SVD and as it is done here, and what does clipping?"""
 
     corpora: dict[CorpusName, CostOf]
 
@@ -74,7 +74,7 @@ Rates = Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]
 
 
 class BeyondOn(Strict):
-    """The baselines of one corpus; batches as in the corpus' settings."""
+    """The baselines on one corpus; batches are as in the corpus' settings."""
 
     data: DataSettings = DataSettings()
     model: ModelSettings

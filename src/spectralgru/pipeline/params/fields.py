@@ -1,4 +1,4 @@
-"""Parts of the models of params.yaml: field types and the settings of one corpus.
+"""Parts of params.yaml: types of its fields, and the settings of one corpus.
 
 The trainer's own settings are declared in `training.settings`, bounds and descriptions included.
 """
@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 def _known(name: str, info: ValidationInfo) -> str:
-    """Refuse the name of no corpus; the validation's context holds the names of own ones."""
+    """Refuse unknown corpora; the context of the validation holds the names of the user's own."""
     known = [*CORPORA, *map(str, info.context or ())]
     if name not in known:
         raise ValueError(f"must be one of {', '.join(known)}, or be defined under own")
@@ -76,11 +76,11 @@ class CorpusSettings(Strict):
 
 
 def explain(error: ValidationError) -> str:
-    """The first fault in a line: key, value, and what is allowed."""
+    """One line about the first fault: key, value, and what is allowed."""
     first = error.errors(include_url=False, include_context=False)[0]
     *place, last = first["loc"] or ("the file",)
     if place[:1] == ["own"] and len(place) > 2:
-        del place[2]  # which kind of corpus it was taken for
+        del place[2]  # the kind of corpus it was taken for
     key = ".".join(map(_printable, [*place, last])).removesuffix(".[key]")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key {key}; remove it or correct its name (allowed keys: workflow/schemas/params.schema.json)"

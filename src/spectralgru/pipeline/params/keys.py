@@ -1,4 +1,4 @@
-"""Parameters given by hand: `key=value` changes, and corpora of the user's own."""
+"""Parameters given as options: `key=value` changes, and a user's own corpora."""
 
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ def with_keys(settings: dict[str, Any], changes: list[str]) -> dict[str, Any]:
 
 
 def parse_own(name: str, definition: dict[str, Any]) -> Own:
-    """Validate the definition of a corpus of the user's own."""
+    """Validate the definition of a user's own corpus."""
     adapter: TypeAdapter[dict[Literal["own"], Definitions]] = TypeAdapter(dict[Literal["own"], Definitions])
     try:
         return adapter.validate_python({"own": {name: definition}})["own"][name]

@@ -1,4 +1,4 @@
-"""`results/<scale>/report.html`: the page that a reader opens first. It is self-contained."""
+"""`results/<scale>/report.html`: the page that a reader opens first, in one self-contained file."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ from spectralgru.seal import OPEN, sealed
 
 
 def write_report(root: Path) -> Path:
-    """Write the page from what is there: tables, figures, claims, provenance, experiments below `root`, kept campaigns.
+    """Write the page about tables, figures, claims, provenance and experiments below `root`, and kept campaigns.
 
-    Raises InputError naming what is missing of the first four, and how to make it.
+    Raises InputError if one of the first four is missing, naming it and how to make it.
     """
     root = Path(root)
     record, claims = read_record(root), read_claims(root)
@@ -62,7 +62,7 @@ def write_report(root: Path) -> Path:
 
 
 def headline(claims: Sequence[Mapping[str, Any]], scale: str) -> str:
-    """How many claims have which verdict."""
+    """A sentence that counts the claims by verdict."""
     corpora = list(dict.fromkeys(claim["corpus"] for claim in claims))
     return f"At {scale} scale, on {' and '.join(corpora)}, {_counted(claims)}"
 

@@ -1,4 +1,4 @@
-"""The first screen: three questions that a reader comes with, answered from the claims, and the best of each method."""
+"""The first screen: three questions a reader has, answered by the claims, and the best setting of each method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ WORDS = {"holds": "Yes", "fails": "No", "undecided": "Not decided"}
 
 @dataclass(frozen=True)
 class Best:
-    """A line of the small table: how often a method succeeds, and its best setting on validation."""
+    """A line of the small table: how often a method succeeds, and its best setting by validation."""
 
     corpus: str
     method: str
@@ -25,7 +25,7 @@ class Best:
 
 
 def questions(claims: Sequence[Record], every: Sequence[Record]) -> list[tuple[str, list[Record]]]:
-    """Each question with the claims that answer it; `every`: those of readings and kept campaigns, too."""
+    """Each question with the claims that answer it; `every`: also those of readings and kept campaigns."""
     stable = [claim for claim in claims if claim["id"] == STABLE and claim["layers"] == 1]
     accurate = [claim for claim in claims if claim["id"] == ACCURATE]
     deep = [claim for claim in every if claim["id"] == STABLE and claim["layers"] != 1]

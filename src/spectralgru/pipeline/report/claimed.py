@@ -1,4 +1,4 @@
-"""Every claim there is to show: of this campaign, of its other readings, and of the campaigns kept before."""
+"""All claims to show: of this campaign, of its other readings, and of kept campaigns."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from spectralgru.pipeline.summary import SUMMARY
 
 
 def every_claim(root: Path) -> list[dict[str, Any]]:
-    """Records as in claims.json below `root` (`results/<scale>`) and beside it, the kept ones with their folder's name.
+    """The records of claims below `root` (`results/<scale>`), and those of kept campaigns with their folder's name.
 
     Raises InputError naming a file that cannot be read.
     """

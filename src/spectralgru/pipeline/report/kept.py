@@ -1,4 +1,4 @@
-"""Campaigns kept in `reproduction/`, beside `results/`: those with an `answer.json` are shown in the report."""
+"""Campaigns kept in `reproduction/`, beside `results/`. The report shows those with an `answer.json`."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,9 @@ CURVES = "learning_curves"
 
 
 def kept_sections(root: Path) -> list[Section]:
-    """One section for each record, the latest first; `root` is `results/<scale>`.
+    """One section for each kept campaign, the latest first; `root` is `results/<scale>`.
 
-    Raises InputError naming a file of a record that is missing or invalid.
+    Raises InputError naming a file that is missing or invalid.
     """
     answers = sorted((root.parent.parent / KEPT).glob("*/answer.json"), reverse=True)
     return [_section(root, path) for path in answers]

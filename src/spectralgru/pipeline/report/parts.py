@@ -1,4 +1,4 @@
-"""Pieces of the report, read from their files."""
+"""Reads the pieces of the report from their files."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from spectralgru.pipeline.summary import SUMMARY
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as an image that is part of the page."""
+    """A figure, embedded in the page."""
 
     source: str  # data: URL
     caption: str
@@ -24,7 +24,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file inside the page, saved by a link: the page may travel alone."""
+    """A file embedded in the page behind a link that saves it, so that the page can travel alone."""
 
     text: str
     name: str
@@ -33,7 +33,7 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Text:
-    """What a model made of a prompt."""
+    """A prompt, and its continuation by a model."""
 
     title: str
     prompt: str
@@ -42,7 +42,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Sound:
-    """A recording that is part of the page."""
+    """A recording, embedded in the page."""
 
     title: str
     source: str  # data: URL
@@ -60,7 +60,7 @@ class Section:
     attachments: list[Attachment] = field(default_factory=list)
     texts: list[Text] = field(default_factory=list)
     sounds: list[Sound] = field(default_factory=list)
-    folder: str = ""  # where the rest of it lies, relative to the page
+    folder: str = ""  # of the rest, relative to the page
 
 
 def read_claims(root: Path) -> list[dict[str, Any]]:
@@ -70,29 +70,29 @@ def read_claims(root: Path) -> list[dict[str, Any]]:
 
 
 def figure(root: Path, name: str, caption: str) -> Figure:
-    """The figure `root/name` (SVG) as part of the page."""
+    """The figure `root/name` (SVG), embedded in the page."""
     return Figure(embedded("image/svg+xml", _read(root / name, str.encode)), caption)
 
 
 def embedded(kind: str, content: bytes) -> str:
-    """A file as part of the page: a data: URL."""
+    """A file as a data: URL."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def sections(root: Path) -> list[Section]:
-    """Experiments and samples below `root` that are finished: those with a summary."""
+    """The finished experiments and samples below `root`, which have a summary."""
     summaries = [*sorted(root.glob(f"experiments/*/{SUMMARY}")), root / "samples" / SUMMARY]
     return [_section(root, path) for path in summaries if path.exists()]
 
 
 def forms(folder: Path, table: Fragment) -> list[Attachment]:
-    """The existing files of a table in `folder`, but for the page that repeats it."""
+    """The files of a table in `folder`, without its HTML page, which shows the same."""
     names = [(suffix.upper(), f"{table.name}.{suffix}") for suffix in FORMS if suffix != "html"]
     return attached(folder, names)
 
 
 def attached(folder: Path, named: Iterable[tuple[str, str]]) -> list[Attachment]:
-    """Those of the files (text of the link, name) that exist in `folder`."""
+    """The given files (text of the link, name) that exist in `folder`."""
     return [
         Attachment(text, name, embedded(guess_type(name)[0] or "text/plain", (folder / name).read_bytes()))
         for text, name in named

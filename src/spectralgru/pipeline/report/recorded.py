@@ -1,4 +1,4 @@
-"""A campaign's tables, made from what its `provenance.json` says about its runs."""
+"""The tables of a campaign, made from what its `provenance.json` says about the runs."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from spectralgru.setting import Setting
 
 
 def recorded_runs(record: Record) -> dict[str, dict[Setting, list[Run]]]:
-    """The runs by corpus and setting, in the order of their table."""
+    """The runs by corpus and setting, in the order of the tables."""
     runs: dict[str, dict[Setting, list[Run]]] = {corpus: {} for corpus in record["data"]}
     for path, found in record["runs"].items():
         _, corpus, name, seed = path.split("/")
@@ -27,7 +27,7 @@ def recorded_runs(record: Record) -> dict[str, dict[Setting, list[Run]]]:
 
 
 def tables(folder: Path, record: Record) -> dict[str, tuple[Fragment, list[Attachment], list[Best]]]:
-    """The table of each corpus, with those of its files that are in `folder`, and the best of each method."""
+    """The table of each corpus, with its files that exist in `folder` and the best setting of each method."""
     paper, rendered = load_paper(), {}
     names = table_names(list(record["data"]), words_of(record["data"]))
     for corpus, runs in recorded_runs(record).items():
