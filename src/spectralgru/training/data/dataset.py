@@ -48,7 +48,11 @@ class Words:
     separator: str = " "
 
     def split(self, split: Split) -> npt.NDArray[np.int32]:
-        """Token ids of "train", "valid" or "test", int32 [tokens]."""
+        """Token ids of a split, int32 [tokens].
+
+        Args:
+            split: "train", "valid" or "test".
+        """
         return {"train": self.train, "valid": self.valid, "test": self.test}[split]
 
 
@@ -85,15 +89,27 @@ class Notes:
     tempo: float = 120.0
 
     def split(self, split: Split) -> npt.NDArray[np.uint8]:
-        """All steps of "train", "valid" or "test", uint8 [steps, notes]."""
+        """All steps of a split, uint8 [steps, notes].
+
+        Args:
+            split: "train", "valid" or "test".
+        """
         return {"train": self.train, "valid": self.valid, "test": self.test}[split]
 
     def lengths(self, split: Split) -> npt.NDArray[np.int32]:
-        """Number of steps of each tune in "train", "valid" or "test", int32 [tunes]."""
+        """Number of steps of each tune in a split, int32 [tunes].
+
+        Args:
+            split: "train", "valid" or "test".
+        """
         return {"train": self.train_lengths, "valid": self.valid_lengths, "test": self.test_lengths}[split]
 
     def tunes(self, split: Split) -> list[npt.NDArray[np.uint8]]:
-        """The tunes of "train", "valid" or "test" in their order, as views [steps, notes]."""
+        """The tunes of a split in their order, as views [steps, notes].
+
+        Args:
+            split: "train", "valid" or "test".
+        """
         return np.split(self.split(split), np.cumsum(self.lengths(split))[:-1])
 
 
