@@ -1,4 +1,4 @@
-"""Learning curves of all settings in one small table, for `dvc plots` and other programs that draw them."""
+"""Learning curves of all settings in one small table, for `dvc plots` and other programs."""
 
 from pathlib import Path
 

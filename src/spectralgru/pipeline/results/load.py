@@ -1,4 +1,4 @@
-"""The runs that a table or figure is made of, loaded and checked before anything is drawn."""
+"""Loads and checks the runs behind tables and figures, before anything is drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from spectralgru.setting import Setting, number
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run's record and its traces, which are read on first use."""
+    """The record of a run and its traces, which are read on first use."""
 
     directory: Path
     run: Run
@@ -31,12 +31,12 @@ class RunFiles:
         return _read(self.directory / "steps.csv")
 
 
-Runs = Mapping[Setting, list[RunFiles]]  # of one corpus: a list for each setting, in the order of the seeds
+Runs = Mapping[Setting, list[RunFiles]]  # on one corpus: for each setting a list in the order of the seeds
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """All runs of a scale, loaded once: what tables, figures, claims and samples are made of."""
+    """All runs of a scale, loaded once for tables, figures, claims and samples."""
 
     root: Path  # results/<scale>
     scale: str
@@ -46,7 +46,7 @@ class Campaign:
     def load(
         cls, root: Path, settings: Mapping[str, Sequence[Setting]], seeds: Sequence[int], scale: str
     ) -> "Campaign":
-        """Every setting of every corpus. Raises InputError as `load_runs`."""
+        """Load every setting of every corpus. Raises InputError as `load_runs` does."""
         root = Path(root)
         return cls(
             root, scale, {c: load_runs(root, c, chosen, seeds, scale) for c, chosen in settings.items()}
@@ -60,7 +60,7 @@ class Campaign:
 
 
 def load_runs(root: Path, corpus: str, settings: Sequence[Setting], seeds: Sequence[int], scale: str) -> Runs:
-    """All runs of `corpus`.
+    """Load all runs on `corpus`.
 
     Raises InputError naming the first run that is missing or damaged, and the remedy.
     """

@@ -12,7 +12,7 @@ WORDS = tuple(corpus for corpus, kind in CORPORA.items() if kind == "words")
 FIGURE_CAPTIONS = {
     "trajectory": (
         "Gradient norm (largest of each interval of steps) above the spectral radius of the Jacobian at the "
-        "origin along training of one run a method; at the dashed line the origin loses its stability."
+        "origin during training, of one run per method; at the dashed line the origin loses its stability."
     ),
     "radius_gradient": (
         "Gradient norm against spectral radius, every recorded interval of all seeds; right of the dashed "
@@ -36,9 +36,9 @@ FIGURE_CAPTIONS = {
 FIGURE_NAMES = tuple(FIGURE_CAPTIONS)
 METHOD_TITLES = {"constraint": "constraint", "clipping": "gradient clipping", "none": "unconstrained"}
 REPORT = "report.html"
-ARTICLE = ("article.pdf", "article.json")  # the second: what it says and was made from
-KEPT = "reproduction"  # beside `results/`: campaigns that were run before
-# In tables/, for all corpora together.
+ARTICLE = ("article.pdf", "article.json")  # the second: its contents and what it was made from
+KEPT = "reproduction"  # beside `results/`: campaigns kept from before
+# Files in tables/ about all corpora together.
 NUMBERS = ("metrics.json", "runs.csv", "curves.csv")
 CLAIMS = ("claims.json", "claims.md", "claims.html")
 
@@ -54,10 +54,9 @@ def words_of(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def table_names(corpora: Sequence[str], words: Collection[str] = WORDS) -> dict[str, str]:
-    """File stem of each corpus' table: table1 words, table2 music; a second corpus of a kind adds its name.
+    """File stem of each corpus' table: table1 for words, table2 for music; a second corpus of a kind adds its name.
 
-    `words`: those that have words; all others have notes. The paper's own corpora come before others of their kind,
-    whatever the order.
+    `words`: the corpora that have words; all others have notes. The paper's own corpora always come first in their kind.
     """
     names: dict[str, str] = {}
     for corpus in sorted(corpora, key=lambda c: c not in ("ptb", "nottingham")):  # stable

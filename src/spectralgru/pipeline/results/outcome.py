@@ -14,23 +14,23 @@ RULE = (
 
 
 def outcome(run: Run) -> Outcome:
-    """See `RULE`; a record of old without its last validation metric is not known to be broken."""
+    """The outcome by `RULE`. An old record without its last validation metric cannot be known to be broken."""
     return outcome_of(run.status, run.best, run.final)
 
 
 def outcome_of(status: str, best: Mapping[str, float], final: Mapping[str, float]) -> Outcome:
-    """The same, from parts of a record."""
+    """The same from parts of a record."""
     if status != "finished":
         return "lost"
     return "broken" if final.get("valid", 0) > BROKEN * best.get("valid", 0) else "succeeded"
 
 
 def succeeded(run: Run) -> bool:
-    """Whether it was neither lost nor broke."""
+    """Whether the run was neither lost nor broken."""
     return outcome(run) == "succeeded"
 
 
 def failures(runs: Iterable[Run]) -> tuple[int, int]:
-    """How many were lost, and how many broke."""
+    """How many runs were lost, and how many broken."""
     outcomes = [outcome(run) for run in runs]
     return outcomes.count("lost"), outcomes.count("broken")

@@ -29,7 +29,7 @@ class PaperTable:
     metric: Literal["perplexity", "nll"]
     mark: Mark
     trials: int | None
-    setup: str  # with the symbols of its marks
+    setup: str  # including the symbols of its marks
     setup_marks: tuple[Mark, ...]
     success: dict[str, float]  # share of successful trials, 0 to 1
     valid: dict[str, tuple[float, float]]  # mean and standard deviation
@@ -54,7 +54,7 @@ class Paper:
     marks: dict[str, Mark]
     tables: dict[str, PaperTable]
     stand_in: dict[str, str]
-    settings: dict[str, dict[str, str]]  # of each quantity: by corpus, with the symbols of its marks
+    settings: dict[str, dict[str, str]]  # by quantity, then by corpus; with the symbols of their marks
     cost: Cost
 
     def table_for(self, corpus: str) -> PaperTable | None:

@@ -19,7 +19,7 @@ GROUPS = {"constraint": "constraint, δ", "clipping": "clipping, threshold", "no
 
 @dataclass(frozen=True)
 class Cell:
-    """One number as shown; `text` uses ± and the paper's symbols."""
+    """A cell as shown; `text` uses ± and the symbols of the marks."""
 
     text: str
     best: bool = False
@@ -54,7 +54,7 @@ class Rendered:
 
     @classmethod
     def of(cls, table: pd.DataFrame, settings: Sequence[Setting], caption: str, paper: Paper) -> "Rendered":
-        """Lay out a tidy table (`tables.make_table`); the best mean of each row is marked."""
+        """Lay out a tidy table (`tables.make_table`), with the best mean of each row marked."""
         names = [setting.name for setting in settings]
         quantities = list(dict.fromkeys(table["quantity"]))
         sources = list(dict.fromkeys(table["source"]))
@@ -87,7 +87,7 @@ def column_groups(settings: Sequence[Setting]) -> tuple[tuple[str, tuple[str, ..
 
 
 def to_markdown(table: Rendered) -> str:
-    """GitHub-flavoured Markdown; group names are folded into the column headings."""
+    """The table as GitHub-flavoured Markdown; group names become part of the column headings."""
     heads = [
         {"constraint, δ": f"δ = {v}", "clipping, threshold": f"clip {v}"}.get(group, group)
         for group, values in table.groups
@@ -192,7 +192,7 @@ def _cells(part: pd.DataFrame, names: Sequence[str]) -> tuple[Cell, ...]:
         nll = row["quantity"].endswith("NLL")
         text = f"{row['mean']:.{2 if nll else 1}f}"
         if not pd.isna(row["sd"]):
-            # The paper's spreads are shown with the known digits only.
+            # Spreads of the paper are shown with their known digits only.
             paper = row["source"] == "paper"
             text += f" ± {row['sd']:g}" if paper else f" ± {row['sd']:.{2 if nll else 1}f}"
         cells.append(Cell(text, best=bool(row["mean"] == lowest)))
@@ -200,7 +200,7 @@ def _cells(part: pd.DataFrame, names: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def _without_repeats(rows: Sequence[Row]) -> list[Row]:
-    """The quantity is named on its first row only."""
+    """The rows, with each quantity named on its first row only."""
     before = ["", *(row.quantity for row in rows)]
     return [
         replace(row, quantity="" if row.quantity == last else row.quantity)

@@ -1,4 +1,4 @@
-"""One line for each run: the starting point for checking a table or making another."""
+"""A table with one line per run, from which others can be checked or made."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ LARGEST = {"sigma_max": "sigma_max", "spectral_radius": "spectral_radius_max", "
 def write_runs(campaign: Campaign) -> list[Path]:
     """Write `tables/runs.csv`, one row for each run.
 
-    Columns: which run, how it ended, metric (perplexity or nats a step) at its best epoch, largest values of its trace,
-    key and commit. Returns the path.
+    Columns: which run, how it ended, metric (perplexity or nats per step) at its best epoch, largest values of its
+    trace, key and commit. Returns the path.
     """
     rows = [
         _row(item) for corpus, runs in campaign.corpora.items() for items in runs.values() for item in items

@@ -1,4 +1,4 @@
-"""How figures look and are written: as vectors, the same bytes for the same data, legible without colour."""
+"""How figures look and are written: vector graphics, legible without colour, with the same bytes for the same data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ RC: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.constrained_layout.use": True,
-    "svg.hashsalt": "spectralgru",  # else element ids are random
-    "pdf.fonttype": 42,  # fonts that stay text
+    "svg.hashsalt": "spectralgru",  # otherwise element ids are random
+    "pdf.fonttype": 42,  # keeps text as text
     "path.simplify": True,
 }
 MARKERS = "osD^vP*"
@@ -41,7 +41,7 @@ RAMPS = {"constraint": ("Blues", 0.95, 0.5), "clipping": ("YlOrBr", 0.9, 0.45), 
 
 @dataclass(frozen=True)
 class Look:
-    """Line of one setting."""
+    """How the line of a setting looks."""
 
     color: str
     linestyle: Any
@@ -67,7 +67,7 @@ def looks(settings: Sequence[Setting]) -> dict[Setting, Look]:
 
 
 def method_color(method: str) -> str:
-    """Colour of a method represented by one setting."""
+    """Colour of a method of which one setting is shown."""
     name, dark, _ = RAMPS[method]
     return _color(name, dark)
 
@@ -77,7 +77,7 @@ def _color(ramp: str, shade: float) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure (inches) that belongs to no window system."""
+    """An empty figure (size in inches) that needs no window system."""
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure

@@ -35,9 +35,9 @@ COLUMNS = (
 
 
 def make_table(runs: Mapping[Setting, Sequence[Run]], corpus: str, paper: PaperTable | None) -> pd.DataFrame:
-    """One row per setting, quantity and source (`COLUMNS`); values are those of the best validation epoch.
+    """One row per setting, quantity and source (`COLUMNS`), with the values of the best validation epoch.
 
-    A setting of which no run succeeded has success 0 and no mean; one that the paper lacks has no paper row.
+    A setting without a successful run has success 0 and no mean; a setting that the paper lacks has no paper row.
     """
     rows: list[dict[str, Any]] = []
     first = next(iter(runs.values()))[0]
@@ -95,7 +95,7 @@ def caption(name: str, runs: Sequence[Run], corpus: str, paper: Paper) -> str:
     seeds = counted(len({r.seed for r in runs}), "seed")
     text = (
         f"Table {number}. {kind} on {corpus}, {run.scale} scale: {describe(run)}, "
-        f"{seeds} a setting. Success rate, and {unit} of the model of the best validation epoch: mean ± "
+        f"{seeds} per setting. Success rate, and {unit} of the model of the best validation epoch: mean ± "
         "standard deviation over the successful runs, lower is better, best in bold; n/a: no run succeeded. "
         f"{RULE}"
     )
@@ -107,9 +107,7 @@ def caption(name: str, runs: Sequence[Run], corpus: str, paper: Paper) -> str:
     text += f" Paper: {paper.citation} ({theirs.setup}); {told}"
     text += "; ?: not recalled." if set(theirs.success) - _known(theirs) else "."
     if theirs.corpus != corpus:
-        text += (
-            f" {corpus} stands in for the paper's {theirs.corpus}: another corpus, so only trends compare."
-        )
+        text += f" {corpus} stands in for the paper's {theirs.corpus}: another corpus, so only trends can be compared."
     elif run.scale != "paper":
         text += " Data and network here are smaller: the paper's numbers are for orientation only."
     return text
@@ -137,8 +135,8 @@ def describe(run: Run) -> str:
 def write_tables(campaign: Campaign) -> list[Path]:
     """Write `tables/<name>.{csv,md,html,tex}` for each corpus (names: `table_names`) and `metrics.json`.
 
-    Nothing is written unless the runs of a table agree on data, network and epochs. Returns the paths. Raises
-    InputError naming the run directory at fault.
+    Nothing is written unless the runs of each table agree on data, network and epochs. Returns the paths. Raises
+    InputError naming the run directory that is at fault.
     """
     paper, folder, written = load_paper(), campaign.root / "tables", []
     names = table_names(list(campaign.corpora), campaign.words)
@@ -169,7 +167,7 @@ def _known(table: PaperTable) -> set[str]:
 
 
 def _check(every: Sequence[RunFiles]) -> None:
-    """The runs of a table must share data, network and training, or its caption would not be true."""
+    """Raise InputError unless the runs of a table share data, network and training, as its caption says."""
     expected = _shared(every[0])
     for item in every:
         for key, value in _shared(item).items():

@@ -1,4 +1,4 @@
-"""Claims about accuracy: which method, and which delta, models the data better."""
+"""Claims about accuracy: which method, and which delta, models the data best."""
 
 from itertools import pairwise
 from typing import Any
@@ -55,9 +55,9 @@ def beats_clipping(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
             "difference_95": [wider.low, wider.high],
         },
         notes=(
-            "Each method's setting is chosen by its mean over successful seeds on validation, so that the test set "
-            "chooses nothing. The p-value does not account for the choice among settings; a method with more "
-            "settings to choose from has a slight advantage. The 90 % interval leaves out zero just where one of the "
+            "Each method's setting is chosen by its mean on validation over successful seeds, so that the test set has "
+            "no part in the choice. The p-value does not account for the choice among settings; a method with more "
+            "settings to choose from has a slight advantage. The 90 % interval excludes zero exactly when one of the "
             "two one-sided tests is significant. Only successful runs count, as in the paper's tables.",
         ),
         runs=paths(runs[ours] + runs[theirs]),
@@ -76,7 +76,7 @@ def smaller_delta(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
         "test": f"Jonckheere-Terpstra trend over deltas, test metric, {RESAMPLES:,} permutations",
     }
     if len(groups) < 2 or max(map(len, groups.values())) < 2:
-        text = "Two deltas with successful runs, one of them with two, are the least that shows a trend."
+        text = "A trend takes at least two deltas with successful runs, one of them with two."
         return Claim(**claim, verdict="undecided", summary=text)
     values = np.concatenate(list(groups.values()))
     deltas = np.concatenate([np.full(len(v), s.value) for s, v in groups.items()])
@@ -85,7 +85,7 @@ def smaller_delta(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
     reversed_ = [s for s in steps if s["p_reversed_holm"] is not None and s["p_reversed_holm"] < ALPHA]
     means = ", ".join(f"{v.mean():.4g} ({title(s)})" for s, v in groups.items())
     ordered = sum(step["difference"] < 0 for step in steps)
-    told = f" {ordered} of {len(steps)} neighbouring pairs stand in the order claimed"
+    told = f" {ordered} of {len(steps)} neighbouring pairs are in the claimed order"
     told += f"; significantly reversed: {', '.join(s['deltas'] for s in reversed_)}." if reversed_ else "."
     return Claim(
         **claim,
@@ -94,12 +94,13 @@ def smaller_delta(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
         statistic=rises.statistic,
         p_value=rises.pvalue,
         p_opposite=min(s["p_reversed_holm"] for s in reversed_) if reversed_ else falls.pvalue,
-        opposite="Welch's test of neighbours, Holm's correction among them" if reversed_ else "",
+        opposite="Welch's test of neighbours, with Holm's correction" if reversed_ else "",
         n=len(values),
         numbers={"neighbours": steps, "p_reversed": falls.pvalue},
         notes=(
-            "The statistic counts pairs of runs in the claimed order, less those in the other. Neighbouring deltas "
-            "are compared by Welch's test, corrected after Holm; one significant reversal refutes the claim.",
+            "The statistic is the number of pairs of runs in the claimed order, minus that in the other order. "
+            "Neighbouring deltas are compared by Welch's test with Holm's correction; one significant reversal refutes "
+            "the claim.",
         ),
         runs=paths(item for setting in groups for item in runs[setting]),
     )

@@ -1,4 +1,4 @@
-"""Claims about what every finite record of a constrained run must show: the bound on sigma_1, the stable origin."""
+"""Claims about every finite record of a constrained run: the bound on sigma_1, and the stable origin."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ from spectralgru.setting import number
 
 ROUNDING = 1e-6  # relative, of float32
 NOT_FINITE = (
-    "A record that is not finite is of an interval in which the run overflowed: it says nothing of the bound. Whether "
-    "constrained training diverges is a claim of its own."
+    "A record is not finite if the run overflowed in its interval; it says nothing about the bound. Whether "
+    "constrained training diverges is a separate claim."
 )
 
 
@@ -37,8 +37,8 @@ def origin_stays_stable(corpus: str, runs: Runs, paper: PaperTable | None) -> Cl
         statement="Under the constraint the spectral radius of the Jacobian at the origin stays below 1.",
         column="spectral_radius",
         unstable=True,
-        note="The spectral radius was measured at the last step of each interval; that it is below 1 in between "
-        "follows from the bound on sigma_1.",
+        note="The spectral radius was measured at the last step of each interval; in between it is below 1 because of "
+        "the bound on sigma_1.",
     )
 
 
@@ -64,7 +64,7 @@ def _every_record(
             "not_finite": overflowed,
         }
     what = "a spectral radius of 1 or more" if unstable else "sigma_1 above 2 - delta"
-    apart = f" {lost:,} more, of runs that overflowed, are not finite and decide nothing." if lost else ""
+    apart = f" Another {lost:,}, of runs that overflowed, are not finite and do not count." if lost else ""
     return Claim(
         id=id,
         statement=statement,

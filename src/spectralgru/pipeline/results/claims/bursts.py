@@ -1,7 +1,7 @@
 """Claims about where the gradient bursts: at a spectral radius above 1, where the origin loses its stability.
 
-Successive records of a run depend on one another, so no test here treats them as independent: chance is estimated by
-shifting a run's bursts against its spectral radius, or by taking whole runs as units.
+Successive records of a run depend on one another, so no test here treats them as independent. Chance is estimated by
+shifting a run's bursts against its spectral radius, or whole runs are the units.
 """
 
 from dataclasses import dataclass
@@ -18,27 +18,27 @@ from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
 
 FACTOR = 3.0  # a burst is a gradient norm this many times its recent level
-FACTORS = (2.0, FACTOR, 5.0)  # shown, so that a reader sees what the choice does
-LEVEL_RECORDS = 15  # the level: median of this many earlier records, leaving out bursts
-FIRST_RECORDS = 5  # with fewer there is no level
-MIN_RUNS = 3  # runs that cross 1
+FACTORS = (2.0, FACTOR, 5.0)  # reported, so that a reader sees the effect of the choice
+LEVEL_RECORDS = 15  # the level is the median of this many earlier records without bursts
+FIRST_RECORDS = 5  # with fewer records there is no level
+MIN_RUNS = 3  # that cross 1
 SHIFTS = 9999
 BURST = (
     "A burst is a record whose gradient norm (before clipping, largest of its interval) is not finite or exceeds "
-    f"{FACTOR:g} times its level, the median of the last {LEVEL_RECORDS} records before it that were no bursts. A "
-    "record lies above 1 when the spectral radius is at least 1 at its interval's start or end. Runs that never "
-    "cross 1 say nothing here and are left out."
+    f"{FACTOR:g} times its level, the median of the last {LEVEL_RECORDS} records before it that were not bursts. A "
+    "record is above 1 if the spectral radius is at least 1 at the start or end of its interval. Runs that never "
+    "cross 1 have nothing to say here and are left out."
 )
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The records of a run that have a level to be compared with, in order."""
+    """The records of a run that can be compared with a level, in order."""
 
     item: RunFiles
     radius: Any  # larger of the spectral radii at the interval's start and end
-    radius_before: Any  # at its start
-    growth: Any  # the same of the growth along the data; NaN where it was not measured
+    radius_before: Any  # at the start
+    growth: Any  # like `radius`, of the growth along the data; NaN where it was not measured
     growth_before: Any
     strength: Any  # gradient norm over its level; infinite where it is not finite
     burst: Any  # whether it is a burst
@@ -55,7 +55,7 @@ class Trace:
 
     @property
     def counts(self) -> list[list[int]]:
-        """Bursts and others: above 1, then below."""
+        """Numbers of bursts and of other records: above 1, then below."""
         return [
             [int((side & self.burst).sum()), int((side & ~self.burst).sum())]
             for side in (self.above, ~self.above)
@@ -63,7 +63,7 @@ class Trace:
 
     @property
     def onsets(self) -> tuple[int, int]:
-        """Bursts that follow a record without one: above 1, then below."""
+        """Number of bursts that follow a record without one: above 1, then below."""
         first = self.burst & ~np.concatenate([[False], self.burst[:-1]])
         return int((first & self.above).sum()), int((first & ~self.above).sum())
 
@@ -82,7 +82,7 @@ def bursts_above_one(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim
     }
     total = len(of_method(runs, "clipping", "none"))
     if len(traces) < MIN_RUNS:
-        text = f"{len(traces)} of {total} clipped and unconstrained runs cross 1; {MIN_RUNS} are the least."
+        text = f"{len(traces)} of {total} clipped and unconstrained runs cross 1; the test needs {MIN_RUNS}."
         return Claim(**claim, verdict="undecided", summary=text, notes=(BURST,))
     excess, more = _shift_test(traces)
     started = np.sum([trace.onsets for trace in traces], axis=0)
@@ -111,10 +111,10 @@ def bursts_above_one(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim
         },
         notes=(
             BURST,
-            "The claim holds when bursts are more frequent above 1 than chance shifts give, fails when most start "
-            "below (binomial test), and is undecided when both or neither are so. Fisher's test of each run, in "
-            "claims.json, takes records for independent. Nothing here tells cause from effect: a burst can also "
-            "throw the weights beyond 1.",
+            "The claim holds if bursts are more frequent above 1 than in random shifts, fails if most start below "
+            "(binomial test), and is undecided if both are true or neither. Fisher's test of each run, in "
+            "claims.json, treats records as independent. Cause and effect remain open: a burst can also throw the "
+            "weights beyond 1.",
         ),
         runs=paths(trace.item for trace in traces),
     )
@@ -138,7 +138,7 @@ def gradient_follows_radius(corpus: str, runs: Runs, paper: PaperTable | None) -
         "n": len(rhos),
     }
     if len(rhos) < MIN_RUNS:
-        text = f"{len(rhos)} clipped and unconstrained runs cross 1; {MIN_RUNS} are the least."
+        text = f"{len(rhos)} clipped and unconstrained runs cross 1; the test needs {MIN_RUNS}."
         return Claim(**claim, verdict="undecided", summary=text)
     rises, falls = signed_rank(list(found.values()))
     return Claim(
@@ -151,8 +151,8 @@ def gradient_follows_radius(corpus: str, runs: Runs, paper: PaperTable | None) -
         p_opposite=falls.pvalue,
         numbers={"spearman": found},
         notes=(
-            "The level is the median of the records before, without bursts: the gradient's slow drift, which "
-            "follows training rather than the radius, is divided out.",
+            "The level is the median of the records before, without bursts. Dividing by it removes the gradient's slow "
+            "drift, which follows training rather than the radius.",
         ),
         runs=paths(trace.item for trace in traces),
     )
@@ -165,7 +165,7 @@ def crossing(runs: Runs, factor: float) -> list[Trace]:
 
 
 def trace_of(item: RunFiles, factor: float) -> Trace:
-    """The trace of a run, its bursts by `factor`."""
+    """The trace of a run; bursts exceed their level by `factor`."""
     norms = item.steps["grad_norm"].to_numpy(dtype=float)
     radius, radius_before = _around(item.steps["spectral_radius"])
     growth, growth_before = _around(item.steps.get("growth", pd.Series(np.nan, item.steps.index)))
@@ -182,14 +182,14 @@ def trace_of(item: RunFiles, factor: float) -> Trace:
 
 
 def _around(ends: pd.Series) -> tuple[Any, Any]:
-    """Of values at the ends of intervals: the larger of those at an interval's start and end, and that at its start."""
+    """From values at the ends of intervals: the larger of each interval's start and end, and that at its start."""
     values = ends.to_numpy(dtype=float)
     before = np.concatenate([values[:1], values[:-1]])
     return np.fmax(values, before), before
 
 
 def _shift_test(traces: list[Trace]) -> tuple[float, float]:
-    """Bursts above 1 in excess of those at equal rates, and how often shifted bursts show as many."""
+    """The excess of bursts above 1 over equal rates, and how often shifted bursts show as much."""
     random = np.random.default_rng(0)
     observed, chance = 0.0, np.zeros(SHIFTS)
     for trace in traces:
@@ -197,14 +197,14 @@ def _shift_test(traces: list[Trace]) -> tuple[float, float]:
         excess = shifted - trace.above.mean() * trace.burst.sum()
         observed += float(excess[0])
         chance += excess[random.integers(0, len(excess), SHIFTS)]
-    # Sums in a different order differ by rounding.
+    # The margin is for rounding: sums in another order differ.
     more = (1 + int((chance >= observed - 1e-9).sum())) / (SHIFTS + 1)
     return observed, more
 
 
 def _verdict(more: float, below: float) -> Verdict:
     if (more < ALPHA) == (below < ALPHA):
-        return "undecided"  # neither, or each against the other
+        return "undecided"  # neither is significant, or they contradict each other
     return decide(more, below)
 
 

@@ -1,4 +1,4 @@
-"""A claim of the paper, checked on run records, and the one rule by which every verdict is given."""
+"""A claim of the paper, checked on run records, and the one rule for all verdicts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from spectralgru.pipeline.results.names import counted
 from spectralgru.records import run_path
 
 Verdict = Literal["holds", "fails", "undecided"]
-# Values of which scipy tries all choices of signs: 2 ** 13 are fewer than its 9,999 resamples.
+# Number of values up to which scipy tries all choices of signs: 2 ** 13 is less than its 9,999 resamples.
 MOST_TRIED = 13
 
 
@@ -24,7 +24,7 @@ class Claim:
 
     id: str
     statement: str
-    provenance: str  # mark of the sentence, as in paper.yaml
+    provenance: str  # mark of the statement, as in paper.yaml
     corpus: str
     verdict: Verdict
     summary: str  # the finding, in a sentence with numbers
@@ -32,10 +32,10 @@ class Claim:
     statistic: float | None = None
     p_value: float | None = None  # of the test for the claim
     p_opposite: float | None = None  # of the test for its opposite
-    opposite: str = ""  # what that test is, where it is another
-    seeds_needed: int | None = None  # to settle it; None: from the p-values
-    by_seeds: bool = True  # whether seeds are what the test counts
-    n: int = 0  # what the test counts: runs, settings, intervals; the summary says which
+    opposite: str = ""  # name of that test, if it differs
+    seeds_needed: int | None = None  # to settle it; None: computed from the p-values
+    by_seeds: bool = True  # whether more seeds would settle it
+    n: int = 0  # number of units in the test: runs, settings or intervals; the summary says which
     numbers: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     scale: str = ""
@@ -43,7 +43,7 @@ class Claim:
     runs: tuple[str, ...] = ()  # run directories, relative to results/<scale>
 
     def record(self) -> dict[str, Any]:
-        """As in claims.json."""
+        """The claim as in claims.json."""
         seeds = len({run.rpartition("/")[2] for run in self.runs})
         tested = [p for p in (self.p_value, self.p_opposite) if p is not None]
         undecided = self.verdict == "undecided" and self.by_seeds and bool(tested)
@@ -69,16 +69,17 @@ class Claim:
 
 
 def decide(p_for: float, p_against: float) -> Verdict:
-    """The verdict of two one-sided p-values: for the claim and for its opposite."""
+    """The verdict from two one-sided p-values: for the claim and for its opposite."""
     if p_for < ALPHA:
         return "holds"
     return "fails" if p_against < ALPHA else "undecided"
 
 
 def signed_rank(values: Sequence[float]) -> tuple[Any, Any]:
-    """Wilcoxon's signed-rank test as scipy's, `greater` and `less`: results with `statistic` and `pvalue`.
+    """Wilcoxon's signed-rank test as in scipy, `greater` and `less`: results with `statistic` and `pvalue`.
 
-    Of few values with ties or zeros, scipy tries all choices of signs one by one, for a second; this does it at once.
+    For few values with ties or zeros, scipy tries all choices of signs one by one, which takes a second; here they are
+    tried at once.
     """
     given = np.asarray(values)
     sizes = np.abs(given[given != 0])
@@ -99,7 +100,7 @@ def signed_rank(values: Sequence[float]) -> tuple[Any, Any]:
 
 
 def described(items: Iterable[RunFiles]) -> str:
-    """Which runs were seen: `15 constrained runs of chorales (quick scale, 1 GRU layer)`."""
+    """The runs in words: `15 constrained runs of chorales (quick scale, 1 GRU layer)`."""
     found = [item.run for item in items]
     if not found:
         return "0 runs"
@@ -125,7 +126,7 @@ def paths(items: Iterable[RunFiles]) -> tuple[str, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """For JSON: numpy's numbers as Python's, rounded to six digits, None where there is no number."""
+    """A value for JSON: numpy's numbers become Python's with six digits, and None if not finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

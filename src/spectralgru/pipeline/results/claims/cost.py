@@ -1,4 +1,4 @@
-"""The claim about cost: seconds an epoch under the constraint against clipping."""
+"""The claim about cost: seconds per epoch under the constraint and with clipping."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from spectralgru.pipeline.results.load import RunFiles, Runs
 from spectralgru.pipeline.results.paper import PaperTable
 from spectralgru.setting import number
 
-MARGIN = 0.05  # "no more" allows this much: timings on a machine in use are no more precise
-# Clipping costs the same at every threshold: settings further apart than this were timed under disturbance.
+MARGIN = 0.05  # allowed by "no more", since timings on a busy machine are no more precise
+# Clipping costs the same at every threshold; if settings differ by more than this, their timing was disturbed.
 DISTURBED = 0.15
 
 
 def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
-    """Seconds an epoch, one number for each setting, compared as a ratio."""
+    """Seconds per epoch, one number for each setting, compared as a ratio."""
     timed = of_method(runs, "constraint", "clipping")
     seconds = {setting: _seconds(items) for setting, items in runs.items() if setting.method != "none"}
     ours, theirs = (
@@ -28,16 +28,16 @@ def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
         "statement": "The constraint costs no more than clipping.",
         "provenance": "U",
         "corpus": corpus,
-        "test": f"Welch's t test of log seconds an epoch over settings, margin {percent(MARGIN)}",
+        "test": f"Welch's t test of log seconds per epoch over settings, margin {percent(MARGIN)}",
         "n": len(ours) + len(theirs),
         "by_seeds": False,
         "numbers": {
             "seconds_per_epoch": {f"{m} {number(v)}": s for (m, v), s in seconds.items() if v is not None}
         },
         "notes": (
-            "Seconds of training and validation an epoch, median over the epochs of all runs of a setting, which "
-            "are trained together. The machine was shared with other programs and with other settings' trainings; "
-            "a benchmark on an idle machine (`make bench`) resolves more.",
+            "Seconds of training and validation per epoch: the median over the epochs of all runs of a setting, which "
+            "are trained together. The machine was shared with other programs and with the training of other settings; "
+            "a benchmark on an idle machine (`make bench`) is more precise.",
         ),
         "runs": paths(timed),
     }
@@ -64,9 +64,9 @@ def costs_no_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
 
 
 def _not_comparable(timed: list[RunFiles], ours: Any, theirs: Any) -> str:
-    """Why the timings cannot be compared, if so."""
+    """Why the timings cannot be compared; empty if they can."""
     if min(len(ours), len(theirs)) < 2:
-        return "Two timed settings of each method are the least that can be compared."
+        return "A comparison takes at least two timed settings of each method."
     places = {(i.run.host, i.run.device, i.run.threads) for i in timed}
     if len(places) > 1:
         return f"The runs were timed in {len(places)} different places (host, device, threads)."
@@ -80,12 +80,12 @@ def _not_comparable(timed: list[RunFiles], ours: Any, theirs: Any) -> str:
             "between thresholds; the machine had other work."
         )
     if np.ptp(ours) == np.ptp(theirs) == 0:
-        return "The timings do not vary at all, so that no error can be given."
+        return "The timings do not vary at all, so that their error cannot be estimated."
     return ""
 
 
 def _seconds(items: list[RunFiles]) -> float | None:
-    """Median over epochs in which every run of the setting was still training."""
+    """Median over the epochs in which every run of the setting was still training."""
     epochs = min(len(item.history) for item in items)
     times = [item.history["seconds"].to_numpy()[:epochs] for item in items]
     return float(np.median(np.concatenate(times))) if epochs else None

@@ -1,7 +1,7 @@
-"""Questions of ours: does the growth along the data tell bursts, and better than the spectral radius at the origin?
+"""Questions of our own: does the growth along the data tell bursts, and better than the spectral radius at the origin?
 
-Of each run, constrained or not, one number enters: the area under the curve (AUC) with which a column tells its bursts
-from its other records.
+Each run, constrained or not, contributes one number: the area under the curve (AUC) with which a column separates its
+bursts from its other records.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from spectralgru.pipeline.results.paper import PaperTable
 
 RESAMPLES = 9999
 AUC = (
-    "AUC: how often a burst has the larger value than another record of its run, ties half; 1/2 is chance. Both "
-    "columns are the larger of their values at an interval's start and end, and their intervals (90 %) are of the mean "
-    "over runs, by the bootstrap. `ahead` in claims.json goes by the values at the start alone. Runs without a burst, "
-    "or with nothing else, say nothing and are left out."
+    "AUC: how often a burst has a larger value than another record of its run, ties counting half; 1/2 is chance. "
+    "For both columns the larger of the values at the start and end of an interval counts. Intervals (90 %) are of the "
+    "mean over runs, by the bootstrap. `ahead` in claims.json uses the values at the start alone. Runs without bursts, "
+    "or with bursts only, are left out."
 )
 
 
 @dataclass(frozen=True)
 class Told:
-    """How well the columns tell the bursts of a run."""
+    """How well the columns tell the bursts of a run from its other records."""
 
     trace: Trace
     growth: float
@@ -50,7 +50,7 @@ def growth_tells_bursts(corpus: str, runs: Runs, paper: PaperTable | None) -> Cl
 
 
 def growth_tells_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
-    """Growth has the larger AUC of the two."""
+    """Growth has a larger AUC than the spectral radius."""
     told = every(runs)
     both = (
         ("growth", [t.growth for t in told]),
@@ -70,7 +70,7 @@ def growth_tells_more(corpus: str, runs: Runs, paper: PaperTable | None) -> Clai
 
 
 def every(runs: Runs) -> list[Told]:
-    """Runs with growth, bursts and other records."""
+    """The runs that have growth, bursts and other records."""
     traces = (trace_of(item, FACTOR) for items in runs.values() for item in items)
     return [told for trace in traces if (told := _told(trace)) is not None]
 
@@ -114,7 +114,7 @@ def _claim(
         "runs": paths(t.trace.item for t in told),
     }
     if len(told) < MIN_RUNS or not np.any(differences):
-        text = f"{len(told)} runs have bursts and other records; {MIN_RUNS}, not all alike, are the least."
+        text = f"{len(told)} runs have bursts and other records; the test needs {MIN_RUNS} that are not all alike."
         return Claim(**claim, verdict="undecided", summary=text)
     more, less = signed_rank(differences)
     return Claim(

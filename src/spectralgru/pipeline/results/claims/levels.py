@@ -1,4 +1,4 @@
-"""What stands beside a verdict: its level corrected for the other claims, and how many seeds would settle it."""
+"""What accompanies a verdict: the p-value corrected for the other claims, and how many seeds would settle it."""
 
 from collections.abc import Iterable, Sequence
 from math import ceil, isfinite
@@ -10,7 +10,7 @@ POWER = 0.8
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """p-values with Holm's correction for their number; those that could not be computed are left out."""
+    """p-values with Holm's correction for their number; those that could not be computed do not count."""
     order = sorted((p, i) for i, p in enumerate(values) if p is not None and isfinite(p))
     corrected: list[float | None] = [None] * len(values)
     largest = 0.0
@@ -21,10 +21,10 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 
 
 def correct(claims: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records of the claims of a page, each with `p_holm` in its evidence and its `verdict_holm`.
+    """The records of the claims of a page, with `p_holm` in their evidence and `verdict_holm`.
 
-    Twice the smaller of the two one-sided p-values of a claim is corrected, so that either way of erring counts. A
-    verdict that no test gave (a counterexample, every record) needs no correction.
+    What is corrected is twice the smaller of the two one-sided p-values of a claim, so that errors in both directions
+    count. A verdict that does not come from a test (a counterexample, every record) needs no correction.
     """
     records = list(claims)
     corrected = holm([_two_sided(claim["evidence"]) for claim in records])
@@ -38,10 +38,10 @@ def correct(claims: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def seeds_to_settle(p: float | None, seeds: int) -> int | None:
-    """Seeds at which a test would be significant in `POWER` of all trials if what `seeds` showed is the truth.
+    """Seeds with which a test would be significant in `POWER` of all trials, if the effect seen is the true one.
 
-    A normal approximation, for the order of magnitude: the quantile of the one-sided p-value grows with the root of the
-    number of runs. None: nothing was seen either way, or enough already, and it points both ways.
+    A normal approximation for the order of magnitude: the quantile of the one-sided p-value grows with the root of the
+    number of runs. None: no effect was seen, or the test is significant already and another contradicts it.
     """
     if not p or not ALPHA <= p < 0.5:
         return None

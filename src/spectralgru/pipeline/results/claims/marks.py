@@ -1,4 +1,4 @@
-"""How a claim's record is shown: its sentence with its mark, its verdict with a sign."""
+"""How the record of a claim is shown: its statement with a mark, its verdict with a sign."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,5 +10,5 @@ SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 
 
 def statement(claim: Record) -> str:
-    """The sentence with the mark that says how surely it is in the paper."""
+    """The statement with the mark that says how surely it is in the paper."""
     return f"{claim['statement']}{load_paper().marks[claim['provenance']].symbol}"

@@ -1,4 +1,4 @@
-"""Claims against experiments: what was found where, in one table."""
+"""A table of claims against experiments: what was found where."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from spectralgru.pipeline.results.claims.marks import SIGNS, Record, statement
 from spectralgru.pipeline.results.names import counted
 
-NOTE = "*: not after Holm's correction for the claims judged together; empty: not claimed of this corpus."
+NOTE = (
+    "*: undecided after Holm's correction for the claims judged together; empty: not claimed of this corpus."
+)
 
 
 @dataclass(frozen=True)

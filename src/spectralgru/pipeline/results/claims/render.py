@@ -1,4 +1,4 @@
-"""Claims as Markdown and as a page of their own."""
+"""Claims as Markdown and as an HTML page."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ from spectralgru.pipeline.results.claims.overview import NOTE, Overview
 from spectralgru.pipeline.results.outcome import RULE
 from spectralgru.pipeline.results.paper import load_paper
 
-MANY = 1000  # seeds; beyond it a number would only seem to say something
+MANY = 1000  # seeds; a larger number would suggest a precision that it lacks
 HEADS = ("verdict", "claim", "evidence", "test")
 
 RULES = (
@@ -23,7 +23,7 @@ RULES = (
 
 
 def test_line(claim: Record) -> str:
-    """Test, statistic, p-values and n; what Holm's correction leaves; how many seeds would settle it."""
+    """Test, statistic, p-values and n; the verdict after Holm's correction; how many seeds would settle the claim."""
     evidence = claim["evidence"]
     statistic, p, against = (evidence[name] for name in ("statistic", "p_value", "p_opposite"))
     parts = [evidence["test"]]
@@ -53,7 +53,7 @@ def footnote(claims: Sequence[Record]) -> str:
     used = {claim["provenance"] for claim in claims}
     marks = [mark for name, mark in load_paper().marks.items() if name in used]
     told = "; ".join(f"{mark.symbol or 'no mark'}: {mark.meaning}" for mark in marks)
-    return f"{RULES} The sentences are ours, after the paper's, which we know thus: {told}."
+    return f"{RULES} The statements are in our words; the marks say how surely we know those of the paper: {told}."
 
 
 def by_corpus(claims: Sequence[Record]) -> Iterator[tuple[str, str, list[Record]]]:

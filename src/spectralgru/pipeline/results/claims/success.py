@@ -11,11 +11,11 @@ from spectralgru.pipeline.results.outcome import failures
 from spectralgru.pipeline.results.paper import PaperTable
 from spectralgru.setting import number
 
-SURE = 0.8  # a success rate above it must be certain before "never diverges" is said to hold
+SURE = 0.8  # "never diverges" holds only if a success rate above this is certain
 
 
 def never_diverges(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
-    """No constrained run diverges; one that does is enough to refute it."""
+    """No constrained run diverges; a single one that does refutes the claim."""
     constrained = of_method(runs, "constraint")
     n, failed = len(constrained), _failed(constrained)
     rate = binomtest(n - failed, n, SURE, alternative="greater") if n else None
@@ -50,9 +50,9 @@ def never_diverges(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim:
             },
         },
         notes=(
-            "That it never does cannot be shown by runs: the claim is said to hold when none was lost or broke and a "
-            f"success rate above {percent(SURE)} is certain. The bound (Clopper-Pearson, one-sided) is of all deltas "
-            "together; that of each delta alone rests on its own runs only.",
+            "No number of runs can show that training never diverges: the claim counts as holding if no run was lost "
+            f"or broke and a success rate above {percent(SURE)} is certain. The bound (Clopper-Pearson, one-sided) is "
+            "for all deltas together; the bound of each delta rests on its own runs alone.",
         ),
         runs=paths(constrained),
     )
@@ -120,7 +120,7 @@ def clipping_fails(corpus: str, runs: Runs, paper: PaperTable | None) -> Claim |
                 for setting, items in large.items()
             }
         },
-        notes=("Large are the thresholds at which most of the paper's own trainings failed.",),
+        notes=("A threshold is large if most of the paper's own trainings failed at it.",),
         runs=paths(clipped),
     )
 

@@ -1,4 +1,4 @@
-"""What happened along training: spectral radius and gradient norm, learning curves, singular values."""
+"""Figures of what happened during training: spectral radius, gradient norm, learning curves, singular values."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -37,11 +37,11 @@ FIGURES: dict[str, Callable[[Runs], Figure]] = dict(zip(FIGURE_NAMES, DRAWN, str
 def write_figures(campaign: Campaign, data: Path | None = None) -> list[Path]:
     """Write `figures/<corpus>-<what>.{svg,pdf}` for each corpus and each `what` of `FIGURES`; return the paths.
 
-    With `data`, learning curves show what the frequencies of the prepared corpus say. Raises InputError naming the
+    With `data`, learning curves also show the loss of the prepared corpus' frequencies. Raises InputError naming the
     first trace that cannot be read, or a corpus that the runs were not trained on.
     """
     written = []
-    with style.context(["default", RC]):  # whatever the matplotlibrc of this machine says
+    with style.context(["default", RC]):  # not the matplotlibrc of this machine
         for corpus, runs in campaign.corpora.items():
             baseline = _baseline(runs, data) if data else None
             of_corpus = FIGURES | {"learning_curves": partial(learning_curves, baseline=baseline)}
@@ -53,7 +53,7 @@ def write_figures(campaign: Campaign, data: Path | None = None) -> list[Path]:
 
 
 def _baseline(runs: Runs, data: Path) -> float:
-    """The validation loss of the corpus' frequencies, on the part of it that the runs were trained on."""
+    """The validation loss of the corpus' frequencies, on the part that the runs were trained on."""
     item = next(iter(runs.values()))[0]
     return baseline_loss(load_corpus(item.run, item.directory, data), "valid")
 

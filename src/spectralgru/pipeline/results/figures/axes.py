@@ -1,4 +1,4 @@
-"""What the figures share: labels, scales, and the choice of numbers that can be drawn."""
+"""What the figures share: labels, scales, and the selection of values that can be drawn."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from matplotlib.transforms import ScaledTranslation
 GRADIENT = "gradient norm (nats)"
 RADIUS = "spectral radius $|\\lambda_1(J)|$"
 GROWTH = "growth (log, per step)"
-RADIUS_LIMIT = 2.0  # an exploding run goes far beyond; what matters happens around 1
+RADIUS_LIMIT = 2.0  # exploding runs go far beyond, but what matters happens around 1
 
 
 def finite(table: pd.DataFrame, column: str, positive: bool = False) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def finite(table: pd.DataFrame, column: str, positive: bool = False) -> pd.DataF
 
 
 def log_scale(axes: Iterable[Axes]) -> None:
-    """Logarithmic y axes that share their range, even if no run left a number to show."""
+    """Make y axes logarithmic, with a range even if there is nothing to show."""
     for ax in axes:
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
@@ -33,12 +33,12 @@ def log_scale(axes: Iterable[Axes]) -> None:
 
 
 def legend_below(ax: Axes) -> None:
-    """The legend under the label of the x axis, however high the panel is."""
+    """Put the legend below the label of the x axis, whatever the height of the panel."""
     shift = ScaledTranslation(0, -0.45, ax.figure.dpi_scale_trans)  # inches
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=ax.transAxes + shift)
 
 
 def stability_line(ax: Axes, horizontal: bool, at: float = 1.0) -> None:
-    """Where the spectral radius is 1, or a growth 0."""
+    """Draw a line where the spectral radius is 1, or the growth 0."""
     draw = ax.axhline if horizontal else ax.axvline
     draw(at, color="black", linewidth=0.9, linestyle=(0, (4, 2)))

@@ -11,8 +11,8 @@ from spectralgru.pipeline.results.names import title
 from spectralgru.pipeline.results.style import WIDTH, looks, new_figure
 
 METRIC = {"perplexity": "validation perplexity", "nll": "validation NLL (nats per time step)"}
-# Curves are cut, for a run that explodes would flatten all others: at a multiple of the baseline's loss (perplexities
-# are drawn as logarithms, which take more), and of the worst value of a run that finished.
+# Curves are cut, since an exploding run would flatten all others: at a multiple of the baseline's loss (more for
+# perplexities, whose axis is logarithmic), and at a multiple of the worst value of a run that finished.
 CUT, BEYOND = {"perplexity": 2.0, "nll": 1.25}, 1.5
 
 

@@ -16,7 +16,7 @@ SIGMA_LIMIT = 5.0
 
 
 def singular_values(runs: Runs) -> Figure:
-    """Spectrum of W_hh by layer and method before (thin) and after training (thick), with the bounds 2 - delta."""
+    """Spectrum of W_hh by layer and method, before (thin) and after training (thick), with the bounds 2 - delta."""
     look = looks(list(runs))
     methods = [method for method in METHOD_TITLES if any(setting.method == method for setting in runs)]
     layers = max(

@@ -1,4 +1,4 @@
-"""Gradient norm and what may tell it, spectral radius or growth: along training, and against each other."""
+"""Gradient norm and what may explain it, spectral radius or growth: during training, and against each other."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -23,7 +23,7 @@ from spectralgru.pipeline.results.names import title
 from spectralgru.pipeline.results.style import WIDTH, method_color, new_figure
 from spectralgru.setting import Setting
 
-SCATTER_POINTS = 2000  # a panel; more only makes the file heavy
+SCATTER_POINTS = 2000  # per panel; more would only make the file large
 
 
 def contrast(settings: Iterable[Setting]) -> list[Setting]:
@@ -37,7 +37,7 @@ def contrast(settings: Iterable[Setting]) -> list[Setting]:
 
 
 def trajectory(runs: Runs) -> Figure:
-    """Gradient norm above spectral radius along training: a constrained run beside ones that are not."""
+    """Gradient norm above spectral radius during training: a constrained run beside runs of the other methods."""
     chosen = contrast(runs)
     figure = new_figure(WIDTH, 4)
     axes = figure.subplots(2, len(chosen), sharex="col", sharey="row", squeeze=False)
@@ -65,17 +65,17 @@ def trajectory(runs: Runs) -> Figure:
 
 
 def radius_gradient(runs: Runs) -> Figure:
-    """Gradient norm against spectral radius, every recorded interval of all seeds."""
+    """Gradient norm against spectral radius in every recorded interval of all seeds."""
     return _scatter(runs, "spectral_radius", RADIUS, 1.0, RADIUS_LIMIT)
 
 
 def growth_gradient(runs: Runs) -> Figure:
-    """Gradient norm against growth along the data, every recorded interval of all seeds."""
+    """Gradient norm against growth along the data in every recorded interval of all seeds."""
     return _scatter(runs, "growth", GROWTH, 0.0)
 
 
 def _scatter(runs: Runs, column: str, label: str, border: float, limit: float = np.inf) -> Figure:
-    """Gradient norm against a column; the dashed line is at `border`, and what exceeds `limit` is drawn there."""
+    """Gradient norm against a column, with a dashed line at `border`; values above `limit` are drawn at it."""
     chosen = contrast(runs)
     figure = new_figure(WIDTH, 2.8)
     axes = figure.subplots(1, len(chosen), sharex=True, sharey=True, squeeze=False)[0]
