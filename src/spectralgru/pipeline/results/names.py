@@ -56,7 +56,8 @@ def words_of(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def table_names(corpora: Sequence[str], words: Collection[str] = WORDS) -> dict[str, str]:
     """File stem of each corpus' table: table1 for words, table2 for music; a second corpus of a kind adds its name.
 
-    `words`: the corpora that have words; all others have notes. The paper's own corpora always come first in their kind.
+    `words`: the corpora that have words; all others have notes. The paper's own corpora always come first in their
+    kind.
     """
     names: dict[str, str] = {}
     for corpus in sorted(corpora, key=lambda c: c not in ("ptb", "nottingham")):  # stable
