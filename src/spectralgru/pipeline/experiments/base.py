@@ -1,6 +1,6 @@
-"""What an experiment is: parts that are made one by one, and a conclusion drawn from all of them.
+"""An experiment: parts that are made one by one, and a conclusion drawn from all of them.
 
-A part leaves `parts/<corpus>/<name>.json` with the key (a hash) of what determines it; the conclusion leaves tables,
+A part leaves `parts/<corpus>/<name>.json` with its key, a hash of what determines it. The conclusion leaves tables,
 figures and, last, `summary.json`: the question, the answer in sentences made from the numbers, and the names of the
 files.
 """
@@ -30,25 +30,25 @@ from spectralgru.training.settings import Job
 
 Name = ExperimentName | Readings
 EVERY: tuple[Name, ...] = (*NAMES, "readings")
-FOLDERS = {"beyond": "remedies"}  # for names that differ from the folder's
+FOLDERS = {"beyond": "remedies"}  # where the folder has another name
 On = TypeVar("On")  # settings of an experiment on one corpus
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of an experiment that is made, and remade, by itself."""
+    """A piece of an experiment that is made by itself."""
 
     corpus: str
     name: str  # as in file names
 
     def record(self, out: Path) -> Path:
-        """Its record in the experiment's folder."""
+        """The record of the part in the experiment's folder."""
         return out / "parts" / self.corpus / f"{self.name}.json"
 
 
 @dataclass(frozen=True)
 class Means:
-    """What a part is made from and with; see `training.launch.train_in`."""
+    """What a part is made from, and with which resources; see `training.launch.train_in`."""
 
     data: Path
     out: Path  # the experiment's folder, results/<scale>/experiments/<name>
@@ -61,12 +61,12 @@ class Means:
 
 @dataclass(frozen=True)
 class Answer:
-    """The result of an experiment; names of files in its folder."""
+    """The result of an experiment, with names of files in its folder."""
 
     title: str
     answer: Sequence[str]  # sentences
-    tables: Sequence[Fragment]  # its files lie beside the summary
-    figures: Sequence[str]  # the SVG form; pdf lies beside it
+    tables: Sequence[Fragment]  # their files lie beside the summary
+    figures: Sequence[str]  # names of the SVG files; a pdf lies beside each
     claims: Sequence[Mapping[str, Any]] = ()  # records as in claims.json
 
 
@@ -76,19 +76,19 @@ class _Record(BaseModel):
 
 
 class Question(Protocol):
-    """An experiment: a module with these functions. The workflow calls the first two whenever it plans."""
+    """An experiment is a module with these functions. The workflow calls the first two whenever it plans."""
 
     def parts(self, params: Params) -> list[Part]:
-        """All parts, of the corpora that params.yaml chooses."""
+        """All parts, for the corpora that params.yaml chooses."""
 
     def key(self, params: Params, part: Part, data_sha256: str) -> str:
         """Hash of everything that determines a part."""
 
     def make(self, params: Params, part: Part, means: Means) -> dict[str, Any]:
-        """Train or measure; returns the result, with `files` (paths in the experiment's folder) if there are any."""
+        """Train or measure; returns the result, with `files` (paths in the experiment's folder) if any."""
 
     def conclude(self, params: Params, out: Path) -> Answer:
-        """Write tables and figures from what the parts left."""
+        """Write tables and figures from the records of the parts."""
 
 
 def question(name: Name) -> Question:
@@ -99,13 +99,13 @@ def question(name: Name) -> Question:
 
 
 def available(params: Params) -> dict[Name, list[Part]]:
-    """The parts of every experiment that has settings for the scale and corpora chosen."""
+    """The parts of every experiment that has settings for the chosen scale and corpora."""
     of_each = {name: question(name).parts(params) for name in EVERY}
     return {name: parts for name, parts in of_each.items() if parts}
 
 
 def chosen_parts(params: Params, name: Name) -> list[Part]:
-    """The parts of an experiment. Raises InputError if there are no settings for it or for the corpora chosen."""
+    """The parts of an experiment. Raises InputError if it has no settings, or none for the chosen corpora."""
     parts = question(name).parts(params)
     if not parts and name == "readings":
         raise InputError(f"{name}: no settings of {', '.join(params.chosen_corpora())} have any; add them")
@@ -128,7 +128,7 @@ def of_chosen_corpora(params: Params, corpora: Mapping[Any, On]) -> dict[str, On
 
 
 def make_part(params: Params, name: Name, part: Part, means: Means) -> dict[str, Any]:
-    """Make one part, unless its record shows that it has been made; returns the record."""
+    """Make one part unless its record shows that it is made already; returns the record."""
     corpus = load(means.data / "prepared" / f"{part.corpus}.npz")
     key = question(name).key(params, part, corpus.sha256)
     path = part.record(means.out)
@@ -148,12 +148,12 @@ def conclude(params: Params, name: Name, out: Path) -> dict[str, Any]:
 
 
 def key_of(job: Job, data_sha256: str) -> str:
-    """Hash of the keys of the runs of a job."""
+    """Hash of the keys of all runs of a job."""
     return hashlib.sha256("".join(job.key(r, data_sha256) for r in job.replicas).encode()).hexdigest()
 
 
 def train_part(job: Job, parallel: Literal["replicas", "batch"], folder: str, means: Means) -> dict[str, Any]:
-    """Train the runs of a job that are not trained yet, in `folder` of the experiment's; what `make` returns."""
+    """Train the unfinished runs of a job in `folder` below the experiment's; returns the result for `make`."""
     from spectralgru.training.launch import train_in
 
     shared = (means.processes, parallel, means.gpus, means.device, means.threads)
@@ -163,13 +163,13 @@ def train_part(job: Job, parallel: Literal["replicas", "batch"], folder: str, me
 
 
 def is_made(record: Path, key: str, out: Path) -> bool:
-    """Whether a part's record has this `key` and, like all runs that it names, is as it was written."""
+    """Whether a part's record has this `key`, and it and all runs that it names are as they were written."""
     part = read_as(_Record, record, sealed=True)
     return part is not None and part.key == key and all(is_finished((out / run).parent) for run in part.files)
 
 
 def made_of(keys: Mapping[Part, str]) -> dict[str, str]:
-    """What a conclusion depends on: parts and code, including that of the results' tables and figures."""
+    """What a conclusion depends on: parts and code, including the code of tables and figures."""
     parts = {f"{part.corpus}/{part.name}": key for part, key in keys.items()}
     return parts | {"code": sha256_of_all(Path(__file__).parent, ["**/*.py"]), "results": results_sha256()}
 

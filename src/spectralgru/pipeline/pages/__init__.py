@@ -1,4 +1,4 @@
-"""Pages for the browser: one template each, with nothing that has to be fetched."""
+"""Pages for the browser: a template for each, with nothing to fetch."""
 
 from functools import cache
 from typing import Any
@@ -18,5 +18,5 @@ def _environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """The page or part of a page `template` (`claims.html`) with these values; text is escaped."""
+    """Fill in `template` (`claims.html`), a page or part of one; text is escaped."""
     return _environment().get_template(template).render(values)

@@ -1,1 +1,1 @@
-"""Where a table, figure or run comes from."""
+"""Where tables, figures and runs come from."""

@@ -1,6 +1,6 @@
 """Provenance for machines: `results/<scale>` as a Workflow Run RO-Crate 0.5.
 
-https://w3id.org/ro/wfrun/workflow/0.5, which WorkflowHub and the RO-Crate tools read.
+https://w3id.org/ro/wfrun/workflow/0.5: WorkflowHub and RO-Crate tools read it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ FORMATS = {
 
 
 def crate(record: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON-LD of a provenance record (`provenance.collect`): one action for each training and one for all artifacts."""
+    """JSON-LD of a provenance record: an action for each training, and one for all artifacts."""
     made, runs, scale = _Crate(version="1.1"), record["runs"], record["scale"]
     made.metadata.extra_contexts.append(TERMS)
     begin, end = min(run["started"] for run in runs.values()), max(map(_end, runs.values()))
@@ -138,6 +138,6 @@ def _end(run: Mapping[str, Any]) -> str:
 
 
 def _one(entities: Iterable[Any]) -> Any:
-    """Entities; a single one without a list, as RO-Crate requires."""
+    """The entities as a list, or a single one as it is, as RO-Crate requires."""
     listed = list(entities)
     return listed[0] if len(listed) == 1 else listed

@@ -1,4 +1,4 @@
-"""Provenance for readers: what is behind a table's cells, a figure's lines or a verdict, as text and as a page."""
+"""Provenance for readers: the runs behind the cells of a table, the lines of a figure or a verdict, as text."""
 
 import json
 import statistics
@@ -29,7 +29,7 @@ def read_record(root: Path) -> Record:
 
 
 def find(record: Record, name: str) -> list[str]:
-    """Artifacts that `name` means: a path, a file name, or a name without suffix (`table1`, `ptb-trajectory`)."""
+    """The artifacts called `name`: a path, a file name, or a name without suffix (`table1`, `ptb-trajectory`)."""
     asked = Path(name)
     paths = [path for path in record["artifacts"] if asked.as_posix().endswith(path)]
     paths = paths or [
@@ -52,7 +52,7 @@ def explain(
 ) -> Iterator[str]:
     """Lines that lead from the artifacts `paths` to runs, commit, parameters, data, machine and versions.
 
-    Raises RunError if an artifact is not the one recorded, or a cell of a table disagrees with its runs.
+    Raises RunError if an artifact is not the recorded one, or a cell of a table disagrees with its runs.
     """
     for path in paths:
         if not (root / path).exists() or sha256(root / path) != record["artifacts"][path]["sha256"]:

@@ -1,4 +1,4 @@
-"""What a provenance record says about a corpus' runs, as lines and as a page."""
+"""A provenance record as lines and as a page."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ Record = Mapping[str, Any]  # content of provenance.json
 
 
 def common(record: Record, corpus: str, runs: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """What the runs of a corpus share: names and values, with the number of runs where they differ."""
+    """What the runs on a corpus share: names and values, with the number of runs where values differ."""
     data = record["data"][corpus]
     yield "data", f"{corpus}, sha256 {data['sha256']}"
     for name, raw in data["raw"].items():

@@ -1,7 +1,7 @@
 """Where results come from: table, figure or claims -> run directories -> commit, parameters, data, machine, versions.
 
-`results/<scale>/provenance.json` holds, beside every artifact's and run's SHA-256, what `pipeline.dates` needs to
-distinguish results of today's parameters and code from older ones. Nothing in it depends on when it was written.
+`results/<scale>/provenance.json` holds the SHA-256 of every artifact and run, and what `pipeline.dates` needs to
+distinguish results of the present parameters and code from older ones. Nothing in it depends on the time of writing.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ RECORDED = (
 def artifacts(corpora: Sequence[str], words: Collection[str] = WORDS) -> dict[str, list[str]]:
     """Every table, figure and claim, relative to `results/<scale>`, with the corpora whose runs it shows.
 
-    `words`: those of the corpora that have words.
+    `words`: the corpora that have words.
     """
     corpora_of = {
         f"tables/{name}.{suffix}": [corpus]
@@ -78,7 +78,7 @@ def artifacts(corpora: Sequence[str], words: Collection[str] = WORDS) -> dict[st
 
 @cache
 def results_sha256() -> str:
-    """Hash of what turns runs into tables, figures, claims and the report: code, template and the paper's numbers."""
+    """Hash of what turns runs into tables, figures, claims and the report: code, templates and the paper's numbers."""
     code, paper = sha256_of_all(PACKAGE / "pipeline", CODE), resource(NAME)
     numbers = sha256(paper) if paper.exists() else ""
     return hashlib.sha256(f"{code} {numbers}".encode()).hexdigest()
@@ -111,7 +111,7 @@ def collect(root: Path, settings: Settings, seeds: Sequence[int], data: Path) ->
 
 
 def other_selection(root: Path, corpora: Sequence[str]) -> str:
-    """A line that says which corpora the results below `root` show, if not just these; empty otherwise."""
+    """A line that says which corpora the results below `root` show, if they are not these; otherwise empty."""
     record = read_as(Provenance, root / WRITTEN[0], sealed=True)
     if record is None or set(record.data) == set(corpora):
         return ""
@@ -122,7 +122,7 @@ def other_selection(root: Path, corpora: Sequence[str]) -> str:
 
 
 def report_made_from(root: Path) -> str:
-    """Hash of what report and article show: provenance (of tables, figures, claims, code), experiments, records."""
+    """Hash of everything behind report and article: provenance, experiments, samples and kept campaigns."""
     here = sha256_of_all(root, (WRITTEN[0], f"experiments/*/{SUMMARY}", f"samples/{SUMMARY}"))
     shown = ("*/answer.json", "*/claims.json", "*/provenance.json", "*/*.svg", f"**/{SUMMARY}")
     kept = sha256_of_all(root.parent.parent / KEPT, shown)
@@ -134,7 +134,7 @@ def write_provenance(
 ) -> list[Path]:
     """Write the files `WRITTEN` below `root`; return their paths.
 
-    `params`: params.yaml; it and the Snakefile are copied, so that the folder is complete as a research object.
+    `params`: the file params.yaml. It and the Snakefile are copied, which makes the folder a complete research object.
     """
     from spectralgru.pipeline.provenance.crate import crate
     from spectralgru.pipeline.provenance.page import to_html

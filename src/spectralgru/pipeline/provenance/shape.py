@@ -1,4 +1,4 @@
-"""What can be relied on in a `provenance.json` that is intact: what its readers look up."""
+"""The parts of a `provenance.json` that its readers rely on."""
 
 from typing import Literal
 

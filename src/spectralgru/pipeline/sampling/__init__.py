@@ -1,1 +1,1 @@
-"""How a trained model continues a beginning: tunes (MIDI, piano rolls) and sentences (text)."""
+"""Trained models continue a beginning: tunes (MIDI, piano rolls) and sentences (text)."""

@@ -1,4 +1,4 @@
-"""MIDI files to sound: a plain additive voice, so that every corpus is heard on the same instrument."""
+"""MIDI files to sound, with a plain additive voice: every corpus is heard on the same instrument."""
 
 import io
 
@@ -7,17 +7,17 @@ import numpy.typing as npt
 
 from spectralgru.errors import RunError
 
-RATE = 24_000  # samples a second: the fourth partial of all but the highest notes of a piano lies below half of it
-PARTIALS = (1.0, 0.5, 0.25, 0.125)  # amplitudes: enough for basses to be heard on small loudspeakers
-VOLUME = 0.8  # of the loudest sample: encoding adds a little
-COMPRESSION = 0.9  # of libsndfile's scale from 0 to 1: about 3 kB a second
+RATE = 24_000  # samples per second; the fourth partial of all but a piano's highest notes is below half of it
+PARTIALS = (1.0, 0.5, 0.25, 0.125)  # amplitudes; enough to hear basses on small loudspeakers
+VOLUME = 0.8  # of the loudest sample; encoding adds a little
+COMPRESSION = 0.9  # on libsndfile's scale from 0 to 1: about 3 kB per second
 
 
 def to_mp3(content: bytes) -> bytes:
-    """A MIDI file as mono MP3, with a second for the last notes to fade; the same MIDI gives the same bytes.
+    """A MIDI file as mono MP3, with a second in which the last notes fade. The same MIDI gives the same bytes.
 
-    (OGG would not: libsndfile gives every file a random serial number.) Raises RunError if pretty_midi or soundfile
-    is not installed.
+    (In OGG it would not: libsndfile gives every file a random serial number.) Raises RunError if pretty_midi or
+    soundfile is not installed.
     """
     try:
         import pretty_midi

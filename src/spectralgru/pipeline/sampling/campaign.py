@@ -27,17 +27,17 @@ from spectralgru.training.data.dataset import EOS, Notes, Words
 
 # The same for every method, chosen before hearing or reading any result.
 SEED, TEMPERATURE = 0, 1.0
-SENTENCES, GIVEN = 3, 4  # the first sentences of the test split, and how many words of each are given
-UNITS = {"perplexity": "perplexity", "nll": "nats a step"}
+SENTENCES, GIVEN = 3, 4  # number of sentences of the test split, and of words given from each
+UNITS = {"perplexity": "perplexity", "nll": "nats per step"}
 
 
 @dataclass
 class Samples:
-    """Content of `summary.json`, with names of files in its folder."""
+    """The content of `summary.json`, with names of files in its folder."""
 
     folder: Path
     answer: list[str] = field(default_factory=list)
-    figures: list[str] = field(default_factory=list)  # the SVG form; pdf lies beside it
+    figures: list[str] = field(default_factory=list)  # SVG files; a pdf lies beside each
     links: list[dict[str, str]] = field(default_factory=list)
     sounds: list[dict[str, str]] = field(default_factory=list)
     texts: list[dict[str, str]] = field(default_factory=list)  # title, prompt, continuation
@@ -68,7 +68,7 @@ def write_samples(campaign: Campaign, data: Path) -> list[Path]:
         samples.answer += [
             f"{corpus}: no run of {method} finished, so none is sampled." for method in missing
         ]
-    samples.answer.append("One sample shows what a model has learnt; it ranks no method, the tables do.")
+    samples.answer.append("A sample shows what a model has learnt; to compare methods, see the tables.")
     said = {name: getattr(samples, name) for name in ("answer", "figures", "links", "sounds", "texts")}
     said |= {"title": "Continuations", "tables": []}
     write_summary(samples.folder, said, samples.files, made_of(keys))
@@ -76,7 +76,7 @@ def write_samples(campaign: Campaign, data: Path) -> list[Path]:
 
 
 def best(runs: Runs, method: str) -> RunFiles | None:
-    """The best run on validation of the setting with the best validation mean over finished runs; None if none."""
+    """The run with the best validation metric in the setting with the best mean of it; None if no run finished."""
     finished = [
         [item for item in items if succeeded(item.run)]
         for setting, items in runs.items()
@@ -128,7 +128,7 @@ def _write_music(samples: Samples, corpus: str, chosen: Mapping[str, Trained]) -
 
 
 def _counted(tune: Tune, known: npt.NDArray[np.int64]) -> str:
-    """The continuation of a tune described in numbers; `known`: the pitches of the training tunes."""
+    """The continuation of a tune in numbers; `known`: the pitches of the training tunes."""
     rows = tune.roll[tune.begins :]
     notes = sounding(rows, tune.lowest, 1)
     if not notes:
@@ -136,7 +136,7 @@ def _counted(tune: Tune, known: npt.NDArray[np.int64]) -> str:
     length = fmean(note.end - note.start for note in notes)
     strange = sum(note.pitch not in known for note in notes)
     return (
-        f"{rows.sum() / len(rows):.1f} notes a step, {length:.1f} steps a note, "
+        f"{rows.sum() / len(rows):.1f} notes per step, {length:.1f} steps per note, "
         f"{strange} of {len(notes)} notes at pitches that no training tune has"
     )
 
@@ -167,7 +167,7 @@ def _write_words(samples: Samples, corpus: str, chosen: Mapping[str, Trained]) -
 
 
 def _prompts(words: Words) -> list[str]:
-    """The beginnings of the first sentences of the test split, in words that the model knows."""
+    """The beginnings of the first sentences of the test split, in words of the model's vocabulary."""
     ends = np.flatnonzero(words.test == words.vocabulary.index(EOS))[:SENTENCES]
     begins = [0, *(ends[:-1] + 1)]
     sentences = (words.test[a : min(b, a + GIVEN)] for a, b in zip(begins, ends, strict=True))

@@ -1,4 +1,4 @@
-"""Continuing a sequence: the model reads it, then what is drawn from its own predictions, state carried over."""
+"""Continues a sequence: the model reads it, and then what is drawn from its own predictions."""
 
 import math
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from torch import Tensor
 from spectralgru.errors import InputError
 from spectralgru.training.models import ReplicatedModel
 
-LONGEST = 100_000  # steps that are sampled: hours of music, a novel of words
-CHUNK = 100  # steps of a beginning read at once: limits the memory for the logits
+LONGEST = 100_000  # steps to sample: hours of music, or a novel
+CHUNK = 100  # steps of a beginning to read at once, which limits the memory for logits
 
 Array = npt.NDArray[np.float64]
 Drawn = TypeVar("Drawn")
@@ -28,9 +28,9 @@ def continue_notes(
 ) -> npt.NDArray[np.uint8]:
     """The `steps` steps that follow the piano roll `beginning` [T, notes]: uint8 [steps, notes].
 
-    Every note of a step is drawn independently, as the output layer defines it: it sounds with probability
-    sigmoid(logit / temperature). Silence comes before the first step, as in training. Raises InputError for less than
-    one step, or a temperature that is not above 0 and finite.
+    Every note of a step is drawn independently, as the output layer defines: it sounds with probability
+    sigmoid(logit / temperature). Silence precedes the first step, as in training. Raises InputError for less than one
+    step, or a temperature that is not finite and above 0.
     """
     silence = np.zeros((1, beginning.shape[1]), np.uint8)
     read = torch.from_numpy(np.concatenate([silence, beginning])).float()
@@ -49,7 +49,7 @@ def continue_words(
 ) -> list[int]:
     """The `steps` token ids that follow `beginning` (at least one id), drawn from softmax(logits / temperature).
 
-    Raises InputError for less than one step, or a temperature that is not above 0 and finite.
+    Raises InputError for less than one step, or a temperature that is not finite and above 0.
     """
 
     def draw(logits: Array) -> tuple[int, Tensor]:

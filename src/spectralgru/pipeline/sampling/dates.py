@@ -1,4 +1,4 @@
-"""What samples are made of: the candidate runs, and the code that samples."""
+"""What samples depend on: the candidate runs, and the code that samples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +16,6 @@ CODE = (
 
 
 def made_of(keys: Mapping[str, str]) -> dict[str, str]:
-    """What samples depend on, given the key of every run (by its directory, relative to `results/<scale>`)."""
+    """What samples depend on; `keys`: of every run, by directory relative to `results/<scale>`."""
     chosen = {path: key for path, key in keys.items() if Path(path).parent.name.startswith(SAMPLED)}
     return chosen | {"code": sha256_of_all(PACKAGE, CODE)}

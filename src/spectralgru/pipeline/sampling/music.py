@@ -12,15 +12,15 @@ from spectralgru.errors import InputError
 from spectralgru.pipeline.corpora.midi import Note
 from spectralgru.training.data.dataset import Notes
 
-TICKS_PER_BEAT = 480  # a beat is a quarter note; more for steps that are no whole number of these
-BARS = 4  # bars of a tune given to the model, a bar counting as four quarter notes
+TICKS_PER_BEAT = 480  # a beat is a quarter note; more if a step is not a whole number of ticks
+BARS = 4  # of a tune that are given to the model; a bar counts as four quarter notes
 
 
 class Timing(NamedTuple):
     """How long a row of a piano roll lasts."""
 
     step: int  # ticks
-    tempo: float  # quarter notes a minute
+    tempo: float  # quarter notes per minute
     ticks_per_beat: int = TICKS_PER_BEAT
 
     @property
@@ -34,15 +34,15 @@ class Timing(NamedTuple):
 
 
 def timing_of(corpus: Notes) -> Timing:
-    """The step and tempo of a corpus, in ticks that make the step whole."""
+    """The step and tempo of a corpus; a step is a whole number of ticks."""
     ticks = lcm(TICKS_PER_BEAT, corpus.step.denominator)
     return Timing(int(corpus.step * ticks), corpus.tempo, ticks)
 
 
 def sounding(roll: npt.NDArray[np.uint8], lowest: int, step: int) -> list[Note]:
-    """The notes of a piano roll [steps, notes], by start, then pitch: a pitch in consecutive steps is one note.
+    """The notes of a piano roll [steps, notes], ordered by start, then pitch. A pitch in consecutive steps is one note.
 
-    `lowest`: MIDI number of column 0; `step`: ticks a row, so that times are in ticks.
+    `lowest`: MIDI number of column 0; `step`: ticks per row, so that times are in ticks.
     """
     edges = np.diff(roll.T.astype(np.int8), prepend=0, append=0)  # [notes, steps + 1]
     pitches, starts = np.nonzero(edges == 1)
@@ -59,14 +59,14 @@ def to_midi(
 ) -> bytes:
     """A MIDI file of type 0 for the piano roll `roll` [steps, notes]; the same roll gives the same bytes.
 
-    Read again by `corpora.midi` and `corpora.pianoroll` it gives the same roll, up to its last sounding row (silence
-    after it is kept as the length of the track). `sampled_from`: the row at which a marker `continuation` is placed.
-    Raises InputError, naming the tune `name`, if nothing sounds.
+    `corpora.midi` and `corpora.pianoroll` read the same roll from it, up to the last sounding row (silence after it is
+    kept as the length of the track). `sampled_from`: the row for a marker `continuation`. Raises InputError, which
+    names the tune `name`, if nothing sounds.
     """
     notes = sounding(roll, lowest, timing.step)
     if not notes:
         raise InputError(f"{name}: it is silent from beginning to end; choose another tune")
-    # At one time, notes end before others start.
+    # At the same time, notes end before others start.
     events = [(note.end, 0, mido.Message("note_off", note=note.pitch, velocity=64)) for note in notes]
     events += [(note.start, 2, mido.Message("note_on", note=note.pitch, velocity=64)) for note in notes]
     if sampled_from is not None:

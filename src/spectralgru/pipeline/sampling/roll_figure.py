@@ -12,14 +12,13 @@ from spectralgru.pipeline.sampling.music import Timing, sounding
 from spectralgru.pipeline.sampling.sample import Tune
 
 GIVEN = "0.55"  # colour of the given beginning
-BAR = 16  # steps between two grid lines: two bars of eighths, or four of quarters
+BAR = 16  # steps between grid lines: two bars of eighths, or four of quarters
 
 
 def draw(tunes: Mapping[str, Tune], methods: Mapping[str, str]) -> Figure:
-    """One panel for each tune, titled by its key; dashed where the continuation begins, in the method's colour after
-    it.
+    """A panel for each tune, with its key as title; a dashed line shows where the continuation begins.
 
-    `methods`: the method whose colour each title takes; the original's continuation is black.
+    `methods`: by title, the method in whose colour the continuation is drawn; the original's is black.
     """
     figure = new_figure(WIDTH, 1.8 * len(tunes) + 0.6)
     axes = figure.subplots(len(tunes), 1, sharex=True, sharey=True, squeeze=False)[:, 0]

@@ -1,4 +1,4 @@
-"""One sample of one run: a tune continued, or a text."""
+"""A sample from a run: a continued tune or text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from spectralgru.training.data.dataset import Notes, Split, Words
 if TYPE_CHECKING:  # mido is needed for music only
     from spectralgru.pipeline.sampling.music import Timing
 
-NOTE_STEPS, TOKENS = 64, 60  # sampled unless told otherwise
+NOTE_STEPS, TOKENS = 64, 60  # to sample by default
 LONGEST_SOUND = 20  # minutes
 
 
 @dataclass(frozen=True)
 class Tune:
-    """A piano roll whose rows from `begins` on continue the earlier ones."""
+    """A piano roll; the rows from `begins` on continue the earlier ones."""
 
     name: str
     roll: npt.NDArray[np.uint8]  # [steps, notes]
@@ -37,7 +37,7 @@ class Tune:
         return to_midi(self.roll, self.lowest, self.timing, self.name, self.begins)
 
     def mp3(self) -> bytes:
-        """The tune as sound. Raises InputError if it is longer than fits into memory comfortably."""
+        """The tune as sound. Raises InputError if it is too long for the memory."""
         from spectralgru.pipeline.sampling.audio import to_mp3
 
         minutes = self.timing.seconds(len(self.roll)) / 60
@@ -51,7 +51,7 @@ class Tune:
 
 @dataclass(frozen=True)
 class Text:
-    """Token ids, of which those from `begins` on continue the earlier ones; the first is `<eos>`: a sentence begins."""
+    """Token ids; those from `begins` on continue the earlier ones. The first is `<eos>`: a sentence begins."""
 
     ids: Sequence[int]
     begins: int
@@ -83,7 +83,7 @@ def sample(
 ) -> Tune | Text:
     """Continue a tune (by default the first of the split) or a text (by default a new sentence), depending on the run.
 
-    Raises InputError if both `tune` and `prompt` are given, and as `sample_tune` and `sample_text` do.
+    Raises InputError if both `tune` and `prompt` are given, and where `sample_tune` or `sample_text` do.
     """
     wants_tune = tune is not None or (prompt is None and isinstance(trained.corpus, Notes))
     if wants_tune and prompt is not None:
@@ -98,9 +98,9 @@ def sample(
 
 
 def original(trained: Trained, split: Split, number: int, steps: int) -> Tune:
-    """The first bars, at most half, of a tune of a split (counted from 0), and the tune's next `steps` steps.
+    """The first bars of a tune, at most half of it, and its next `steps` steps; `number` counts from 0 in the split.
 
-    Raises InputError if the model is a word model, or there is no such tune; RunError if mido is not installed.
+    Raises InputError for a word model or an unknown tune, RunError if mido is not installed.
     """
     corpus = trained.corpus
     if not isinstance(corpus, Notes):
@@ -120,9 +120,9 @@ def original(trained: Trained, split: Split, number: int, steps: int) -> Tune:
 def sample_tune(
     trained: Trained, split: Split, number: int, steps: int, temperature: float, seed: int
 ) -> Tune:
-    """The first bars of a tune, as `original` has them, and `steps` sampled steps.
+    """The first bars of a tune, as in `original`, and `steps` sampled steps.
 
-    Raises InputError as `original` and `continue_notes` do.
+    Raises InputError where `original` or `continue_notes` do.
     """
     given, run = original(trained, split, number, 0), trained.run
     rng = np.random.default_rng(seed)
@@ -134,7 +134,7 @@ def sample_tune(
 def sample_text(trained: Trained, prompt: str, steps: int, temperature: float, seed: int) -> Text:
     """The prompt as the beginning of a sentence, and `steps` sampled tokens.
 
-    Raises InputError if the model is a music model, for a word that it does not know, and as `continue_words` does.
+    Raises InputError for a music model, for a word that it does not know, and where `continue_words` does.
     """
     corpus = trained.corpus
     if not isinstance(corpus, Words):

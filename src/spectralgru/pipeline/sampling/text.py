@@ -1,4 +1,4 @@
-"""Text to token ids and back, as a word model reads it."""
+"""Text to token ids and back, for models of words."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,16 +7,16 @@ from spectralgru.training.data.dataset import EOS, UNK
 
 
 def tokens(text: str, separator: str) -> list[str]:
-    """The words of a text, or, where nothing separates them, its characters; a line's end is an `<eos>`."""
+    """The words of a text, or its characters if `separator` is empty; a line's end is an `<eos>`."""
     lines = (line.split() if separator else [*line] for line in text.split("\n"))
     return [token for line in lines for token in (*line, EOS)][:-1]
 
 
 def encode(text: str, vocabulary: Sequence[str], separator: str = " ") -> list[int]:
-    """Ids of the words of `text`, after an `<eos>`: the text begins a sentence. A line's end is an `<eos>` too.
+    """Ids of the words of `text` after an `<eos>`, since it begins a sentence. A line's end is an `<eos>`, too.
 
-    Raises InputError for a word that is not in the vocabulary. It does not silently become `<unk>`: the model should
-    read what was typed.
+    Raises InputError for a word outside the vocabulary. It does not silently become `<unk>`: the model should read what
+    was typed.
     """
     ids = {word: i for i, word in enumerate(vocabulary)}
     words = tokens(text, separator)

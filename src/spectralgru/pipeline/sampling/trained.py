@@ -1,4 +1,4 @@
-"""A trained run, ready to be sampled from."""
+"""Opens a trained run to sample from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from spectralgru.training.models import ReplicatedModel
 
 @dataclass(frozen=True)
 class Trained:
-    """The model of a run (weights of the best validation epoch), and the part of the corpus that it was trained on."""
+    """The model of a run (weights of the best validation epoch), and the part of the corpus it was trained on."""
 
     run: Run
     model: ReplicatedModel

@@ -1,4 +1,4 @@
-"""Run directories -> MLflow: records come first; tracking is a view of them that can be thrown away and rebuilt."""
+"""Run directories -> MLflow. Records come first; tracking is a view of them that can be deleted and rebuilt."""
 
 from spectralgru.pipeline.tracking.experiment import Tracked
 from spectralgru.pipeline.tracking.runs import follow, track

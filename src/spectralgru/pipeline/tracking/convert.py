@@ -1,4 +1,4 @@
-"""A run record in MLflow's terms: parameters, tags and metrics with their real times. Independent of the store."""
+"""A run record in MLflow's terms: parameters, tags, and metrics with their real times. Independent of the store."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ from spectralgru.setting import Setting, number
 Point = tuple[str, float, int, int]  # name, value, time (milliseconds since 1970), step
 
 EPOCH_COLUMNS = HISTORY_COLUMNS[1:]
-MEAN_COLUMNS = ("valid_loss", "valid_metric")  # of a setting, so that settings are compared as they are
+MEAN_COLUMNS = ("valid_loss", "valid_metric")  # whose mean over seeds is the curve of a setting
 FIGURES = ("epoch", "valid", "test")  # of the best and of the last epoch
 TRACE_COLUMNS = STEP_COLUMNS[2:]
-TRACE_POINTS = 100  # for each run and column: enough for a curve; the artifact steps.csv has the rest
+TRACE_POINTS = 100  # for each run and column, enough for a curve; the artifact steps.csv has the rest
 SOURCE = {"mlflow.source.name": "spectralgru", "mlflow.source.type": "LOCAL"}
 COMMIT = "mlflow.source.git.commit"
 VALUE_NAMES = {"constraint": "delta", "clipping": "threshold"}
@@ -48,7 +48,7 @@ def setting_tags(corpus: str, scale: str, name: str) -> dict[str, str]:
 
 
 def run_tags(run: Run) -> dict[str, str]:
-    """Tags to search runs by; those of a diverged run say when and why."""
+    """Tags by which runs can be searched; those of a diverged run say when and why."""
     tags = setting_tags(run.corpus, run.scale, run.setting) | {
         "seed": str(run.seed),
         "status": run.status,
@@ -65,13 +65,13 @@ def run_tags(run: Run) -> dict[str, str]:
 
 
 def commit_tags(runs: Sequence[Run]) -> dict[str, str]:
-    """The commit that trained all of the runs."""
+    """The commit of all runs, if it is the same."""
     commits = {run.git_commit for run in runs}
     return {COMMIT: commits.pop()} if len(commits) == 1 and "" not in commits else {}
 
 
 def run_params(run: Run) -> dict[str, str]:
-    """Every setting under its dotted name, with method, value, seed and the size of the job."""
+    """Every parameter under its dotted name, with method, value, seed and the size of the job."""
     params = flatten(run.settings) | {"method": run.method, "seed": run.seed}
     params |= {"threads": run.threads, "replicas": run.replicas}
     if run.value is not None:
@@ -91,10 +91,9 @@ def setting_params(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def run_metrics(item: RunFiles) -> list[Point]:
-    """Epoch curves, the thinned trace and the best and final figures; values that are not finite are left out.
+    """Curves by epoch, the thinned trace, and the best and final values, without those that are not finite.
 
-    MLflow would store NaN as 0 and infinity as 1.8e308, and either would spoil the curve: it ends where the run
-    diverged.
+    MLflow would store NaN as 0 and infinity as 1.8e308, which would spoil the curve; so it ends where the run diverged.
     """
     run, start = item.run, started(item.run)
     history = item.history
@@ -113,7 +112,7 @@ def run_metrics(item: RunFiles) -> list[Point]:
 
 
 def setting_metrics(items: Sequence[RunFiles]) -> list[Point]:
-    """Success rate, and over the successful seeds: mean and deviation of the best figures, mean validation curve."""
+    """Success rate, and over successful seeds mean and deviation of the best values and the mean validation curve."""
     runs = [item.run for item in items]
     good, time = [item for item in items if succeeded(item.run)], max(map(ended, runs))
     points = [("success", len(good) / len(runs), time, 0), ("seeds", float(len(runs)), time, 0)]
@@ -136,7 +135,7 @@ def setting_metrics(items: Sequence[RunFiles]) -> list[Point]:
 def _trace(
     steps: pd.DataFrame, history: pd.DataFrame, clock: np.ndarray, start: int, end: int
 ) -> Iterator[Point]:
-    """At most TRACE_POINTS points a column, each the largest finite value of its interval, at the interval's end."""
+    """At most TRACE_POINTS points per column: the largest finite value of each interval, at the interval's end."""
     last = steps.groupby("epoch")["step"].max().reindex(history["epoch"]).to_numpy()
     whole = np.isfinite(last)
     every = max(1, -(-len(steps) // TRACE_POINTS))
@@ -145,6 +144,6 @@ def _trace(
     position = thinned["step"].to_numpy()
     knots = np.concatenate([[0], last[whole], [max(last[whole].max(initial=0), position.max(initial=0)) + 1]])
     times = np.interp(position, knots, np.concatenate([[start], clock[whole], [end]]))
-    for name in thinned.columns.intersection(list(TRACE_COLUMNS)):  # records of old have no growth
+    for name in thinned.columns.intersection(list(TRACE_COLUMNS)):  # old records have no growth
         for value, time, step in zip(thinned[name], times, position, strict=True):
             yield f"trace/{name}", value, int(time), int(step)

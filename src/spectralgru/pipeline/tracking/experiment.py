@@ -1,4 +1,4 @@
-"""One MLflow experiment and the runs in it, by the directory that each shows."""
+"""One MLflow experiment, and its runs by the directory that each of them shows."""
 
 import hashlib
 import os
@@ -19,11 +19,11 @@ from spectralgru.pipeline.tracking.store import find_experiment, local_folder, s
 from spectralgru.records import RUN_FILES, check_files, files_here
 
 FILES = ("run.json", *RUN_FILES)
-# Tags: which directory of which project a run shows, and which version of it.
+# Tags: the project and the directory that a run shows, and the version of its content.
 PROJECT, DIRECTORY, CONTENT = "spectralgru.project", "spectralgru.directory", "spectralgru.content"
 PARENT = "mlflow.parentRunId"
-LAYOUT = "5"  # changes when the import itself changes, so that everything is imported again
-# A diverged training did not succeed: MLflow's red mark shows that at a glance, the tag `status` says what happened.
+LAYOUT = "5"  # raised when the import changes, so that everything is imported again
+# MLflow's red mark shows at a glance that a diverged training did not succeed; the tag `status` says what happened.
 STATUS = {
     "finished": "FINISHED",
     "diverged": "FAILED",
@@ -34,7 +34,7 @@ STATUS = {
 
 @dataclass
 class Tracked:
-    """What `track` did: the numbers of MLflow runs (including parents) made or changed, and left as they were."""
+    """What `track` did: the numbers of MLflow runs, including parents, that it wrote and that it left unchanged."""
 
     uri: str
     written: int = 0
@@ -60,9 +60,9 @@ class MlflowExperiment:
             page = client.search_runs([self.id], query, max_results=1000, page_token=token)
             for run in page:
                 directory, maker = run.data.tags.get(DIRECTORY, ""), run.data.tags.get(PROJECT)
-                if maker in project.former:  # copied with the database
+                if maker in project.former:  # the database was copied with the project
                     client.set_tag(run.info.run_id, PROJECT, project.id)
-                elif maker is None:  # as earlier versions identified runs: by the absolute path
+                elif maker is None:  # earlier versions identified runs by the absolute path
                     directory = project.adopted(directory)
                 elif maker != project.id:
                     continue
@@ -74,7 +74,7 @@ class MlflowExperiment:
     def track_setting(
         self, items: Sequence[RunFiles], under_way: Sequence[LiveRun], benchmark: Path
     ) -> dict[Path, str]:
-        """One parent run that sums the finished seeds up, one run per seed; the MLflow run of each finished one."""
+        """Write a parent run that sums up finished seeds, and a run per seed; return the id of each finished one."""
         contents = [_content([item.directory / "run.json"]) for item in items]
         whole = _digest(
             [*sorted(contents), *sorted(self.project.path(run.directory) for run in under_way)]
@@ -98,7 +98,7 @@ class MlflowExperiment:
         return ids
 
     def track_figures(self, directory: Path, figures: Sequence[Path]) -> None:
-        """One run `results` that carries the files as artifacts."""
+        """Write a run `results` with the files as artifacts."""
         if not figures:
             return
         content = _content(figures)
@@ -144,7 +144,7 @@ class MlflowExperiment:
         if found := self._watched(item.directory, live.read_lines(item.directory)):
             made, epochs = found
             run_id = made.info.run_id
-            self.client.set_tag(run_id, CONTENT, "")  # if interrupted after this, it is made again
+            self.client.set_tag(run_id, CONTENT, "")  # if interrupted from here on, it is written again
             shift = made.info.start_time - convert.started(run)  # its curves began at an estimated start
             points = [(name, value, time + shift, step) for name, value, time, step in points]
             new = [p for p in points if not (p[0].startswith("epoch/") and p[3] <= epochs)]
@@ -159,7 +159,7 @@ class MlflowExperiment:
         return made
 
     def _track_live(self, run: LiveRun, parent: Any) -> None:
-        """Add the new epochs; a training that started again gets a new run."""
+        """Add the new epochs; a training that started afresh gets a new run."""
         self.done.running += 1
         found = self._watched(run.directory, run.lines)
         if found is None:
@@ -189,8 +189,7 @@ class MlflowExperiment:
         return None if epochs is None else (runs[0], epochs)
 
     def _current(self, directory: Path, content: str, files: Sequence[Path] = ()) -> Any:
-        """The run that shows `directory` as it is, with its files; None if there is none, an outdated one, or
-        several."""
+        """The run that shows `directory` as it is, with its files; None if there is no such run, or several."""
         runs = self.known.get(self.project.path(directory), [])
         if len(runs) != 1 or runs[0].data.tags.get(CONTENT) != content:
             return None
@@ -216,7 +215,7 @@ class MlflowExperiment:
         self.done.written += 1
 
     def _artifacts(self, run: Any, files: Sequence[Path]) -> None:
-        """Hard links where the artifacts are on the same disk (run directories are never edited in place)."""
+        """Attach files, by hard links on the same disk (run directories are never edited in place)."""
         folder = local_folder(run.info.artifact_uri)
         if folder is None:
             for file in files:

@@ -1,4 +1,4 @@
-"""What a run used besides its settings: the data it was trained on, and the machine's time and memory."""
+"""What a run used apart from its settings: its training data, and the machine's time and memory."""
 
 import csv
 import json
@@ -18,11 +18,11 @@ USAGE = {
     "io_in": "system/disk_read_megabytes",
     "io_out": "system/disk_write_megabytes",
 }
-DIGEST_SIZE = 36  # all that MLflow keeps of a digest
+DIGEST_SIZE = 36  # digits of a digest that MLflow keeps
 
 
 def log_dataset(client: Any, run_id: str, run: Run) -> None:
-    """Tell MLflow what a run was trained on, if its record says."""
+    """Tell MLflow the training data of a run, if its record names them."""
     from mlflow.exceptions import MlflowException
 
     if not run.data_sha256:
@@ -30,12 +30,12 @@ def log_dataset(client: Any, run_id: str, run: Run) -> None:
     used = [dataset(run)]
     try:
         client.log_inputs(run_id, used)
-    except MlflowException:  # it looks, then inserts: another process was faster
+    except MlflowException:  # MLflow looks, then inserts; another process was faster
         client.log_inputs(run_id, used)
 
 
 def dataset(run: Run) -> Any:
-    """The prepared corpus as MLflow's `DatasetInput`: digest = first 36 digits of its SHA-256, the source has all."""
+    """The prepared corpus as MLflow's `DatasetInput`; the digest is cut to 36 digits, the source has all."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = {"uri": f"data/prepared/{run.corpus}.npz", "sha256": run.data_sha256}
@@ -48,7 +48,7 @@ def dataset(run: Run) -> Any:
 
 
 def usage(benchmark: Path, time: int) -> list[Point]:
-    """What a training took of its machine; empty if Snakemake has measured nothing."""
+    """The time and memory of a training; empty if Snakemake has not measured it."""
     if not benchmark.exists():
         return []
     with benchmark.open(encoding="utf-8") as file:

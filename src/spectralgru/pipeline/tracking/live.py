@@ -13,12 +13,12 @@ from spectralgru.pipeline.status import run_status
 from spectralgru.pipeline.tracking.convert import EPOCH_COLUMNS, Point
 from spectralgru.records import HISTORY_COLUMNS
 
-MARK = "epochs"  # begins the content tag of a run in progress: `epochs <how many> <their hash>`
+MARK = "epochs"  # start of the content tag of a run in progress: `epochs <number> <hash>`
 
 
 @dataclass(frozen=True)
 class LiveRun:
-    """A run directory with a history but no record; its path says which run it is."""
+    """A run directory that has a history but no record; its path tells which run it is."""
 
     directory: Path
     scale: str
@@ -46,14 +46,14 @@ class LiveRun:
 
     @cached_property
     def rows(self) -> list[dict[str, float]]:
-        """One for each epoch, columns `records.HISTORY_COLUMNS`."""
+        """One row for each epoch, with columns `records.HISTORY_COLUMNS`."""
         return [
             dict(zip(HISTORY_COLUMNS, map(float, row), strict=True)) for row in csv.reader(self.lines) if row
         ]
 
     @property
     def started(self) -> int:
-        """Estimated start in milliseconds since 1970: its last epoch has just been written."""
+        """Estimated start in milliseconds since 1970, from the date of the last epoch."""
         written = (self.directory / "history.csv").stat().st_mtime
         return int(1000 * (written - sum(row["seconds"] for row in self.rows)))
 
@@ -86,7 +86,7 @@ def content(lines: list[str]) -> str:
 
 
 def shown_epochs(tag: str, lines: list[str]) -> int | None:
-    """How many epochs a run with this content tag shows; None unless they are the first of `lines`."""
+    """The number of epochs that a run with this content tag shows; None unless they are the first of `lines`."""
     mark, _, rest = tag.partition(" ")
     if mark != MARK:
         return None

@@ -1,4 +1,4 @@
-"""The registered models: what `mlflow.pyfunc.load_model` loads, predicting the next word or the next notes.
+"""The registered models that `mlflow.pyfunc.load_model` loads; they predict the next word or the next notes.
 
 A model is a folder: `run.json`, `model.safetensors` and `names.json`, which says what its outputs mean.
 """
@@ -19,19 +19,19 @@ from spectralgru.pipeline.saved import load_model
 from spectralgru.training.data.dataset import UNK, Corpus, Words
 from spectralgru.training.models import ReplicatedModel
 
-CHUNK = 100  # steps computed at once: limits the memory for the logits
+CHUNK = 100  # steps to compute at once, which limits the memory for logits
 NAMES = "names.json"
 
 
 def names(corpus: Corpus) -> dict[str, Any]:
-    """What the outputs of a model of this corpus mean."""
+    """The meaning of the outputs of a model of this corpus."""
     if isinstance(corpus, Words):
         return {"vocabulary": corpus.vocabulary, "separator": corpus.separator}
     return {"lowest": corpus.lowest}
 
 
 class NextWord:
-    """Reads texts; returns each one's most probable next word and how well the text itself was predicted."""
+    """Reads texts; returns the most probable next word of each, and how well the text itself was predicted."""
 
     def __init__(self, model: ReplicatedModel, vocabulary: Sequence[str], separator: str = " ") -> None:
         self.model, self.vocabulary, self.separator = model, list(vocabulary), separator
@@ -67,7 +67,7 @@ class NextWord:
 
 
 class NextNotes:
-    """Reads tunes; returns each one's most probable next notes and how well the tune itself was predicted."""
+    """Reads tunes; returns the most probable next notes of each, and how well the tune itself was predicted."""
 
     def __init__(self, model: ReplicatedModel, lowest: int) -> None:
         self.model, self.lowest = model, lowest
@@ -103,7 +103,7 @@ class NextNotes:
 
 @torch.no_grad()
 def _chunks(model: ReplicatedModel, inputs: Tensor) -> Any:
-    """Where each chunk of `inputs` [T, 1, ...] begins, and the logits [t, V] after each of its steps."""
+    """The start of each chunk of `inputs` [T, 1, ...], and the logits [t, V] after each of its steps."""
     state = model.initial_state(1)
     for at in range(0, len(inputs), CHUNK):
         chunk = inputs[at : at + CHUNK]
@@ -112,14 +112,14 @@ def _chunks(model: ReplicatedModel, inputs: Tensor) -> Any:
 
 
 def text_of(corpus: Corpus, steps: Any) -> str:
-    """Steps of a corpus (ids [T], or notes [T, V]) in the words that `predict` reads."""
+    """Steps of a corpus (ids [T], or notes [T, V]) as text for `predict`."""
     if isinstance(corpus, Words):
         return decode(steps, corpus.vocabulary, corpus.separator)
     return " | ".join(" ".join(str(corpus.lowest + i) for i in np.flatnonzero(step)) for step in steps)
 
 
 def _load_pyfunc(folder: str) -> NextWord | NextNotes:
-    """What MLflow calls."""
+    """Entry point for MLflow."""
     _, model = load_model(Path(folder))
     described = json.loads((Path(folder) / NAMES).read_text(encoding="utf-8"))
     return NextWord(model, **described) if model.kind == "words" else NextNotes(model, **described)

@@ -1,8 +1,8 @@
-"""The project that runs belong to: several may share a store, and one may be moved or copied.
+"""The project that runs belong to. Several projects may share a store, and a project may be moved or copied.
 
 A folder of results keeps a random id in a file outside version control. A clone has none and gets its own. A moved
-folder keeps its id. A copy has the file, too, but is a different directory: it gets its own id, and remembers the one
-it came with, under which its runs are found in a database copied with it.
+folder keeps its id. A copy has the file, too, but is another directory: it gets its own id and remembers the former
+one, under which its runs are in a database that was copied with it.
 """
 
 import json
@@ -23,14 +23,14 @@ class Project:
 
     root: Path  # resolved
     id: str
-    former: tuple[str, ...] = ()  # ids of the projects that it was copied from
+    former: tuple[str, ...] = ()  # ids of the projects it was copied from
 
     def path(self, directory: Path) -> str:
-        """The directory that identifies a run: relative to the root."""
+        """The directory of a run relative to the root, which identifies it."""
         return Path(os.path.relpath(directory.resolve(), self.root)).as_posix()
 
     def adopted(self, directory: str) -> str:
-        """The path here of a run that earlier versions identified by its absolute path; other projects' excluded."""
+        """The relative path of a run that earlier versions identified by its absolute path, unless of another project."""
         match = re.fullmatch(r"(.*)/(runs/[^/]+/[^/]+(?:/seed-\d+)?|figures/[^/]+)", directory)
         here = match and (Path(match[1]) == self.root or not Path(match[1]).exists())
         return match[2] if match and here else directory
@@ -41,7 +41,7 @@ class Project:
 
 
 def project_at(root: Path) -> Project:
-    """The project of a folder of results; its id is created here if it has none. One process at a time."""
+    """The project of a folder of results; creates its id if it has none. For one process at a time."""
     root = root.resolve()
     inode = root.stat().st_ino
     known: str | None = None
@@ -52,12 +52,12 @@ def project_at(root: Path) -> Project:
         if kept["inode"] == inode:
             return Project(root, known, former)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # none yet, or damaged: treated as if there were none
+        pass  # there is none yet, or it is damaged
     former = (*former, known) if known else former
     project = Project(root, str(uuid.uuid4()), former)
     try:
         write_json(root / FILE, {"id": project.id, "inode": inode, "former": former})
-    except OSError:  # another user's read-only results: the same id each time
+    except OSError:  # read-only results of another user: the same id every time
         return Project(
             root, str(uuid.uuid5(uuid.NAMESPACE_URL, f"{os.getuid()}@{os.uname().nodename}{root}"))
         )

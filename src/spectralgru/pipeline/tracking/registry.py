@@ -35,10 +35,12 @@ def model_name(run: Run) -> str:
 def register_best(
     client: Any, experiment: MlflowExperiment, items: Sequence[RunFiles], ids: Mapping[Path, str], data: Path
 ) -> None:
-    """Point the alias `best` at the finished run with the lowest validation metric, as a new version if it has none.
+    """Point the alias `best` at the finished run with the lowest validation metric, registering a version if it has
+    none.
 
-    In a shared store it stays with another project's model that is better. Without the corpus that the run was trained
-    on, the meaning of the model's outputs is unknown: then nothing is registered, and `experiment.done` says why.
+    In a shared store the alias stays with a better model of another project. Without the corpus that the run was
+    trained on, the meaning of the model's outputs is unknown; then nothing is registered, and `experiment.done` says
+    why.
     """
     done, project = experiment.done, experiment.project
     good = [item for item in items if succeeded(item.run) and "valid" in item.run.best]
@@ -79,7 +81,7 @@ def _held_by_better(client: Any, name: str, project: str, run: Run) -> bool:
 
     try:
         holder = client.get_model_version_by_alias(name, ALIAS)
-    except MlflowException:  # no version has it
+    except MlflowException:  # no version has the alias
         return False
     if holder.tags.get(PROJECT) in (None, project):
         return False

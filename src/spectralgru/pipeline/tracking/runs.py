@@ -1,8 +1,8 @@
-"""Import of run directories.
+"""Imports run directories.
 
-An experiment `spectralgru/<scale>/<corpus>` holds one parent run per setting, below it one run per run directory, and
-one run `results` with the figures. Runs that changed on disk are replaced, others are left alone; a run in progress
-grows into the finished run.
+An experiment `spectralgru/<scale>/<corpus>` holds a parent run per setting, below it a run per run directory, and a run
+`results` with the figures. Runs that changed on disk are replaced, others left alone; a run in progress grows into the
+finished run.
 """
 
 import time
@@ -23,7 +23,7 @@ from spectralgru.records import Run, read_run
 
 @dataclass
 class Seeds:
-    """The seeds of one setting, by their progress."""
+    """The runs of one setting, by progress."""
 
     finished: list[RunFiles] = field(default_factory=list)
     under_way: list[LiveRun] = field(default_factory=list)
@@ -40,10 +40,10 @@ def track(
 ) -> Tracked:
     """Bring MLflow up to date with the run directories `runs` below `root` (`results/<scale>`) and with `figures`.
 
-    Give all seeds of a setting together: its parent run sums up those given. A figure named `<corpus>-...` goes to
-    that corpus, any other file to all. The best model of a corpus whose runs have all ended is registered, when
+    Give all seeds of a setting together, since its parent run sums up those given. A figure named `<corpus>-...` goes
+    to that corpus, any other file to all. When all runs of a corpus have ended, its best model is registered if
     `data`/prepared has the corpus it was trained on. `benchmarks`/<scale>/<corpus>/<setting>.tsv are Snakemake's
-    measurements. Runs in progress do not record their `scale`: it is the name of `root` unless given. Raises InputError
+    measurements. Runs in progress do not record their `scale`; by default it is the name of `root`. Raises InputError
     for a record that cannot be read, RunError for a store that cannot be written.
     """
     root, uri = Path(root), tracking_uri(uri)
@@ -79,7 +79,7 @@ def track(
 
 
 def follow(step: Callable[[], Tracked], runs: Sequence[Path], every: float) -> Tracked:
-    """Call `step` (a `track` of `runs`) every `every` seconds until all of them have ended; returns the last result."""
+    """Call `step` (a `track` of `runs`) every `every` seconds until all runs have ended; returns the last result."""
     while True:
         ended = all((directory / "run.json").exists() for directory in runs)  # checked before the import
         done = step()
@@ -89,7 +89,7 @@ def follow(step: Callable[[], Tracked], runs: Sequence[Path], every: float) -> T
 
 
 def _gather(runs: Sequence[Path], scale: str) -> dict[tuple[str, str], dict[str, Seeds]]:
-    """By scale and corpus, then setting; directories where nothing has begun are skipped."""
+    """The runs by scale and corpus, then by setting; directories in which nothing has begun are skipped."""
     experiments: dict[tuple[str, str], dict[str, Seeds]] = {}
 
     def setting_of(run: Run | LiveRun) -> Seeds:

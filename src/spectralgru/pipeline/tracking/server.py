@@ -1,8 +1,8 @@
-"""MLflow's pages on a database, for the person who starts them: anyone with the address may write as the owner.
+"""Serves MLflow's pages on a database to the person who starts it; anyone with the address may write as the owner.
 
-Other users of a machine can reach each of its ports. So the address contains a secret, new at every start, and MLflow,
-which asks for no password, answers only below it. `mlflow server` has no place for one: its application runs in this
-process, which also keeps the database's password out of the list of processes.
+Other users of a machine can reach all its ports, and MLflow asks for no password. So the address contains a secret, new
+at every start, and MLflow answers only below it. `mlflow server` has no such option: its application runs in this
+process, which also keeps the database's password out of the process list.
 """
 
 import hmac
@@ -48,7 +48,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 def serve(port: int, host: str, say: Callable[[str], None]) -> None:
     """Print the address and serve until interrupted; port 0 means any free one.
 
-    Raises InputError for a store that is not a database and for an address that cannot be listened on.
+    Raises InputError for a store that is not a database, or an address that cannot be listened on.
     """
     uri = tracking_uri()
     root = artifact_root(uri)
@@ -101,15 +101,15 @@ def _application(uri: str, root: str, host: str) -> Any:
         constants.SERVE_ARTIFACTS_ENV_VAR: "true",
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what MLflow will have to change in its own code
+        warnings.simplefilter("ignore")  # they are about MLflow's own code
         from mlflow.server.fastapi_app import app
     return app
 
 
 def _first_page(uri: str) -> str:
-    """MLflow's page: opens as for training, not as for chat bots, without its own chat, and shows `COLUMNS`.
+    """MLflow's page, set to open for training instead of chat bots, without its own chat, and with `COLUMNS`.
 
-    MLflow keeps this in the browser only; what its reader has chosen there stays.
+    MLflow keeps these choices in the browser only; what the reader has chosen there stays.
     """
     import mlflow.server
 
@@ -127,7 +127,7 @@ def _first_page(uri: str) -> str:
 
 
 class _Gate:
-    """Passes requests below `/<secret>/` to the application, without that prefix; the first page it answers itself."""
+    """Passes requests below `/<secret>/` on to the application, without the prefix; answers the first page itself."""
 
     def __init__(self, app: Any, secret: str, uri: str) -> None:
         self.app, self.secret, self.uri = app, secret, uri

@@ -1,4 +1,4 @@
-"""The MLflow store: which one, how it is opened, created and upgraded."""
+"""The MLflow store: chooses, opens, creates and upgrades it."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ from spectralgru.files import private_folder
 from spectralgru.pipeline.redaction import without_secrets
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-OPENED: set[str] = set()  # SQLite files of this process
+OPENED: set[str] = set()  # SQLite files that this process has opened
 PREFIX = "spectralgru/"  # of the names of experiments
 # No telemetry, and an unreachable server is an error within seconds, not minutes.
 ENVIRONMENT = {
@@ -48,8 +48,8 @@ def tracking_uri(uri: str | None = None) -> str:
 def open_store(uri: str | None = None) -> Any:
     """An `MlflowClient` of the store, whose database is created or upgraded here and nowhere else.
 
-    If several processes create the tables of a new database at once, they fail or break it for good, hence the lock; an
-    old SQLite file is copied to `<file>.backup` before it is upgraded. Raises RunError when the store cannot be opened.
+    A lock keeps several processes from creating the tables of a new database at once, which would break it. An old
+    SQLite file is copied to `<file>.backup` before it is upgraded. Raises RunError if the store cannot be opened.
     """
     uri = tracking_uri(uri)
     for name, value in ENVIRONMENT.items():
@@ -82,7 +82,8 @@ def open_store(uri: str | None = None) -> Any:
 
 @contextmanager
 def exclusive(uri: str, root: Path | None = None) -> Iterator[None]:
-    """One process at a time on a SQLite store; on any other, on the results `root` or, without one, on its tables.
+    """Allow one process at a time on a SQLite store; on any other, on the results `root` or, without one, on its
+    tables.
 
     Servers accept many writers, but two that import the same directories at once would create every run twice.
     """
@@ -107,7 +108,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def artifact_root(uri: str) -> Path | None:
-    """Folder of the artifacts: beside a SQLite file, or in the working directory; None leaves it to the server."""
+    """Folder of the artifacts: beside a SQLite file, or in the working directory; None: a server decides."""
     if "://" not in uri or uri.startswith(("http:", "https:", "databricks:", "file:")):
         return None
     path = sqlite_path(uri)
@@ -115,7 +116,7 @@ def artifact_root(uri: str) -> Path | None:
 
 
 def find_experiment(client: Any, uri: str, scale: str, corpus: str) -> str:
-    """Id of a corpus' experiment, created if missing. Raises RunError if its artifacts are out of reach."""
+    """Id of a corpus' experiment, created if missing. Raises RunError if its artifacts cannot be reached."""
     from mlflow.entities import LifecycleStage
     from mlflow.exceptions import MlflowException
 
@@ -147,7 +148,7 @@ def find_experiment(client: Any, uri: str, scale: str, corpus: str) -> str:
 
 
 def local_folder(uri: str) -> Path | None:
-    """The folder on this machine's disks that an address of artifacts names; None for any other address."""
+    """The local folder that an address of artifacts names; None for any other address."""
     place = urlparse(uri)
     return Path(unquote(place.path)) if place.scheme in ("", "file") else None
 
@@ -164,7 +165,7 @@ def _prepare(path: Path, uri: str) -> None:
 
     fresh = not path.exists()
     with closing(sqlite3.connect(path, timeout=20)) as database:
-        if fresh:  # imports take half the time, and readers do not wait
+        if fresh:  # with it imports take half the time, and readers do not wait
             database.execute("PRAGMA journal_mode = WAL")
         database.execute("BEGIN IMMEDIATE")
         database.rollback()
@@ -184,8 +185,8 @@ def _prepare(path: Path, uri: str) -> None:
 def _relocate(path: Path) -> None:
     """Correct the paths of artifacts after a database was moved or copied with its folder.
 
-    MLflow keeps absolute paths and has no call that changes them. Importing again takes a minute for 1,000 runs,
-    changes their ids and loses what people noted in the browser; this takes milliseconds.
+    MLflow keeps absolute paths and cannot change them. Importing 1,000 runs again would take a minute, change their ids
+    and lose the notes that people made in the browser; this takes milliseconds.
     """
     new = (path.parent / "mlartifacts").resolve().as_uri()
     query = f"SELECT DISTINCT name, artifact_location FROM experiments WHERE name LIKE '{PREFIX}%'"
@@ -202,10 +203,10 @@ def _relocate(path: Path) -> None:
 
 
 def _do_not_wait(database: Any, _record: Any) -> None:
-    """Let no commit wait for the disk (1 to 4 ms each): what a power cut destroys, the next import restores."""
+    """Keep commits from waiting for the disk (1 to 4 ms each): the next import restores what a power cut destroys."""
     if isinstance(database, sqlite3.Connection):
         (_, _, file), (mode,) = (
             database.execute(f"PRAGMA {name}").fetchone() for name in ("database_list", "journal_mode")
         )
-        if file in OPENED and mode == "wal":  # in this mode the file stays intact, in others it might not
+        if file in OPENED and mode == "wal":  # in other modes the file might be damaged
             database.execute("PRAGMA synchronous = NORMAL")

@@ -1,4 +1,4 @@
-"""A training whose steps are timed: plain, with the gradient's norm, and with each form of the projection."""
+"""A training with timed steps: plain, with the gradient norm, and with each form of the projection."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +19,10 @@ from spectralgru.training.settings import ModelSettings, Replica
 
 
 class MeteredProjector(MatrixProjector):
-    """Takes over from the engine's projector on a CPU, for a single constrained run.
+    """Takes the place of the engine's projector on a CPU, for a single constrained run.
 
-    Every form of the projection is applied to the same matrix at every step; only the engine's own has an effect, so
-    all follow one trajectory.
+    At every step all forms of the projection are applied to the same matrix, but only the engine's own has an effect,
+    so that all follow the same trajectory.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -51,7 +51,7 @@ class MeteredProjector(MatrixProjector):
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of this process: other programs on the machine do not count."""
+    """CPU seconds that the work takes in this process; other programs on the machine do not count."""
     begin = time.process_time()
     work()
     return time.process_time() - begin
@@ -60,9 +60,9 @@ def seconds(work: Callable[[], object]) -> float:
 def metered_steps(
     corpus: Corpus, model: ModelSettings, replica: Replica, lanes: int, bptt_steps: int, warm_up: int
 ) -> Iterator[dict[str, float]]:
-    """Train endlessly; for every step after `warm_up`, CPU seconds of each method and what was clipped.
+    """Train endlessly; yield the CPU seconds of each method for every step after `warm_up`.
 
-    `none` is the plain step; `clipping` and the projections are what each adds to it. `above`: number of singular
+    `none` is the plain step; `clipping` and the projections are what each adds to it. `above` is the number of singular
     values above the bound, all layers. Raises InputError when the training diverges.
     """
     engine, epoch, step = Engine(corpus, model, [replica], lanes, torch.device("cpu")), 0, 0
@@ -72,7 +72,9 @@ def metered_steps(
         engine.start_epoch()
         for index in range(len(stream)):
             chunk = stream.chunk(index)
-            if step == max(0, warm_up - 1):  # the first metered step has no bounds to begin with
+            if step == max(
+                0, warm_up - 1
+            ):  # a step early: at its first step truncated SVD knows no bounds yet
                 engine.projector = metered = MeteredProjector(engine)
             begin = time.process_time()
             try:

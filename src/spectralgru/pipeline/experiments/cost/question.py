@@ -1,7 +1,7 @@
-"""What a training step costs by each method, along real training (the paper's Table 3).
+"""What a training step costs with each method, measured during a real training (the paper's Table 3).
 
-A part is one delta on one corpus: its training runs with the engine's own projection, and at every step all other forms
-of the projection are applied to the same matrix. One thread, CPU time.
+A part is one delta on one corpus. Its training uses the engine's own projection, and at every step all other forms of
+the projection are applied to the same matrix. Times are CPU time of one thread.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ CODE = ("question.py", "metered.py", "truncated.py")
 
 
 def parts(params: Params) -> list[Part]:
-    """One for each corpus and delta."""
+    """One part for each corpus and delta."""
     return [Part(corpus, _name(delta)) for corpus, of in _networks(params).items() for delta in of.deltas]
 
 
 def key(params: Params, part: Part, data_sha256: str) -> str:
-    """Hash of settings, data, the trainer's code and this code; not of the machine, which the record names."""
+    """Hash of settings, data, the trainer's code and this code, but not of the machine, which the record names."""
     network = _networks(params)[part.corpus].model_dump(exclude={"deltas"})
     training = asdict(params.of_corpus(part.corpus).training)
     code = [code_sha256(), sha256_of_all(Path(__file__).parent, CODE)]

@@ -1,4 +1,4 @@
-"""From timed steps to Table 3, a figure and sentences."""
+"""Table 3, a figure and sentences from timed steps."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from spectralgru.setting import Setting
 
 TITLE = "What does the constraint cost?"
 LAPS = 5
+MS = "ms per step"
 ALTERNATIVES = ("none", "clipping", "naive SVD", "truncated SVD", "ours")
 LOOKS = {"clipping": ("#b8860b", "^"), "naive SVD": ("0.35", "s"), "truncated SVD": ("#8c2d04", "D"),
          "ours": ("#08519c", "o")}  # fmt: skip
@@ -42,10 +43,10 @@ def sum_up(parts: Sequence[Part], networks: Mapping[str, CostOf], out: Path) -> 
 
 
 def tabulate(measured: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row for each corpus, delta and method: CPU seconds of a step and the share of it that the method takes.
+    """One row for each corpus, delta and method: CPU seconds of a step, and the share of it that the method takes.
 
-    The steps are cut into LAPS of equal length; `seconds` and `share` are medians over the laps' means, `low` and
-    `high` the least and the largest mean; `above` the mean number of singular values above the bound.
+    The steps are divided into LAPS of equal length. `seconds` and `share` are medians of the laps' means, `low` and
+    `high` the lowest and highest mean; `above` is the mean number of singular values above the bound.
     """
     rows = []
     for record in measured:
@@ -86,8 +87,8 @@ def sentences(table: pd.DataFrame, paper: Cost) -> list[str]:
         shares = ", ".join(f"{m} {_span(rows, m)}" for m in ALTERNATIVES[1:])
         said.append(
             f"{corpus}: a step takes {1e3 * step:.3g} ms without constraint or clipping; share of the step, smallest "
-            f"to largest over delta: {shares}; in the steps timed {rows['above'].min():.3g} to "
-            f"{rows['above'].max():.3g} singular values are above the bound, on average."
+            f"to largest over delta: {shares}; on average {rows['above'].min():.3g} to "
+            f"{rows['above'].max():.3g} singular values are above the bound in the timed steps."
         )
     wide = table.pivot(index=["corpus", "delta"], columns="method", values="share")
     for better, worse in ORDER:
@@ -112,8 +113,8 @@ def _caption(measured: Sequence[Mapping[str, Any]], networks: Mapping[str, CostO
     machine = measured[0]["machine"]
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("torch", "numpy", "scipy"))
     return (
-        f"Table 3. Milliseconds of CPU time of one training step, and the share of it that the method takes: {about}. "
-        f"Median (least to largest) over {LAPS} laps. All projections are done on the same matrices of one training "
+        f"Table 3. Milliseconds of CPU time of a training step, and the share of it that the method takes: {about}. "
+        f"Median (lowest to highest) over {LAPS} laps. All projections are applied to the same matrices of a training "
         f"for each δ. One thread, {machine['device']}, {versions}. {paper.mark.symbol} Kanai et al., {paper.unit}: "
         f"{paper.mark.meaning}."
     )
@@ -128,10 +129,10 @@ def _rows(table: pd.DataFrame, paper: Cost) -> tuple[Row, ...]:
     deltas, rows = sorted(table["delta"].unique()), []
     for corpus, of_corpus in table.groupby("corpus", sort=False):
         cells = {(r["method"], r["delta"]): r for r in of_corpus.to_dict("records")}
-        for what in ("ms a step", "share of the step"):
-            for method in ALTERNATIVES[what != "ms a step" :]:
+        for what in (MS, "share of the step"):
+            for method in ALTERNATIVES if what == MS else ALTERNATIVES[1:]:
                 texts = [_text(cells.get((method, delta)), what) for delta in deltas]
-                theirs = what == "ms a step" and corpus == paper.corpus and PAPER.get(method)
+                theirs = what == MS and corpus == paper.corpus and PAPER.get(method)
                 texts.append(f"{paper.seconds[theirs]:,.0f}" if theirs else "")
                 rows.append(Row(f"{corpus}, {what}", "ours", method, tuple(map(Cell, texts))))
         above = [cells.get(("ours", delta)) for delta in deltas]
@@ -143,7 +144,7 @@ def _rows(table: pd.DataFrame, paper: Cost) -> tuple[Row, ...]:
 def _text(row: Mapping[Any, Any] | None, what: str) -> str:
     if row is None:
         return ""
-    if what == "ms a step":
+    if what == MS:
         return f"{1e3 * row['seconds']:.1f} ({1e3 * row['low']:.1f} to {1e3 * row['high']:.1f})"
     return f"{100 * row['share']:.2g} %"
 

@@ -1,7 +1,7 @@
-"""The projection as the paper describes it: leading singular triplets alone, their number bounded by Weyl's inequality.
+"""The projection as the paper describes it: with the leading singular triplets alone, at most as many as Weyl allows.
 
-Recalled, not checked against the paper: after a step no singular value has grown by more than the update's Frobenius
-norm. That bounds the number s of those above 2 - delta. If s is 0, the step needs no decomposition; otherwise it takes
+Recalled, not checked against the paper: in a step no singular value grows by more than the update's Frobenius norm,
+which bounds the number s of values above 2 - delta. If s is 0, the step needs no decomposition; otherwise the result is
 W - sum_i (sigma_i - (2 - delta)) u_i v_i^T over the s leading triplets.
 """
 
@@ -10,7 +10,7 @@ import torch
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-# Share of n: beyond this many triplets Lanczos takes longer than the full decomposition, which also renews all bounds.
+# Beyond this share of n triplets, Lanczos takes longer than the full decomposition, which also renews all bounds.
 MOST = 1 / 4
 ROUNDING = 1e-5
 
@@ -20,7 +20,7 @@ class TruncatedProjection:
 
     def __init__(self, max_sv: float) -> None:
         self.max_sv = max_sv
-        self.bounds: np.ndarray | None = None  # [n], no singular value (descending) is above its bound
+        self.bounds: np.ndarray | None = None  # [n], upper bounds of the singular values, descending
         self.start: np.ndarray | None = None  # leading singular vector of the last call
 
     def project(self, weight: Tensor, moved: float) -> Tensor:

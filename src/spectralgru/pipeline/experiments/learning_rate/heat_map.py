@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from spectralgru.pipeline.experiments.learning_rate.rate_ranges import ranges
 from spectralgru.pipeline.results.style import RC, WIDTH, new_figure, save
 
-WORST = 1.5  # times the best metric: the colours end here
+WORST = 1.5  # times the best metric, where the colours end
 
 
 def write_heat_map(

@@ -1,7 +1,7 @@
 """A sweep of the initial learning rate: does a lower one repair clipping, and how wide is each method's range?
 
-A part is one rate on one corpus: all methods and seeds train together, `rate-<rate>/runs/...` in the experiment's
-folder, with records like any other. A further rate trains that rate only, a further method that method only.
+A part is one rate on one corpus. All its methods and seeds train together, in `rate-<rate>/runs/...` of the
+experiment's folder, with the usual records. If a rate or a method is added, only that one is trained.
 """
 
 from dataclasses import replace
@@ -16,12 +16,12 @@ from spectralgru.training.settings import Job
 
 
 def parts(params: Params) -> list[Part]:
-    """One for each corpus and rate."""
+    """One part for each corpus and rate."""
     return [Part(corpus, _name(r)) for corpus, sweep in _sweeps(params).items() for r in sweep.rates]
 
 
 def key(params: Params, part: Part, data_sha256: str) -> str:
-    """Hash of the keys of its runs."""
+    """Hash of the keys of the part's runs."""
     return key_of(_job(params, part), data_sha256)
 
 

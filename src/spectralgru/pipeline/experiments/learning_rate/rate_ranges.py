@@ -1,4 +1,4 @@
-"""Results of a sweep of the learning rate: success and metric of every rate, best rate and range of every method."""
+"""Results of a learning-rate sweep: success and metric at every rate, best rate and range of every method."""
 
 import math
 import statistics
@@ -26,10 +26,10 @@ RANGES = (
 
 
 def tabulate(runs: Mapping[float, Sequence[Run]], settings: Sequence[Setting]) -> pd.DataFrame:
-    """One row (`COLUMNS`) for each setting and rate, `valid` and `test` being means over the finished runs.
+    """One row (`COLUMNS`) for each setting and rate; `valid` and `test` are means over the finished runs.
 
-    `overflowed`: diverged with a number that is not finite; the other runs that did not finish ended no better than
-    the corpus' frequencies.
+    `overflowed` counts runs that diverged with a number that is not finite. The other runs that did not finish ended no
+    better than the corpus' frequencies.
     """
     rows = []
     for setting in (setting.name for setting in settings):
@@ -46,14 +46,14 @@ def tabulate(runs: Mapping[float, Sequence[Run]], settings: Sequence[Setting]) -
 
 
 def mark_working(sweep: pd.DataFrame, tolerance: float) -> pd.DataFrame:
-    """`sweep` with a column `works`: every run finished, `valid` at most 1 + tolerance times the best of all."""
+    """`sweep` with a column `works`: every run finished, and `valid` is at most 1 + tolerance times the best of all."""
     sound = sweep["finished"] == sweep["runs"]
     best = sweep.loc[sound, "valid"].min()
     return sweep.assign(works=sound & (sweep["valid"] <= (1 + tolerance) * best))
 
 
 def ranges(sweep: pd.DataFrame) -> pd.DataFrame:
-    """One row (`RANGES`) for each setting, from what `mark_working` returns."""
+    """One row (`RANGES`) for each setting, from the result of `mark_working`."""
     return pd.DataFrame(
         [_range(str(setting), rows.sort_values("rate")) for setting, rows in sweep.groupby("setting", sort=False)],
         columns=list(RANGES),

@@ -1,4 +1,4 @@
-"""From the sweeps of the learning rate to heat maps, tables and sentences."""
+"""Heat maps, tables and sentences from learning-rate sweeps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Sweep:
 
     @property
     def metric(self) -> str:
-        """As shown: perplexity or NLL."""
+        """The metric as shown: perplexity or NLL."""
         return METRICS[next(iter(self.runs.values()))[0].metric]
 
     def rows(self) -> pd.DataFrame:
@@ -40,7 +40,7 @@ class Sweep:
         return mark_working(tabulate(self.runs, self.settings), self.tolerance)
 
     def about(self) -> str:
-        """What was trained, in the words of captions."""
+        """What was trained, in words for captions."""
         runs = [run for of_rate in self.runs.values() for run in of_rate]
         seeds = counted(len({run.seed for run in runs}), "seed")
         return f"{self.corpus}, {runs[0].scale} scale: {describe(runs[0])}, {seeds}"
@@ -63,7 +63,7 @@ def sum_up(sweeps: Sequence[Sweep], out: Path) -> Answer:
 
 
 def sentences(sweeps: Sequence[Sweep]) -> list[str]:
-    """Three: whether a lower rate repairs clipping, how wide the ranges are, where each method ends."""
+    """Three sentences: whether a lower rate repairs clipping, how wide the ranges are, where each method ends."""
     repaired, widths, highest = [], [], []
     for sweep in sweeps:
         rows = sweep.rows()
@@ -84,7 +84,7 @@ def sentences(sweeps: Sequence[Sweep]) -> list[str]:
 
 
 def _repair(sweep: Sweep, rows: pd.DataFrame, by_setting: dict[str, Range], names: dict[str, str]) -> str:
-    """About clipping at the largest threshold, compared with the constraint that is best on validation."""
+    """Compare clipping at the largest threshold with the constraint that is best on validation."""
     clipped = [setting for setting in sweep.settings if setting.method == "clipping"]
     constrained = [setting.name for setting in sweep.settings if setting.method == "constraint"]
     if not clipped:

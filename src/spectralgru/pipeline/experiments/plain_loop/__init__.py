@@ -1,1 +1,1 @@
-"""A training loop in plain PyTorch, for whatever the engine does not train."""
+"""A training loop in plain PyTorch, for what the engine does not train."""

@@ -1,4 +1,4 @@
-"""Thresholds of clipping that follow the norms of the gradient."""
+"""Clipping thresholds that follow the norms of the gradient."""
 
 import math
 import statistics
@@ -6,10 +6,10 @@ from bisect import insort
 
 
 class AutoClip:
-    """A percentile of all norms so far, this one included (Seetharaman et al., 2020, arXiv 2007.14469)."""
+    """A percentile of all norms so far, including this one (Seetharaman et al., 2020, arXiv 2007.14469)."""
 
     def __init__(self, percentile: float) -> None:
-        """`percentile`: from 0 to 100; the authors' 10 clips nine steps of ten."""
+        """`percentile`: from 0 to 100; the authors use 10, which clips nine steps of ten."""
         self.percentile = percentile
         self.norms: list[float] = []  # in ascending order
 
@@ -25,17 +25,17 @@ class AutoClip:
 
 
 class ZClip:
-    """Norms whose z-score is above a threshold are outliers (Kumar et al., 2025, arXiv 2504.02507).
+    """Clips norms whose z-score is above a threshold (Kumar et al., 2025, arXiv 2504.02507).
 
-    Mean and variance are exponential averages of the norms as clipped. An outlier with the score z is clipped to the
-    score threshold^2 / z: the further out, the lower.
+    Mean and variance are exponential averages of the clipped norms. An outlier with score z is clipped to the score
+    threshold^2 / z: the further out it is, the lower.
     """
 
-    MEMORY = 0.97  # of the averages, a step
-    WARM_UP = 25  # steps that are not clipped, and whose mean and variance are the first
+    MEMORY = 0.97  # of the averages, per step
+    WARM_UP = 25  # first steps, which are not clipped and give the initial mean and variance
 
     def __init__(self, threshold: float) -> None:
-        """`threshold`: the z-score above which a norm is clipped; the authors' is 2.5."""
+        """`threshold`: the z-score above which a norm is clipped; the authors use 2.5."""
         self.threshold = threshold
         self.first: list[float] = []
         self.mean = self.variance = 0.0

@@ -1,7 +1,7 @@
-"""Gradient flossing (Engelken, NeurIPS 2023, arXiv 2312.17306): Lyapunov exponents pushed towards zero in training.
+"""Gradient flossing (Engelken, NeurIPS 2023, arXiv 2312.17306): pushes Lyapunov exponents towards zero during training.
 
-The nearest form that is affordable on a CPU: the author's exponents, differentiated through the states and the QR of
-every step, but few of them, on some lanes of the batch, at some of the steps.
+A form that a CPU can afford: the author's exponents, differentiated through the states and the QR of every step, but
+only a few of them, on some lanes of the batch and at some of the steps.
 """
 
 import torch
@@ -18,14 +18,14 @@ EVERY = 10  # training steps, the first included
 
 
 class Flossing:
-    """strength times the mean square of the leading exponents, at every EVERY-th call; else zero."""
+    """`strength` times the mean square of the leading exponents at every EVERY-th call, otherwise zero."""
 
     def __init__(self, model: PlainModel, strength: float) -> None:
-        """`strength`: on the scale of the loss summed over steps."""
+        """`strength`: on the scale of the loss, which is summed over steps."""
         self.model, self.strength, self.calls = model, strength, 0
 
     def __call__(self, chunk: Chunk, state: State) -> Tensor | float:
-        """The penalty of a batch from the state before it."""
+        """The penalty for a batch, given the state before it."""
         self.calls += 1
         if self.calls % EVERY != 1:
             return 0.0
@@ -33,7 +33,7 @@ class Flossing:
 
 
 def exponents(model: PlainModel, chunk: Chunk, state: State) -> Tensor:
-    """[L, lanes, EXPONENTS] on the first lanes, without dropout; states of a layer drive the one above."""
+    """Exponents [L, lanes, EXPONENTS] on the first lanes, without dropout; each layer is driven by the one below."""
     inputs, starts = (chunk.inputs, None) if model.words else (chunk.inputs[0], chunk.starts)
     x = model.input(inputs[:, :LANES]) * model.input_scale
     if starts is not None:

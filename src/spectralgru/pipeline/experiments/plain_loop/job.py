@@ -1,4 +1,4 @@
-"""What determines a run of the plain loop, as plain data; nothing here needs torch."""
+"""What determines a run of the plain loop, as plain data; needs no torch."""
 
 import hashlib
 from dataclasses import dataclass

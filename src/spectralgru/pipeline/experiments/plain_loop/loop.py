@@ -1,7 +1,7 @@
-"""The training loop that people write today: torch.nn parts, a torch optimiser, one run at a time.
+"""The training loop that people write today: modules of torch.nn, a torch optimiser, one run at a time.
 
-It reads the engine's batches, differentiates the same loss and starts from the same weights, so that its results, and
-its speed, can be compared with the engine's.
+It reads the engine's batches, differentiates the same loss and starts from the same weights, so that its results and
+its speed can be compared with the engine's.
 """
 
 import math
@@ -26,14 +26,14 @@ CELLS: dict[str, Callable[[int, int, float], nn.Module]] = {  # of hidden size, 
     "LSTM": lambda hidden, layers, dropout: nn.LSTM(hidden, hidden, layers, bias=False, dropout=dropout),
     "paper": lambda hidden, layers, dropout: spectralgru.recurrent.gru.GRU(hidden, hidden, layers, dropout),
 }
-NOT_COUNTED = -100  # target that cross_entropy leaves out
+NOT_COUNTED = -100  # target that cross_entropy ignores
 
 
 class PlainModel(nn.Module):
     """First layer -> GRU or LSTM -> output layer, with dropout on every non-recurrent connection."""
 
     def __init__(self, corpus: Corpus, settings: ModelSettings, seed: int, cell: str = "GRU") -> None:
-        """The engine's initial weights of `seed`; `cell`: a key of CELLS."""
+        """Start from the engine's initial weights for `seed`; `cell`: a key of CELLS."""
         super().__init__()
         size, hidden, layers = width(corpus), settings.hidden_size, settings.num_layers
         self.words = corpus.kind == "words"
@@ -57,7 +57,7 @@ class PlainModel(nn.Module):
             target = self.get_parameter(name.replace("gru.", "rnn."))
             given = torch.from_numpy(value)
             target[: len(given)] = given
-            # An LSTM's rows are i, f, g, o: the candidate g is where a GRU has its own, and there is one more gate.
+            # An LSTM's rows are i, f, g, o: its candidate g is where a GRU has its own, followed by one more gate.
             more = target[len(given) :]
             more.normal_(0, math.sqrt(init_scale / self.hidden_size), generator=generator)
 
@@ -109,7 +109,7 @@ class PlainModel(nn.Module):
 
 
 def _segments(steps: int, starts: Tensor | None) -> Iterator[tuple[int, int]]:
-    """The T steps cut where a tune begins in any lane: torch.nn's modules can set a state to zero only there."""
+    """The T steps cut wherever a tune begins in any lane, since modules of torch.nn start from a state only there."""
     cuts = [] if starts is None else starts[1:].any(1).nonzero().flatten().add(1).tolist()
     yield from zip([0, *cuts], [*cuts, steps], strict=True)
 
@@ -149,7 +149,7 @@ def step(
 
 
 def gradient_norm(model: nn.Module) -> Tensor:
-    """The global norm of the gradients that are there."""
+    """The global norm of all gradients."""
     norm: Tensor = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     return norm
 

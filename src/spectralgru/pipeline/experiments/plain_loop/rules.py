@@ -1,7 +1,7 @@
-"""Ways to keep a recurrent network from exploding, in one table from name to function, including `none`.
+"""Ways to keep a recurrent network from exploding, by name, including `none`.
 
-Each acts on the candidate's recurrent weights alone (W_hn of a GRU, W_hg of an LSTM), as the paper's constraint does,
-except for clipping, which acts on the whole gradient, flossing, on all recurrent weights, and bounds on the gates.
+Like the paper's constraint, most of them act on the candidate's recurrent weights alone (W_hn of a GRU, W_hg of an
+LSTM). Clipping acts on the whole gradient, flossing on all recurrent weights, and bounds on the gates on theirs.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from spectralgru.pipeline.experiments.plain_loop.loop import PlainModel, Rule
 
 
 class ComputedWeight(nn.Module):
-    """W_hh of one layer with the candidate's rows computed from the parameters trained in their place."""
+    """W_hh of one layer, with the candidate's rows computed from parameters that are trained in their place."""
 
     def __init__(self, weight: Tensor, parametrize: Callable[[nn.Module], object], scale: float) -> None:
-        """`weight` [3H or 4H, H] initially; `parametrize`: torch's function for a module's `weight`."""
+        """`weight` [3H or 4H, H]: initial value; `parametrize`: torch's function for the `weight` of a module."""
         super().__init__()
         self.scale, self.hidden = scale, (hidden := weight.shape[1])
         weight = weight.detach()
@@ -45,7 +45,7 @@ def _compute(model: PlainModel, parametrize: Callable[[nn.Module], object], scal
 
 
 def constraint(model: PlainModel, delta: float, gates: float | None = None) -> Rule:
-    """The paper's: singular values above 2 - delta become 2 - delta after every step; those of gates, `gates`."""
+    """The paper's: after every step singular values above 2 - delta become 2 - delta, in the gates `gates`."""
     return Rule(after_step=SpectralConstraint(model, delta, gates=gates).project_)
 
 
@@ -55,12 +55,12 @@ def clipping(model: PlainModel, threshold: float) -> Rule:
 
 
 def autoclip(model: PlainModel, percentile: float) -> Rule:
-    """Clipping at a percentile of the norms so far, this one included (Seetharaman et al., 2020)."""
+    """Clipping at a percentile of the norms so far, including this one (Seetharaman et al., 2020)."""
     return Rule(adaptive=AutoClip(percentile))
 
 
 def zclip(model: PlainModel, threshold: float) -> Rule:
-    """Clipping of norms that stand out from the latest by their z-score (Kumar et al., 2025)."""
+    """Clipping of norms with a high z-score among the latest (Kumar et al., 2025)."""
     return Rule(adaptive=ZClip(threshold))
 
 
@@ -75,23 +75,24 @@ def none(model: PlainModel, value: float) -> Rule:
 
 
 def spectral_norm(model: PlainModel, delta: float) -> Rule:
-    """torch's spectral_norm: the whole matrix scaled to sigma_1 = 2 - delta, where the constraint clips what is above.
+    """torch's spectral_norm: scales the whole matrix to sigma_1 = 2 - delta, where the constraint clips what is above.
 
-    sigma_1 is an estimate by power iteration (Miyato et al., 2018), which lags behind fast changes: with torch's one
-    iteration a step, 35 was seen instead of 1.8 in the first steps on the chorales. Ten cost hardly any time.
+    sigma_1 is estimated by power iteration (Miyato et al., 2018), which lags behind fast changes: with torch's default
+    of one iteration per step, it reached 35 instead of 1.8 in the first steps on the chorales. Ten cost hardly any
+    time.
     """
     _compute(model, lambda m: parametrizations.spectral_norm(m, n_power_iterations=10), 2 - delta)
     return Rule()
 
 
 def orthogonal(model: PlainModel, value: float) -> Rule:
-    """torch's orthogonal by the Cayley map: every singular value is 1, and so always below 2."""
+    """torch's orthogonal by the Cayley map: every singular value is always 1."""
     _compute(model, lambda m: parametrizations.orthogonal(m, orthogonal_map="cayley"), 1.0)
     return Rule()
 
 
 def weight_decay(model: PlainModel, strength: float) -> Rule:
-    """strength / 2 times the squared Frobenius norm added to the loss that is differentiated."""
+    """strength / 2 times the squared Frobenius norm, added to the differentiated loss."""
 
     def decay() -> None:
         rows = slice(2 * model.hidden_size, 3 * model.hidden_size)
@@ -123,9 +124,9 @@ def rule(
     clip: float | None = None,
     gates: float | None = None,
 ) -> Rule:
-    """The method of this name, with clipping at `clip` added; `gates`: of the constraint alone.
+    """The rule of this method, with clipping at `clip` added; `gates`: only for the constraint.
 
-    Call it before making the optimiser.
+    Call this before creating the optimiser.
     """
     chosen = RULES[method](model, value or 0.0, *([] if gates is None else [gates]))
     return chosen if clip is None else replace(chosen, threshold=min(clip, chosen.threshold))

@@ -1,4 +1,4 @@
-"""A run of the plain loop from its first step to its record: schedule, scores and failures as the engine's."""
+"""A run of the plain loop, from its first step to its record; schedule, scores and failures are as in the engine."""
 
 import copy
 import math
@@ -42,7 +42,7 @@ def train(job: PlainJob, replica: Replica, corpus: Corpus, root: Path) -> Run:
 
 
 class _PlainRun:
-    """A run in progress. The trace has sigma_1 of each interval's last step, whereas the engine records every step."""
+    """A run in progress. Its trace has sigma_1 of the last step of each interval; the engine's has the maximum."""
 
     def __init__(self, job: PlainJob, replica: Replica, corpus: Corpus, writer: Writer) -> None:
         torch.manual_seed(replica.seed)
@@ -86,7 +86,7 @@ class _PlainRun:
         self._write(divergence, best)
 
     def _epoch(self, epoch: int, counters: EpochCounters) -> Divergence | None:
-        """Train an epoch; returns why the run has diverged in it, if it has."""
+        """Train an epoch; returns its divergence, if there is one."""
         stream, state = self._stream(epoch), self.model.initial_state(self.job.training.batch_size)
         self.epoch_begin = time.monotonic()
         for index in range(len(stream)):
@@ -137,7 +137,7 @@ class _PlainRun:
     def _spectral(self) -> tuple[Tensor, Tensor]:
         """sigma_1(W_hh) and |lambda_1(J)|, largest over layers, [1] each; NaN where not finite.
 
-        Without biases an LSTM's J is the same function of W_hg: docs/engine.md.
+        Without biases, the J of an LSTM is the same function of W_hg: docs/engine.md.
         """
         self._refresh()
         weights = torch.stack([self.model.recurrent(layer) for layer in range(self.model.num_layers)])
@@ -147,7 +147,7 @@ class _PlainRun:
         return sigma[None].float(), spectral_radius(jacobian_at_origin(weights)).amax()[None]
 
     def _refresh(self) -> None:
-        self.model.eval()  # in eval mode power iterations do not advance
+        self.model.eval()  # so that power iterations do not advance
         self.model.compute_weights()
         self.model.train()
 

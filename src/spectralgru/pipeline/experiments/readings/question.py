@@ -1,7 +1,7 @@
-"""The same runs on another reading of the paper's network (`readings` in a corpus' settings), reported beside them.
+"""The same runs with another reading of the paper's network (`readings` in a corpus' settings), reported beside them.
 
-A part is one setting of one reading on one corpus: its seeds train together, `<reading>/runs/...` in the experiment's
-folder, with records like any other.
+A part is one setting of one reading on one corpus. Its seeds train together, in `<reading>/runs/...` of the
+experiment's folder, with the usual records.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from spectralgru.training.settings import Job
 
 
 def parts(params: Params) -> list[Part]:
-    """One for each corpus, reading and setting."""
+    """One part for each corpus, reading and setting."""
     return [
         Part(corpus, f"{reading}.{setting.name}")
         for corpus, reading in _readings(params)
@@ -23,7 +23,7 @@ def parts(params: Params) -> list[Part]:
 
 
 def key(params: Params, part: Part, data_sha256: str) -> str:
-    """Hash of the keys of its runs."""
+    """Hash of the keys of the part's runs."""
     return key_of(_job(params, part), data_sha256)
 
 

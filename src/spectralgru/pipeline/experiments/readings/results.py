@@ -1,4 +1,4 @@
-"""From the runs of other readings to tables, figures, claims and sentences."""
+"""Tables, figures, claims and sentences from the runs of other readings."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""CPU seconds of a training step for several baselines, interleaved so that all meet the same load on the machine.
+"""CPU seconds of a training step for several baselines, interleaved so that all see the same load on the machine.
 
-Their order changes from step to step: what runs before a step decides what is in the caches, and with it a tenth of the
-step's time.
+Their order changes from step to step, since what runs before a step decides what is in the caches, and so a tenth of
+the step's time.
 """
 
 import random

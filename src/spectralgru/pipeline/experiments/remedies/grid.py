@@ -1,4 +1,4 @@
-"""The baselines of a corpus, one for each line of the table, and where their runs are."""
+"""The baselines of a corpus, one per line of the table, and the places of their runs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Baseline:
 
     @property
     def name(self) -> str:
-        """As in file names: `gru-adam-constraint-0.2`, `gru-2-layers-clipping-5`."""
+        """Name in file names: `gru-adam-constraint-0.2`, `gru-2-layers-clipping-5`."""
         parts = [self.cell, "" if self.optimizer == "SGD" else self.optimizer]
         parts += ["" if self.layers is None else f"{self.layers}-layers", self.method.replace("_", "-")]
         parts += ["" if self.value is None else number(self.value)]
@@ -82,5 +82,5 @@ def baselines(on: BeyondOn) -> Iterator[Baseline]:
 
 
 def root_of(out: Path, baseline: Baseline, rate: float) -> Path:
-    """Where the runs of a baseline at one rate are, in the experiment's folder `out`."""
+    """The place of a baseline's runs at one rate, in the experiment's folder `out`."""
     return out / baseline.name / f"rate-{number(rate)}"

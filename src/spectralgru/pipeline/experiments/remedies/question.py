@@ -1,8 +1,8 @@
 """Baselines that the paper does not have, each in the plain loop: does anything else keep training from exploding?
 
-A part is one baseline on one corpus: trained with the first seed at every rate of its optimiser, then with the other
-seeds at the rate of the best validation result; `<baseline>/rate-<rate>/runs/...` in the experiment's folder, records
-like any other. The part `cost` times training steps of all baselines, interleaved.
+A part is one baseline on one corpus. It is trained with the first seed at every rate of its optimiser, then with the
+other seeds at the rate with the best validation result, in `<baseline>/rate-<rate>/runs/...` of the experiment's
+folder, with the usual records. The part `cost` times training steps of all baselines, interleaved.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from spectralgru.training.settings import Replica
 
 
 def parts(params: Params) -> list[Part]:
-    """One for each corpus and baseline, and one for the timing of all of them."""
+    """One part for each corpus and baseline, and one for the timing of all."""
     return [
         Part(corpus, name)
         for corpus, on in chosen(params).items()
@@ -75,7 +75,7 @@ def make(params: Params, part: Part, means: Means) -> dict[str, Any]:
 
 
 def best_rate(runs: Mapping[float, Run]) -> float:
-    """The rate of the best validation metric among the runs that finished; among all if none did."""
+    """The rate with the best validation metric among the finished runs, or among all if none finished."""
     finished = {rate: run for rate, run in runs.items() if succeeded(run)} or runs
     return min(finished, key=lambda rate: finished[rate].best.get("valid", math.inf))
 

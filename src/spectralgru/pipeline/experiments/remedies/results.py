@@ -1,4 +1,4 @@
-"""From the baselines' runs to a table for each corpus and sentences."""
+"""A table for each corpus, and sentences, from the baselines' runs."""
 
 import statistics
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ class Line:
     rate: float  # the best of those tried
     tried: Sequence[Run]  # the first seed at every rate
     runs: Sequence[Run]  # every seed at the best rate
-    seconds: float  # of a training step, mean: flossing acts at some of them
+    seconds: float  # mean of a training step; flossing acts only at some of them
 
     @property
     def finished(self) -> list[Run]:
-        """The runs at the best rate that were neither lost nor broke."""
+        """The runs at the best rate that were neither lost nor broken."""
         return [run for run in self.runs if succeeded(run)]
 
     @property
@@ -44,7 +44,7 @@ class Line:
         return [run.best[split] for run in self.finished]
 
     def mean(self, split: str) -> float | None:
-        """Its mean over the finished runs; None unless every run finished."""
+        """Mean of these values; None unless every run finished."""
         return statistics.fmean(self.values(split)) if len(self.finished) == len(self.runs) else None
 
 
@@ -58,7 +58,7 @@ class Field:
     on: BeyondOn
 
     def lines(self, out: Path) -> list[Line]:
-        """Read what the parts left."""
+        """Read the records of the parts."""
         seconds = read_record(Part(self.corpus, COST).record(out))["seconds"]
         return [self._line(out, baseline, seconds[baseline.name]) for baseline in self.baselines]
 
@@ -85,7 +85,7 @@ def sum_up(fields: Sequence[Field], out: Path) -> Answer:
 
 
 def tabulate(lines: Sequence[Line]) -> pd.DataFrame:
-    """One row for each baseline; means and sample standard deviations over the runs that finished at the best rate."""
+    """One row for each baseline: means and sample standard deviations over the finished runs at the best rate."""
     rows = []
     for line in lines:
         row: dict[str, object] = {
@@ -134,7 +134,7 @@ def _shown(field: Field, lines: Sequence[Line]) -> Rendered:
         return (*texts, Cell(f"{_of_clipping(line, lines):.2f}"))
 
     rows = tuple(Row(line.baseline.network, "ours", line.baseline.label, cells(line)) for line in lines)
-    groups = tuple((head, ("",)) for head in (*heads, "ms a step", "of clipping's"))
+    groups = tuple((head, ("",)) for head in (*heads, "ms per step", "of clipping's"))
     return Rendered(_caption(field, lines), groups, rows)
 
 
@@ -147,15 +147,15 @@ def _caption(field: Field, lines: Sequence[Line]) -> str:
         f"Baselines. {field.corpus}, {run.scale} scale: {describe(run)} unless another depth is named; trained by "
         f"a plain PyTorch loop. The first of {len(field.seeds)} seeds chose each baseline's learning rate by its "
         f"validation result ({rates}). Mean ± standard deviation over the runs that finished; best in bold among "
-        "those whose runs all did. GRU and LSTM: torch.nn, without biases. Spectral norm scales the whole matrix "
-        "to sigma_1 = 2 - δ, the constraint clips what is above; gates: the largest of theirs. AutoClip: percentile "
+        "those whose runs all finished. GRU and LSTM: torch.nn, without biases. Spectral norm scales the whole "
+        "matrix to sigma_1 = 2 - δ, the constraint clips what is above; gates: bound on theirs. AutoClip: percentile "
         "of the norms so far; ZClip: z-score; flossing: strength. Times: mean CPU time of a step on one thread, in "
         "turn with all others, and as a multiple of the same network's step with clipping."
     )
 
 
 def sentences(field: Field, lines: Sequence[Line]) -> list[str]:
-    """What fails, what is best, the constraint beside clipping, what it costs, and how far the rates may be trusted."""
+    """What fails, what is best, the constraint beside clipping, what it costs, and how sure the best rates are."""
     metric = METRICS[lines[0].runs[0].metric]
     digits = 1 if metric == "perplexity" else 2
     whole = sorted(
