@@ -30,7 +30,7 @@ class Project:
         return Path(os.path.relpath(directory.resolve(), self.root)).as_posix()
 
     def adopted(self, directory: str) -> str:
-        """The relative path of a run that earlier versions identified by its absolute path, unless of another project."""
+        """The relative path of a run that earlier versions identified by absolute path, unless of another project."""
         match = re.fullmatch(r"(.*)/(runs/[^/]+/[^/]+(?:/seed-\d+)?|figures/[^/]+)", directory)
         here = match and (Path(match[1]) == self.root or not Path(match[1]).exists())
         return match[2] if match and here else directory
