@@ -291,7 +291,7 @@ def test_a_record_that_is_not_finite_decides_nothing(records: Records, name: str
     claim = records.claim(name)
     evidence = claim["evidence"]
     assert (claim["verdict"], evidence["statistic"], evidence["n"]) == ("holds", 0, 234)
-    assert "6 more, of runs that overflowed, are not finite" in evidence["summary"]
+    assert "Another 6, of runs that overflowed, are not finite" in evidence["summary"]
     assert evidence["numbers"]["deltas"]["0.2"]["not_finite"] == 6
     assert evidence["numbers"]["deltas"]["0.2"]["largest"] <= 1.8
 
