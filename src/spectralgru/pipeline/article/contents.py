@@ -95,7 +95,7 @@ def _corpus(
 
 
 def _sizes(counts: Mapping[str, int]) -> str:
-    """The counts with their units: `929,589 tokens`."""
+    """The counts with their units."""
     return ", ".join(f"{count:,} {unit}" for unit, count in counts.items())
 
 
