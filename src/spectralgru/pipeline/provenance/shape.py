@@ -4,8 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel, model_validator
 
-from spectralgru.training.settings import DataSettings, ModelSettings, TrainingSettings
-
 
 class _Artifact(BaseModel):
     sha256: str
@@ -24,10 +22,40 @@ class _Data(BaseModel):
     licence: str
 
 
+class _Subset(BaseModel):
+    train: int | None
+    valid: int | None
+    test: int | None
+    vocabulary: int | None
+
+
+class _Model(BaseModel):
+    hidden_size: int
+    num_layers: int
+    input_scale: float
+    dropout: float
+    init_scale: float
+
+
+class _Schedule(BaseModel):
+    kind: str
+    patience: int
+    factor: float
+    minimum: float
+
+
+class _Training(BaseModel):
+    epochs: int
+    learning_rate: float
+    schedule: _Schedule
+    batch_size: int
+    bptt_steps: int
+
+
 class _Settings(BaseModel):
-    data: DataSettings
-    model: ModelSettings
-    training: TrainingSettings
+    data: _Subset
+    model: _Model
+    training: _Training
 
 
 class _Run(BaseModel):
