@@ -1,4 +1,4 @@
-"""The parts of a `provenance.json` that its readers rely on."""
+"""The parts of a `provenance.json` that its readers rely on; none of them may be missing."""
 
 from typing import Literal
 
