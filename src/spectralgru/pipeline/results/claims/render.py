@@ -13,12 +13,12 @@ MANY = 1000  # seeds; a larger number would suggest a precision that it lacks
 HEADS = ("verdict", "claim", "evidence", "test")
 
 RULES = (
-    f"Every test is one-sided, at the level {ALPHA:g}. A claim holds where the test for it is significant, fails where "
-    "the test for its opposite is, or where a record contradicts a claim about every record; otherwise, and "
-    "wherever runs are missing or too few, it is undecided. After Holm: twice the smaller p-value of each claim, "
-    "corrected for the number of claims that are tested on this page, at the same level. The number of seeds that "
-    f"would settle an undecided claim is that of {100 * POWER:.0f} % power if what was seen is the truth: an order of "
-    f"magnitude. {RULE} Runs are of this scale and corpus, and so are verdicts."
+    f"Every test is one-sided, at the level {ALPHA:g}. A claim holds if the test for it is significant. It fails if "
+    "the test for its opposite is significant, or if a record contradicts a claim about every record. Otherwise, and "
+    "whenever runs are missing or too few, it is undecided. After Holm: twice the smaller p-value of each claim, "
+    "corrected for the number of claims tested on this page, at the same level. The number of seeds that would settle "
+    f"an undecided claim gives {100 * POWER:.0f} % power if the observed effect is the true one; it is an order of "
+    f"magnitude. {RULE} Verdicts are for runs of this scale and corpus."
 )
 
 
