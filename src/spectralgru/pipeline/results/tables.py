@@ -95,7 +95,7 @@ def caption(name: str, runs: Sequence[Run], corpus: str, paper: Paper) -> str:
     seeds = counted(len({r.seed for r in runs}), "seed")
     text = (
         f"Table {number}. {kind} on {corpus}, {run.scale} scale: {describe(run)}, "
-        f"{seeds} per setting. Success rate, and {unit} of the model of the best validation epoch: mean ± "
+        f"{seeds} a setting. Success rate, and {unit} of the model of the best validation epoch: mean ± "
         "standard deviation over the successful runs, lower is better, best in bold; n/a: no run succeeded. "
         f"{RULE}"
     )
