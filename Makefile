@@ -28,7 +28,7 @@ help: ## this list
 setup: $(STAMP) ## install everything into .venv, from the lock file
 
 $(STAMP): envs/requirements.lock envs/hashes.lock envs/installer.lock pyproject.toml
-	@# Without pip is what an attempt leaves behind that failed for want of Debian's python3-venv.
+	@# An environment without pip is left by an attempt that failed because Debian's python3-venv was missing.
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { $(PYTHON) -c '$(NEW_ENOUGH)' && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement envs/installer.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r envs/requirements.lock -c envs/hashes.lock

@@ -1,4 +1,4 @@
-"""One training on 1 and 2 processes: seconds an epoch, speed-up, efficiency.
+"""One training on 1 and 2 processes: seconds per epoch, speed-up, efficiency.
 
     python -m benchmarks.ddp --out ddp.json
 

@@ -1,8 +1,8 @@
-"""Training end to end against a plain PyTorch loop, and runs together against one after the other.
+"""Training end to end against a plain PyTorch loop, and runs trained together against one after another.
 
 The plain loop: torch.nn.GRU, clip_grad_norm_, SGD, one run at a time. It is spared what our batches of tunes need, a
-zero state wherever a tune begins. Ours: real jobs of the trainer, whose seconds an epoch (the first one, and so the
-start of the processes, left out) come from its records.
+zero state wherever a tune begins. Ours: real jobs of the trainer. Its records give the seconds per epoch; the first
+epoch, and with it the start of the processes, is left out.
 """
 
 import os

@@ -1,7 +1,7 @@
 """What the library's two lines cost in somebody else's loop: a torch.nn.GRU, a linear output, SGD with momentum.
 
 One training step (forward, backward, update) plain, with a SpectralConstraint at delta 0.2, with an ExplosionRecorder
-and with both, each on a model of its own, taken in turn. Targets: constraint at most +5 %, recorder at most +3 %.
+and with both. Each has a model of its own; they take turns. Targets: constraint at most +5 %, recorder at most +3 %.
 """
 
 from collections.abc import Callable

@@ -2,8 +2,8 @@
 
 All train the same network on the same batches with clipping: first layer, GRU, output layer, dropout, SGD. The plain
 loop and what is made from it (`torch.compile`, Lightning) use torch.nn.GRU; JAX the same equations in `lax.scan`, a
-jitted step. Batches of notes start from the zero state nowhere, as torch.nn.GRU cannot reset it. What is not installed
-is left out: `pip install jax lightning`.
+jitted step. No tune in a batch of notes starts from the zero state, as torch.nn.GRU cannot reset it. What is not
+installed is left out: `pip install jax lightning`.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The projection against naive decompositions, over the size of the matrix and the share of values at the bound.
 
-A matrix with that share of its singular values at the bound gets small low-rank updates, as a gradient's, and is
-projected after each: by `SpectralProjection` (which remembers), by its whole-matrix forms, and by `torch.linalg.svd`.
+A matrix with that share of its singular values at the bound gets small low-rank updates, like a gradient's. After
+each it is projected by `SpectralProjection` (which remembers), by its whole-matrix forms, and by `torch.linalg.svd`.
 """
 
 import itertools

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling --out scaling.json
 
-Campaigns of 10 seeds a setting are planned by a real `snakemake -n`; run directories are copies of one real run with
+Campaigns of 10 seeds per setting are planned by a real `snakemake -n`; run directories are copies of one real run with
 their own settings; a checkpoint is one of the paper's word model, written by the trainer's own store.
 """
 

@@ -1,8 +1,8 @@
 """Where a training step's time goes, operation by operation, and how far each is from what the machine can do.
 
 The floor of a product is its floating-point operations at the rate of one large float32 product, measured in the same
-run; that of everything else is one reading and one writing of the tensors it must touch, at the memory bandwidth of a
-copy. The operations are those that PyTorch's profiler sees; what is left of the step is Python and calls.
+run. The floor of everything else is to read and write once the tensors it must touch, at the memory bandwidth of a
+copy. The operations are those that PyTorch's profiler sees; the rest of the step is Python and calls.
 """
 
 import time

@@ -1,8 +1,8 @@
-"""How long the import of many runs into a fresh SQLite store takes, and a second one that finds nothing to do.
+"""How long it takes to import many runs into a fresh SQLite store, and to import them again with nothing to do.
 
     python -m benchmarks.tracking --runs 1000
 
-Runs are of 6 epochs with 240 rows of trace, 10 seeds a setting, as in the paper's tables. Writes
+Runs are of 6 epochs with 240 rows of trace, 10 seeds per setting, as in the paper's tables. Writes
 benchmarks/results/tracking.json.
 """
 

@@ -1,4 +1,4 @@
-"""The paper's tables on one GPU, in one command that brings its results home.
+"""The paper's tables on one GPU, in one command that also returns its results.
 
     python scripts/gpu_campaign.py --bring-home OUT --seconds 585 --seed 0 1
 

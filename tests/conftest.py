@@ -1,4 +1,4 @@
-"""Real corpora that need nothing but a package registry, prepared once a session.
+"""Real corpora that need nothing but a package registry, prepared once per session.
 
 This file also puts its folder on the import path, for helpers that several kinds of tests share.
 """

@@ -1,4 +1,4 @@
-"""Python programs as forks of one process that has imported what they need: to import it takes each of them seconds."""
+"""Python programs as forks of one process that has imported what they need, which would take each of them seconds."""
 
 import atexit
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Run directories with plausible numbers, written through `records.write_run`, for the tests of what reads them."""
+"""Run directories with plausible numbers, written through `records.write_run`, for testing what reads them."""
 
 import json
 import shutil

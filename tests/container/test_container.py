@@ -1,4 +1,4 @@
-"""One recipe, the same environment everywhere: the image, what is in it, and the real workflow through it."""
+"""One recipe, the same environment everywhere: the image, what is in it, and the real workflow run in it."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Ranks that split every batch come to what one process comes to."""
+"""Ranks that split every batch reach the same result as one process."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""A training given several processes: runs spread over them, or batches; stopped with all it started."""
+"""A training on several processes: runs or batches are spread over them; stopping it stops all that it started."""
 
 import os
 import signal

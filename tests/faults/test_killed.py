@@ -1,4 +1,4 @@
-"""Stopped or killed, as often as one likes: the same bits in the end."""
+"""Stopped or killed however often, a training ends with the same bits."""
 
 import os
 import random

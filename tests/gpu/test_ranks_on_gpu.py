@@ -1,4 +1,4 @@
-"""Ranks on GPUs come to what one process comes to: two that share a GPU (gloo), one by NCCL, and one a GPU."""
+"""Ranks on GPUs reach the same result as one process: two that share a GPU (gloo), one by NCCL, and one per GPU."""
 
 import csv
 import json

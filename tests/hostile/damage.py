@@ -1,4 +1,4 @@
-"""Seeded damage to bytes and to JSON trees, and a child process in which whatever comes of it is held."""
+"""Seeded damage to bytes and to JSON trees, and a child process that contains whatever comes of it."""
 
 import hashlib
 import json

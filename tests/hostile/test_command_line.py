@@ -1,4 +1,4 @@
-"""Command lines with words changed, left out, doubled or put in; outputs that are no ordinary files."""
+"""Command lines with words changed, left out, doubled or inserted; outputs that are not ordinary files."""
 
 import os
 import random

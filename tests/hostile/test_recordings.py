@@ -1,4 +1,4 @@
-"""Recordings of an explosion with any part edited: taken apart all the same, or refused in one line."""
+"""Recordings of an explosion with any part edited: analysed all the same, or refused in one line."""
 
 import math
 import random

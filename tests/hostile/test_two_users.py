@@ -1,4 +1,4 @@
-"""Two real users on one machine, with one temporary folder and one cache: neither touches what is the other's."""
+"""Two real users on one machine, with one temporary folder and one cache: neither touches the other's files."""
 
 import os
 import shutil

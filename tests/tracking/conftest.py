@@ -1,4 +1,4 @@
-"""A store of one's own, a small campaign, and real servers: MLflow's on SQLite or PostgreSQL."""
+"""A separate store, a small campaign, and real servers: MLflow's on SQLite or PostgreSQL."""
 
 from collections.abc import Iterator
 from itertools import count

@@ -1,4 +1,4 @@
-"""Whose runs are whose: projects that share a store, that are moved, and that are copied."""
+"""Which runs belong to which project: projects that share a store, are moved, or are copied."""
 
 import json
 import os

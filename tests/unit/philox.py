@@ -1,4 +1,4 @@
-"""Philox 4x32-10 in Python's whole numbers, and the dropout masks that follow from it."""
+"""Philox 4x32-10 in Python's integers, and the dropout masks that follow from it."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The article: no number of its own, no sentence that the records do not bear out, the same bytes again."""
+"""The article: no number of its own, no sentence that the records do not support, the same bytes every time."""
 
 import ast
 import html

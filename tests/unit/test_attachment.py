@@ -1,4 +1,4 @@
-"""What could make an attached constraint silently not hold: it holds, or it is said (docs/library.md)."""
+"""What could silently break an attached constraint: it holds all the same, or an error says so (docs/library.md)."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""The projection of many matrices at once (what a GPU does), on a CPU: after every call against the float64 SVD."""
+"""The projection of many matrices at once (as on a GPU), on a CPU: compared after every call with the float64 SVD."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The compiled sweeps: kept for their user, checked before they are loaded, and whatever is wrong is said."""
+"""The compiled sweeps: kept for their user, checked before they are loaded, and whatever is wrong is reported."""
 
 import os
 import shutil

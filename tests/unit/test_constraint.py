@@ -1,4 +1,4 @@
-"""SpectralConstraint on PyTorch's modules, and the stability it stands for, measured with autograd."""
+"""SpectralConstraint on PyTorch's modules, and the stability it promises, measured with autograd."""
 
 import copy
 import math

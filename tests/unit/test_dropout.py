@@ -1,4 +1,4 @@
-"""Dropout masks: the numbers of Philox, whatever draws them."""
+"""Dropout masks: the numbers of Philox, whatever code draws them."""
 
 import os
 import subprocess

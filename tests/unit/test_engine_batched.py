@@ -1,4 +1,4 @@
-"""The engine with the projection a GPU does, on a CPU, against the engine with its own."""
+"""The engine with a GPU's projection, run on a CPU, against the engine with the CPU's own."""
 
 import pytest
 import torch

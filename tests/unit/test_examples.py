@@ -1,4 +1,4 @@
-"""What the example says is what happens."""
+"""The examples do what they say."""
 
 import importlib.util
 import math

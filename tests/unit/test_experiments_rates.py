@@ -1,4 +1,4 @@
-"""The ranges of learning rates and the sentences drawn from them, on records made for it."""
+"""The ranges of learning rates and the sentences drawn from them, on records made for the test."""
 
 import pytest
 

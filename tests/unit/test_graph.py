@@ -1,4 +1,4 @@
-"""The captured step of a GPU without one: what a CUDA graph does with memory, played with a CPU's operations.
+"""A GPU's captured step, without a GPU: a CUDA graph's use of memory is imitated with a CPU's operations.
 
 A graph reads and writes the tensors that it was captured with for ever after, whatever Python's names have come to
 mean, and no decision of the host is in it. What only a GPU shows (streams, speed) is tested in `tests/gpu`.

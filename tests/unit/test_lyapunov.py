@@ -1,4 +1,4 @@
-"""Finite-time Lyapunov exponents against Jacobians that autograd writes out, in float64."""
+"""Finite-time Lyapunov exponents against Jacobians that autograd computes, in float64."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What `reproduction/` keeps: every table is what its record's runs say, every line of `runs.csv` is a run of it."""
+"""What `reproduction/` keeps: every table agrees with its record's runs, every line of `runs.csv` is one of them."""
 
 import json
 import runpy

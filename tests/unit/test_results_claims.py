@@ -1,4 +1,4 @@
-"""Every claim driven to every verdict by records made for it."""
+"""Every claim is driven to every verdict by records made for the purpose."""
 
 import json
 from collections.abc import Callable

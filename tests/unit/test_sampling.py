@@ -1,4 +1,4 @@
-"""Continuations: what is drawn is what the model says, and what may go wrong is said."""
+"""Continuations: what is drawn follows the model, and what goes wrong is reported."""
 
 import base64
 import json

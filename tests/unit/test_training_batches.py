@@ -1,4 +1,4 @@
-"""Streams: every step once, padding small and weightless, tunes from silence and from a zero state."""
+"""Streams: every step occurs once, padding is small and weightless, tunes start from silence and a zero state."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The replica engine against the paper's equations, written plainly in float64, and against itself in company."""
+"""The replica engine against the paper's equations, written plainly in float64, and one replica against many."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The growth column: what it is, that measuring it changes nothing, and that it does not depend on company."""
+"""The growth column: what it is, that measuring it changes nothing, that it does not depend on other replicas."""
 
 import csv
 import json

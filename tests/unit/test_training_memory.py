@@ -1,4 +1,4 @@
-"""What the runs of a job need of memory together: stated, and refused before it runs out."""
+"""How much memory the runs of a job need together: it is stated, and a job that needs too much is refused."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Jobs that are stopped, overlap or change their company: no run is lost or trained twice, and none changes a bit."""
+"""Jobs that are stopped, overlap or are regrouped: no run is lost or trained twice, and none changes by a bit."""
 
 import shutil
 import subprocess

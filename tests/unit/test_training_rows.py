@@ -1,4 +1,4 @@
-"""A table's gradient by the rows that were read, against the whole table's."""
+"""A table's gradient from the rows that were read, against the whole table's."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The lock of a Snakemake is taken away only where it is certain that the Snakemake has ended: with real users."""
+"""A Snakemake's lock is removed only where it is certain that this Snakemake has ended: with real users."""
 
 import json
 import os

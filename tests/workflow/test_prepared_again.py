@@ -1,4 +1,4 @@
-"""A corpus is prepared again when the way of preparing changed, and never because of a date."""
+"""A corpus is prepared again when the way of preparing it has changed, and never because of a date."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Remove the lock that a killed snakemake left behind, if it is certain that it does not run any more.
+"""Remove the lock that a killed snakemake left behind, if it is certain that it is no longer running.
 
 Options are handed on to `snakemake --unlock`.
 """

@@ -41,16 +41,19 @@ CHECKS = (
 
 
 def check_claims(runs: Runs, corpus: str, checks: Sequence[Check] = CHECKS) -> list[Claim]:
-    """Claims that the paper makes about `corpus`, or the corpus it stands in for, checked on its runs."""
+    """The paper's claims about `corpus`, or about the corpus it stands in for, checked on these runs."""
     paper = load_paper().table_for(corpus)
     claims = [claim for check in checks if (claim := check(corpus, runs, paper)) is not None]
-    for run in (item.run for items in runs.values() for item in items[:1]):
-        return [replace(c, scale=run.scale, layers=run.settings["model"]["num_layers"]) for c in claims]
-    return claims
+    if not (items := next(filter(None, runs.values()), None)):
+        return claims
+    first = items[0].run
+    return [
+        replace(claim, scale=first.scale, layers=first.settings["model"]["num_layers"]) for claim in claims
+    ]
 
 
 def claim_records(corpora: Mapping[str, Runs]) -> list[dict[str, Any]]:
-    """Every claim about these runs, as in claims.json: those of a page."""
+    """All claims about these runs, as they are written to claims.json."""
     return correct(claim.record() for corpus, runs in corpora.items() for claim in check_claims(runs, corpus))
 
 
