@@ -92,7 +92,7 @@ def names(archive: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A campaign whose first command is killed, as at a limit, and whose second waits for its trainer."""
-    folder = tree(tmp_path_factory.mktemp("machine"), epochs=400)
+    folder = tree(tmp_path_factory.mktemp("machine"), epochs=150)
     first = campaign(folder, "killed")
     history = folder / "results/paper/runs/ptb/clipping-5/seed-1/history.csv"
     wait_for(lambda: history.exists() and history.read_text().count("\n") > 2, first)
@@ -132,7 +132,7 @@ def test_the_second_command_waits_and_brings_all_records_home(rehearsal: tuple[P
         assert (record["status"], record["git_commit"], record["replicas"]) == ("finished", COMMIT, 4)
         model = sha256(folder / "results/paper" / run / "model.safetensors")
         assert record["files"]["model.safetensors"] == model
-        assert files[f"{run}/history.csv"].count(b"\n") == 401
+        assert files[f"{run}/history.csv"].count(b"\n") == 151
     assert not list(folder.glob("results/paper/runs/*/*/seed-2"))
 
 
