@@ -27,7 +27,7 @@ from spectralgru.files import write_json
 from spectralgru.pipeline.cli import app
 
 ROOT = Path(__file__).parents[2]
-# The commands of CONTRIBUTING.md are about code that is not here yet: test_contributing.py.
+# The commands of CONTRIBUTING.md are about code that is not here yet: package/test_contributing.py.
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
