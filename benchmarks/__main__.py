@@ -13,7 +13,7 @@ from spectralgru.training.distributed import device_seen
 
 NAMES = (
     *("gru_layer", "library", "projection", "training_step", "step_profile", "tracing"),
-    *("end_to_end", "shapes", "peers"),
+    *("end_to_end", "shapes", "peers", "around"),
 )
 
 parser = argparse.ArgumentParser(
