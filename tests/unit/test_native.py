@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectralgru.recurrent import compiled, native, sweeps
+from spectralgru.recurrent import compiled, native, sweeps, threads
 
 needs_compiler = pytest.mark.skipif(compiled.library() is None, reason="no C++ compiler")
 
@@ -95,17 +95,67 @@ def test_what_is_not_finite_stays_in_its_lane_and_is_not_hidden(bad):
 
 
 @needs_compiler
+@pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("before", [True, False])
-def test_threads_change_no_bit(before, monkeypatch):
+def test_threads_change_no_bit(before, pooled, monkeypatch):
     monkeypatch.setattr(native, "MULTIPLICATIONS_A_THREAD", 1)
+    if not pooled:
+        monkeypatch.setattr(threads, "_address", lambda: None)
     given, grad = tensors(7, 33, 5, 50, restarts=True), torch.randn(7, 33, 50)
     alone = sweep(native, given, grad, before)[:4]
     try:
-        torch.set_num_threads(3)
-        shared = sweep(native, given, grad, before)[:4]
+        for count in (2, 3):
+            torch.set_num_threads(count)
+            shared = sweep(native, given, grad, before)[:4]
+            assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
     finally:
         torch.set_num_threads(1)
-    assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+THREADS = """
+import os, signal, sys
+import torch
+from spectralgru.recurrent import native, softmax, sweeps, threads
+
+native.MULTIPLICATIONS_A_THREAD = 1
+torch.manual_seed(0)
+torch.set_num_threads(3)
+given = sweeps.Inputs(*(torch.randn(*s) for s in ((7, 33, 5), (33, 50), (150, 5), (150, 50))), None)
+logits, bias = torch.randn(1, 40, 1003).bfloat16(), torch.randn(1, 1003)
+begun = [native.begin(given) for _ in range(2)]
+torch.randn(1_000_000).exp()  # PyTorch starts its threads
+
+
+def work(begun):
+    torch.ops.spectralgru.sweep_forward(given.weight_hh, None, *begun[1:3], begun[0], begun[3], before=True)
+    return [*begun, softmax.log_totals(logits, bias)]
+
+
+def number():
+    return len(os.listdir("/proc/self/task"))
+
+
+before = number()
+result = work(begun[0])
+print("pool" if threads.pool().parallel else "none", threads.pool().threads, number() - before)
+sys.stdout.flush()
+if os.fork():
+    _, status = os.wait()
+    sys.exit(os.waitstatus_to_exitcode(status))
+signal.alarm(60)
+print(threads.pool().threads, all(map(torch.equal, result, work(begun[1]))), flush=True)
+os._exit(0)  # GNU's OpenMP does not survive the exit of a fork
+"""
+
+
+@needs_compiler
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
+def test_the_threads_are_pytorchs_own_and_a_fork_does_without_them():
+    output = subprocess.run(
+        [sys.executable, "-c", THREADS], stdout=subprocess.PIPE, text=True, timeout=120, check=True
+    ).stdout
+    # A fork has none of its parent's threads: to wait for them, as PyTorch's own operators do, would be for ever.
+    assert output.splitlines() == ["pool 3 0", "1 True"]
 
 
 PROGRAM = """

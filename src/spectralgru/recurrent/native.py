@@ -5,8 +5,6 @@ does the same work.
 """
 
 import ctypes
-from itertools import pairwise
-from threading import Thread
 from typing import Any
 
 import torch
@@ -15,9 +13,10 @@ from torch import Tensor
 from spectralgru.errors import InputError
 from spectralgru.recurrent.compiled import library
 from spectralgru.recurrent.sweeps import Activations, Gradients, Inputs, begin, weight_gradients
+from spectralgru.recurrent.threads import pool
 
-# With less work in a step, a second thread competes in vain with PyTorch's own threads, which spin while they wait.
-MULTIPLICATIONS_A_THREAD = 4_000_000
+# Less is not worth waking another for.
+MULTIPLICATIONS_A_THREAD = 300_000
 
 
 def usable(weight_hh: Tensor) -> bool:
@@ -123,27 +122,16 @@ def _packed(b: Tensor) -> Tensor:
 
 
 def _sweep(name: str, before: bool, packed: list[Tensor], keep: Tensor | None, *tensors: Tensor) -> None:
-    """Call `name` of the library for all lanes, shared among as many threads as PyTorch may use."""
+    """Call `name` of the library for all lanes, divided among PyTorch's threads."""
     steps, batch = tensors[0].shape[:2]
     hidden = tensors[1].shape[-1]
     if keep is not None:
         keep = keep.contiguous()
     pointers = [pointer(t) for t in (*packed, keep, *tensors)]
-    worth = batch * hidden**2 // MULTIPLICATIONS_A_THREAD
-    parts = max(1, min(torch.get_num_threads(), batch, worth))
-    bounds = [batch * part // parts for part in range(parts + 1)]
-
-    def lanes(start: int, stop: int) -> None:
-        numbers = (ctypes.c_long(n) for n in (steps, batch, hidden, start, stop))
-        getattr(library(), name)(*numbers, ctypes.c_int(before), *pointers)
-
-    own, *shares = pairwise(bounds)
-    others = [Thread(target=lanes, args=share) for share in shares]
-    for thread in others:
-        thread.start()
-    lanes(*own)
-    for thread in others:
-        thread.join()
+    threads = pool()
+    parts = max(1, min(threads.threads, batch, batch * hidden**2 // MULTIPLICATIONS_A_THREAD))
+    numbers = (ctypes.c_long(n) for n in (parts, steps, batch, hidden))
+    getattr(library(), name)(threads, *numbers, ctypes.c_int(before), *pointers)
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:

@@ -10,6 +10,7 @@ from torch import Tensor
 from spectralgru.recurrent import fused
 from spectralgru.recurrent.compiled import library
 from spectralgru.recurrent.native import OPERATORS, pointer
+from spectralgru.recurrent.threads import pool
 
 
 def usable(logits: Tensor) -> bool:
@@ -63,8 +64,9 @@ def _softmax_gradient(*tensors: Tensor) -> None:
 
 
 def _call(name: str, logits: Tensor, *tensors: Tensor) -> None:
-    """Call the library in this thread: others would compete with PyTorch's, which spin between two products."""
-    getattr(library(), name)(*(ctypes.c_long(n) for n in logits.shape), *(pointer(t) for t in tensors))
+    getattr(library(), name)(
+        pool(), *(ctypes.c_long(n) for n in logits.shape), *(pointer(t) for t in tensors)
+    )
 
 
 OPERATORS.define("softmax_sums(Tensor logits, Tensor bias, Tensor(a!) largest, Tensor(b!) total) -> ()")
