@@ -249,6 +249,7 @@ def test_killed_and_started_again_it_comes_to_the_same_tables(project, finished,
     process.communicate(timeout=60)
     unlock = [sys.executable, ROOT / "workflow/scripts/unlock_stale.py", "--snakefile", ROOT / "Snakefile"]
     subprocess.run(unlock, cwd=project.folder, env=project.environment, check=True)
+    project.python, project.environment = finished.python, finished.environment  # forks, which nobody kills
     code, output = project.run(target)
     assert code == 0, output
     assert len(finished.first_results) == 7
