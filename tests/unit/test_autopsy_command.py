@@ -84,7 +84,7 @@ def test_with_the_model_its_loss_is_there_too(called, recording, tmp_path, funct
         (["{recording}", "--model", "{folder}/train.py:broken"], "KeyError: 'no corpus'"),
         (["{recording}", "--model", "{folder}/train.py:ends"], "train.py:ends: SystemExit"),
         (["{recording}", "--model", "{folder}/train.py:two_lines"], "ValueError: one\\ntwo"),
-        (["{recording}", "--model", "{folder}/train.py:bad_loss"], "bad_loss: ZeroDivisionError"),
+        (["{recording}", "--model", "{folder}/train.py:bad_loss"], "bad_loss on the batch of "),
         (["{recording}", "--model", ""], "--model : expected MODULE:FUNCTION"),
         (["{folder}"], "not a file"),
         (["/dev/zero"], "not a file"),

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,8 +29,13 @@ def autopsy(
     """Say why a recorded training exploded: where the gradient grew, through which path, what helps."""
     from spectralgru.diagnosis.autopsy import autopsy as examine
 
-    with nullcontext() if model is None else _code_of(model):
-        network, loss = (None, None) if model is None else _made(model)
+    network, loss = None, None
+    guarded: AbstractContextManager[None] = nullcontext()
+    if model is not None:
+        with _code_of(f"--model {model}"):
+            network, loss = _made(model)
+        guarded = _code_of(f"--model {model} on the batch of {file}")
+    with guarded:
         found = examine(network, file, loss, delta=delta, gates=gates)
     typer.echo(str(found))
     found.figure(figure := figure or file.with_suffix(".svg"))
@@ -39,13 +44,13 @@ def autopsy(
 
 @contextmanager
 def _code_of(source: str) -> Iterator[None]:
-    """Report any error of the code behind `--model` as an error of that code, also while the model runs."""
+    """Report any error of the code behind `--model` as an error of `source`."""
     try:
         yield
     except ExpectedError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"--model {source}: {type(error).__name__}: {error}; --debug shows where") from error
+        raise InputError(f"{source}: {type(error).__name__}: {error}; --debug shows where") from error
 
 
 def _made(source: str) -> tuple[Any, Callable[..., Any] | None]:
