@@ -209,13 +209,14 @@ class Launches(TorchDispatchMode):
         return operation(*args, **kwargs or {})
 
 
-@pytest.mark.parametrize(("bounds", "budget"), [(BOUNDS, 334), (torch.full((4,), torch.inf), 182)])
+@pytest.mark.parametrize(("bounds", "budget"), [(BOUNDS, 304), (torch.full((4,), torch.inf), 152)])
 def test_a_call_stays_within_its_budget_of_operations(bounds, budget):
-    """Small matrices cost a GPU their launches, however many there are.
+    """Without triton; with it, 231 and 116 (`test_fused.py`).
 
-    The products: 24 in two filters, 84 to make their columns orthonormal, 76 / 2 for both projectors at once, 12 for
-    the polar factor, 10 for the largest Ritz value, 6 for the proof, which, like projectors and polar factor, only
-    matrices with a bound need. The budget is what is reached: lower it with what is saved.
+    Small matrices cost a GPU their launches, however many there are. The products: 24 in two filters, 12 to make their
+    columns orthonormal, 10 for the largest Ritz value; 38 for both projectors at once, one kernel with triton,
+    as is each of 6 factorisations; 12 for the polar factor, 6 for the proof, which, like the projectors, only matrices
+    with a bound need. The budget is what is reached: lower it with what is saved.
     """
     counts = []
     for matrices in (bounds, bounds.repeat(5)):

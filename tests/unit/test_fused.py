@@ -119,11 +119,62 @@ for dtype in (torch.float32, torch.bfloat16):
         assert all(bool(t[1].isfinite().all()) for t in found)
 """
 
+SMALL = """
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+from matrices import updates
+from test_batched import BOUNDS, Launches, check, project
+from spectralgru.projection import by_products, small
+from spectralgru.projection.batched import BatchedProjection
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+eye = torch.eye(32).double()
+bases = torch.linalg.qr(torch.randn(6, 32, 32).double()).Q
+conditions = torch.tensor([0, 3, 9, 14, 20])
+grams = bases[:5] * (-conditions[:, None, None] * torch.linspace(0, 1, 32).double()).mul(2.302585).exp() @ bases[:5].mT
+grams = torch.cat([grams, torch.ones(1, 32, 32), torch.zeros(1, 32, 32), torch.full((1, 32, 32), torch.nan)])
+found = small.inverse_factor(grams, by_products.SHIFT)
+assert found.tril(-1)[:6].eq(0).all()
+assert not found[6:].isfinite().all()
+for gram, inverse, tolerance in zip(grams, found, (1e-14, 1e-12, 1e-6, 1e-2, 1e-2, 1e-2), strict=False):
+    shifted = gram + by_products.SHIFT * gram.trace() * eye
+    assert (inverse.mT @ shifted @ inverse - eye).norm() <= tolerance
+signs = small.unitary((grams[:2] - 0.1 * eye) / 2, by_products._scalings(5e-7))
+torch.testing.assert_close(signs, by_products.unitary((grams[:2] - 0.1 * eye) / 2, 5e-7), rtol=0, atol=1e-12)
+
+kernels = 0
+
+def launched(call):
+    def launch(*arguments):
+        global kernels
+        kernels += 1
+        with _disable_current_modes():  # in the interpreter a kernel is many operations
+            return call(*arguments)
+    return launch
+
+by_products._is_small = lambda x: x.shape[1:] == (32, 32)
+small.inverse_factor, small.unitary = launched(small.inverse_factor), launched(small.unitary)
+generator = torch.Generator().manual_seed(1)
+for bounds, budget in ((BOUNDS, 231), (torch.full((4,), torch.inf), 116)):
+    projection, weight = BatchedProjection(bounds), torch.randn(4, 40, 40) / 4
+    for size in (0.01, 0.1, 1, 30):
+        weight += torch.stack([updates(generator, 40, 2, size) for _ in bounds])
+        before = weight.clone()
+        kernels = 0
+        with Launches() as launches:
+            projection.start(weight)
+        projection.clip_rest(weight, projection.unproven())
+        check(before, weight, projection, bounds)
+    assert launches.count + kernels <= budget, (launches.count, kernels)
+"""
+
 COMPILED = """
 import itertools, os, re, subprocess, triton
 from pathlib import Path
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from spectralgru.projection import small
 from spectralgru.recurrent import pointwise, softmax_kernels
 
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
@@ -155,6 +206,9 @@ for kind in ("*fp32", "*bf16"):
     build(softmax_kernels.sum_row, types, {"BLOCK": softmax_kernels.BLOCK}, 8)
     constants = {"ROWS": softmax_kernels.ROWS, "BLOCK": softmax_kernels.COLUMNS}
     build(softmax_kernels.differentiate, types, constants, 8)
+types = dict.fromkeys(("gram", "inverse", "x", "scalings"), "*fp64") | {"shift": "fp32"}
+build(small.factorise, types, {"SIZE": small.SIZE}, 2)
+build(small.iterate, types, {"SIZE": small.SIZE})
 """
 
 
@@ -191,6 +245,10 @@ def test_kernels_equal_the_plain_sweeps_in_float64(python):
 
 def test_softmax_and_its_gradient_are_float64_s_and_nothing_of_its_size_is_copied(python):
     python(SOFTMAX, TRITON_INTERPRET="1")
+
+
+def test_small_matrices_are_factorised_and_iterated_as_by_products_in_few_launches(python):
+    python(SMALL, TRITON_INTERPRET="1")
 
 
 @pytest.mark.skipif(
