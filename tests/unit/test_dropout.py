@@ -57,6 +57,17 @@ def test_a_replica_s_masks_are_its_own_and_new_at_every_step(form):
     assert first.unique().tolist() == [0.0, torch.tensor(1 / 0.7).item()]
 
 
+def test_threads_and_strides_change_no_mask(form):
+    seeds, threads = torch.tensor([[seed, 9] for seed in SEEDS])[:, 0], torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        shared = dropout.dropout_masks(seeds, torch.tensor([4]), (20, 301), 0.5)
+    finally:
+        torch.set_num_threads(threads)
+    alone = [draw([seed], 4, (20, 301), 0.5)[0] for seed in SEEDS]
+    assert torch.equal(shared, torch.stack(alone))
+
+
 DIGEST = """
 import hashlib, torch
 from spectralgru.recurrent.compiled import library

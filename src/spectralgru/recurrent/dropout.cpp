@@ -1,5 +1,6 @@
 // Dropout factors from Philox 4x32-10 (Salmon et al. 2011): whole numbers, so the same ones on every processor.
 
+#include "parallel.h"
 #include "vectors.h"
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -19,11 +20,9 @@ static inline Longs product(const Longs &a, uint32_t b) {
 #endif
 }
 
-extern "C" {
-
 // masks [length]: `factor` where a number of 24 bits is below `limit`, else 0. With G = ceil(length / 4), number i is
 // word i / G of the counter (i % G, step, 0, 0) under the key `seed`; pointwise.py has the same.
-void dropout(long length, uint64_t seed, uint32_t step, int limit, float factor, float *masks) {
+static void draw(long length, uint64_t seed, uint32_t step, int limit, float factor, float *masks) {
     const long groups = (length + 3) / 4;
     along(groups, [&](long at, Part p) {
         Longs words[2][4];  // in the lower halves: of the counters with even and with odd numbers
@@ -48,5 +47,13 @@ void dropout(long length, uint64_t seed, uint32_t step, int limit, float factor,
                 reinterpret_cast<const Ints &>(numbers) < limit ? Floats{} + factor : Floats{});
         }
     });
+}
+
+extern "C" {
+
+// masks [replicas, length], each from its seed.
+void dropout(Pool pool, long replicas, long length, const uint64_t *seeds, uint32_t step, int limit, float factor,
+             float *masks) {
+    divide(pool, replicas, [&](long r) { draw(length, seeds[r], step, limit, factor, masks + r * length); });
 }
 }

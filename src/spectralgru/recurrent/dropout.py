@@ -10,6 +10,7 @@ from torch import Tensor
 from spectralgru.recurrent import fused
 from spectralgru.recurrent.compiled import library
 from spectralgru.recurrent.native import OPERATORS, pointer
+from spectralgru.recurrent.threads import pool
 
 LOW_WORD = 0xFFFFFFFF
 
@@ -25,7 +26,7 @@ def dropout_masks(seeds: Tensor, drawn: Tensor, shape: tuple[int, ...], share: f
     if seeds.is_cuda and fused.AVAILABLE:
         fused.dropout(masks, seeds, drawn, limit, factor)
     elif not seeds.is_cuda and library() is not None:
-        torch.ops.spectralgru.dropout(masks, seeds, drawn, limit, factor)
+        torch.ops.spectralgru.dropout(masks, seeds.contiguous(), drawn, limit, factor)
     else:
         for mask, seed in zip(masks, seeds.tolist(), strict=True):
             kept = _numbers(seed, int(drawn), mask.numel()) < limit
@@ -50,10 +51,10 @@ def _numbers(seed: int, step: int, length: int) -> Any:
 
 
 def _dropout(masks: Tensor, seeds: Tensor, drawn: Tensor, limit: int, factor: float) -> None:
-    loaded, step = library(), ctypes.c_uint32(int(drawn))
+    loaded, sizes = library(), (ctypes.c_long(n) for n in (len(masks), masks[0].numel()))
     assert loaded is not None
-    for mask, seed in zip(masks, map(ctypes.c_uint64, seeds.tolist()), strict=True):
-        loaded.dropout(ctypes.c_long(mask.numel()), seed, step, limit, ctypes.c_float(factor), pointer(mask))
+    numbers = ctypes.c_uint32(int(drawn)), limit, ctypes.c_float(factor)
+    loaded.dropout(pool(), *sizes, pointer(seeds), *numbers, pointer(masks))
 
 
 OPERATORS.define("dropout(Tensor(a!) masks, Tensor seeds, Tensor drawn, int limit, float factor) -> ()")
