@@ -2,7 +2,8 @@
 
 The floor of a product is its floating-point operations at the rate of one large float32 product, measured in the same
 run. The floor of everything else is to read and write once the tensors it must touch, at the memory bandwidth of a
-copy. The operations are those that PyTorch's profiler sees; the rest of the step is Python and calls.
+copy. The operations are those that PyTorch's profiler sees; the rest of the step is Python and calls. Copies take
+longer under the profiler than without it, so the parts may add up to more than the step.
 """
 
 import time
