@@ -103,16 +103,16 @@ for dtype in (torch.float32, torch.bfloat16):
         x, weight, *rest = case(*shape, 8, 0)
         return x.to(dtype), weight.to(dtype), *rest
 
-    for shape in ((1, 70, 10_000), (10, 9, 10_000), (2, 65, 4097), (3, 9, 11), (2, 64, 130)):
+    for shape in ((1, 40, 10_000), (10, 9, 4100), (2, 65, 4097), (3, 9, 11), (2, 64, 130)):
         compare(*made(*shape))
     *given, counted = made(2, 9, 200)
     assert not any(t.any() for t in compare(*given, torch.zeros_like(counted)))
-    for at, value in ((5, 1e4), (5, 1e36), (5, -torch.inf), (slice(5000), -torch.inf), (slice(5000), -3e38)):
-        x, weight, bias, targets, counted = made(2, 9, 9000)
-        bias[0, at], targets[:] = value, 7000
+    for at, value in ((5, 1e4), (5, 1e36), (5, -torch.inf), (slice(4200), -torch.inf), (slice(4200), -3e38)):
+        x, weight, bias, targets, counted = made(2, 9, 4500)
+        bias[0, at], targets[:] = value, 4300
         compare(x, weight, bias, targets, counted)
     for value in (torch.nan, torch.inf, -torch.inf):  # a run that has diverged stays so, and stays alone
-        x, weight, bias, targets, counted = made(2, 9, 5000)
+        x, weight, bias, targets, counted = made(2, 9, 300)
         x[0, 1] = value
         found = compare(x, weight, bias, targets, torch.ones_like(counted), runs=slice(1, None))
         assert not any(bool(t[0].isfinite().all()) for t in found)
@@ -156,8 +156,8 @@ def launched(call):
 by_products._is_small = lambda x: x.shape[1:] == (32, 32)
 small.inverse_factor, small.unitary = launched(small.inverse_factor), launched(small.unitary)
 generator = torch.Generator().manual_seed(1)
-for bounds, budget in ((BOUNDS, 231), (torch.full((4,), torch.inf), 116)):
-    projection, weight = BatchedProjection(bounds), torch.randn(4, 40, 40) / 4
+for bounds, budget in ((BOUNDS[::3], 231), (BOUNDS[3:], 116)):
+    projection, weight = BatchedProjection(bounds), torch.randn(len(bounds), 40, 40) / 4
     for size in (0.01, 0.1, 1, 30):
         weight += torch.stack([updates(generator, 40, 2, size) for _ in bounds])
         before = weight.clone()

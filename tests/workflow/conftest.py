@@ -49,6 +49,7 @@ class Project:
         command = [self.python, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
         command, environment = [*command, *arguments], {**self.environment, **options}
         if "PYTHONPATH" in options:  # other sources than those that are imported already
+            command[0] = sys.executable
             streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
             return subprocess.Popen(command, cwd=self.folder, env=environment, **streams)
         return Fork(command, cwd=self.folder, env=environment, merged=True)
