@@ -41,16 +41,17 @@ reproduce: setup ## fetch, train, track, tables, figures: everything at the scal
 	[ ! -t 2 ] || set -- --logger spectralgru; \
 	  PYTHONPATH="$(CURDIR)/workflow/logger:$$PYTHONPATH" snakemake --cores all "$$@"
 
-IN_TWO = --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Three on two cores: many tests wait, for a cluster, a server or a kill.
+SPREAD = --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test: setup ## all tests
-	pytest $(IN_TWO)
+	pytest $(SPREAD)
 
 test-container: setup ## the tests of the container image: minutes, root on Debian
 	pytest -m container tests/container
 
 test-unit: setup ## the unit tests alone
-	pytest $(IN_TWO) tests/unit
+	pytest $(SPREAD) tests/unit
 
 # Those of the library and the trainer, which need torch and numpy alone.
 TORCH_TESTS = $(shell grep -LE 'pipeline|pandas|yaml|safetensors|snakemake|mlflow|benchmarks|scripts|griffe' tests/unit/test_*.py)
