@@ -36,9 +36,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         path = Path(os.path.realpath(path))
     folder = path.parent if S_ISREG(mode) else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
-    stem = os.fsdecode(
-        os.fsencode(path.stem)[:100]
-    )  # the temporary name must not be too long for the file system
+    # The temporary name must not be too long for the file system.
+    stem = os.fsdecode(os.fsencode(path.stem)[:100])
     try:
         handle, name = tempfile.mkstemp(prefix=f".{stem}-", suffix=f".partial{path.suffix[:32]}", dir=folder)
     except OSError as error:

@@ -193,10 +193,8 @@ class Engine:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes during training, from all ranks: each must call it. Format: see `checkpoint`."""
-        weights, hidden = (
-            [self.model.weights_of(r) for r in range(len(self.replicas))],
-            self.model.hidden_size,
-        )
+        weights = [self.model.weights_of(replica) for replica in range(len(self.replicas))]
+        hidden = self.model.hidden_size
         return {
             "model": {name: torch.stack([of_run[name] for of_run in weights]) for name in weights[0]},
             "projector": self.projector.state_dict(),

@@ -21,13 +21,8 @@ from spectralgru.pipeline.results.paper import PaperTable, load_paper
 
 Check = Callable[[str, Runs, PaperTable | None], Claim | None]
 
-OF_RUNS = (
-    prevents_explosion,
-    never_diverges,
-    clipping_fails,
-    beats_clipping,
-    smaller_delta,
-)  # need no traces
+# Those that need no traces.
+OF_RUNS = (prevents_explosion, never_diverges, clipping_fails, beats_clipping, smaller_delta)
 CHECKS = (
     *OF_RUNS,
     sigma_within_bound,
