@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -102,6 +103,23 @@ def test_ranks_come_to_the_result_of_one_process(
     # One rank speaks and writes.
     assert said.count("epoch 1/") == 1
     assert len(list((folder / "results").rglob("run.json"))) == 2
+
+
+@pytest.mark.parametrize("corpus", ["ptb", "chorales"])
+def test_runs_of_three_ranks_come_to_the_same_bits_together_and_alone(
+    tmp_path: Path, split: Callable[[str, int], tuple[Path, str]], commands: Path, corpus: str
+) -> None:
+    """They go on alone after a kill between the checkpoints of one step, or when the others have ended."""
+    tiny.write_corpora(tmp_path / "data")
+    for run in REPLICAS[corpus]:
+        finished = forks.run(ranks(replace(JOBS[corpus], replicas=(run,)), tmp_path, 3, commands=commands))
+        assert finished.returncode == 0, finished.stderr
+    alone, together = (tiny.outcome(f / "results") for f in (tmp_path, split(corpus, 3)[0]))
+    for found in (alone, together):
+        for name, record in found.items():
+            if name.endswith("run.json"):
+                del record["replicas"]  # how many were trained together
+    assert alone == together
 
 
 def test_killed_and_started_again_three_ranks_come_to_the_same_bits(

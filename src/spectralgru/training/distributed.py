@@ -65,9 +65,10 @@ class Ranks:
         return network
 
     def total(self, tensor: Tensor) -> Tensor:
-        """Sum over ranks, with the same bits on each."""
+        """Sum of a tensor [R, ...] over ranks, in place: the same bits on each rank, and for a run in any company."""
         if self.world > 1:
-            dist.all_reduce(tensor)
+            for one in _sums(tensor):
+                one.wait()
         return tensor
 
     def any(self, *flags: bool) -> list[bool]:
@@ -111,7 +112,7 @@ class Ranks:
         file = io.BytesIO()
         if self.first:
             torch.save(value, file)
-        size = int(self.total(torch.tensor(file.tell())))
+        size = int(self.total(torch.tensor([file.tell()])))
         content = np.frombuffer(file.getvalue().ljust(size, b"\0"), np.uint8).copy()
         dist.broadcast(torch.from_numpy(content), 0)
         return value if self.first else torch.load(io.BytesIO(content.tobytes()), weights_only=True)
@@ -133,16 +134,22 @@ class Ranks:
             )
 
 
+def _sums(tensor: Tensor) -> list[dist.Work]:
+    """Begin to sum a tensor [R, ...] over ranks.
+
+    The order in which three ranks or more are added depends on a number's place in what is sent, and so on all that is
+    sent with it. Every run is then sent by itself: the others may have ended, or be at another step after a kill.
+    """
+    parts = tensor.unbind() if dist.get_world_size() > 2 else [tensor]
+    return [dist.all_reduce(part, async_op=True) for part in parts]
+
+
 def _sum_each(
     _state: None,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[Tensor]:
-    """Sum a bucket's gradients one by one.
-
-    The order in which three ranks are added depends on the gradient's position in the buffer, and DDP rearranges its
-    buckets after the first step. If whole buckets were summed, a resumed training would differ in the last bit.
-    """
-    sums = [dist.all_reduce(gradient, async_op=True) for gradient in bucket.gradients()]
+    """Sum a bucket's gradients one by one: DDP rearranges its buckets after the first step (see `_sums`)."""
+    sums = [one for gradient in bucket.gradients() for one in _sums(gradient)]
     if bucket.buffer().is_cuda and dist.get_backend() == "gloo":
         for one in sums:  # gloo's futures do not wait for its copies to the GPU
             one.wait()
