@@ -159,6 +159,7 @@ def test_a_constraint_made_anew_every_epoch_takes_the_place_of_the_last():
         SpectralConstraint(model, delta).attach(optimizer)
         assert len(optimizer._optimizer_step_post_hooks) == len(optimizer._optimizer_step_pre_hooks) == 1
         assert len(model.rnn._forward_pre_hooks) == 1
+        model.rnn.weight_hh_l0.data.mul_(10)  # above any bound
         assert train(model, optimizer) == pytest.approx(2 - delta, rel=1e-4)  # the last one's bound
     for _ in range(3):  # and a new optimiser
         optimizer = sgd(model, rate=0.1)

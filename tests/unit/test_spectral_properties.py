@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matrices import updates
 
-from spectralgru.projection import subspace
-from spectralgru.projection import tracked as projection
+from spectralgru.projection import answers, subspace
+from spectralgru.projection.clip import Whole
+from spectralgru.projection.lapack import lapack
 from spectralgru.projection.tracked import SpectralProjection
+from spectralgru.recurrent.compiled import library
 
 BOUNDS = (0.6, 1.2, 1.8)
 
@@ -20,32 +22,35 @@ def _threads():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
-def ways():
+@pytest.fixture(scope="module", params=["C++", "PyTorch"])
+def ways(request):
     """How often each way of projecting was taken over the tests of this module."""
     counts = collections.Counter()
-    patch = pytest.MonkeyPatch()
-    few, whole, holds = projection.clip_few, SpectralProjection._whole, subspace._holds
+    answered, holds = answers._answers, subspace._holds
 
-    def counted_few(*args):
-        result = few(*args)
-        counts["gave up" if result is None else "few"] += 1
-        return result
-
-    def counted_whole(*args):
-        counts["whole"] += 1
-        return whole(*args)
+    def counted(asked):
+        results = answered(asked)
+        for one, result in zip(asked, results, strict=True):
+            if isinstance(one, Whole):
+                counts["whole"] += 1
+            elif one.bound is not None:
+                counts["gave up" if result is None else "few"] += 1
+            counts[request.param] += answers.usable(one)
+        return results
 
     def counted_holds(*args):
         result = holds(*args)
         counts["proof" if result else "refuted"] += 1
         return result
 
-    patch.setattr(projection, "clip_few", counted_few)
-    patch.setattr(SpectralProjection, "_whole", counted_whole)
-    patch.setattr(subspace, "_holds", counted_holds)
-    yield counts
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answers, "_answers", counted)
+        patch.setattr(subspace, "_holds", counted_holds)
+        if request.param == "PyTorch":
+            patch.setattr(answers, "usable", lambda asked: False)
+        elif library() is None or lapack() is None:
+            pytest.skip("no C++ compiler, or no MKL")
+        yield counts
 
 
 def check(before, after, report, bounds=BOUNDS):
@@ -104,7 +109,8 @@ def test_a_long_run_of_updates(ways, decay, drift):
 
 
 def test_every_way_was_taken(ways):
-    assert all(ways[way] > 5 for way in ("few", "whole", "proof")), ways
+    expected = ["few", "whole", "C++" if ways["C++"] else "proof"]
+    assert all(ways[way] > 5 for way in expected), ways
 
 
 def test_a_direction_outside_the_tracked_subspace_is_found(ways):
@@ -173,7 +179,7 @@ def test_a_basis_that_is_a_little_off_is_improved_before_it_is_used():
     s[0] = 2.5
     weight = ((u * s) @ v.T).float()
     tilted = torch.linalg.qr(v[:, :5] + 3e-4 * v[:, 5:10]).Q.mT.float()
-    few = subspace.clip_few(weight, bound, tilted, None, float(weight.norm()), 0.0)
+    few = subspace.clip_few(subspace.Search(weight, tilted, bound, None, float(weight.norm())))
     want = (u * s.clamp_max(bound)) @ v.T
     assert (few.weight - want).norm() <= 1e-5 * want.norm()
 
@@ -185,5 +191,5 @@ def test_what_is_claimed_of_the_rest_is_true():
     diagonal[0], diagonal[-1] = 0.9, 0.95
     basis = torch.eye(n)[:3].contiguous()
     known = subspace.Above(1, 1.0)  # true: none is above 1
-    few = subspace.clip_few(torch.diag(diagonal), 1.8, basis, known, float(diagonal.norm()), 0.0)
+    few = subspace.clip_few(subspace.Search(torch.diag(diagonal), basis, 1.8, known, float(diagonal.norm())))
     assert few is None or (diagonal > few.known.level).sum() <= few.known.number

@@ -21,6 +21,13 @@ class Clipped(NamedTuple):
     vectors: Tensor
 
 
+class Whole(NamedTuple):
+    """A matrix to be clipped by the eigenvectors of its Gram matrix."""
+
+    weight: Tensor  # [n, n]
+    bound: float
+
+
 def clip(weight: Tensor, bound: Tensor, method: Solver) -> Clipped:
     """Clip the singular values of [N, n, m] at `bound` [N], in the precision of `weight`."""
     if method == "svd":

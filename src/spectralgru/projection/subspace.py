@@ -17,7 +17,7 @@ Vectors are the rows of the tensors here: a few rows times a matrix is what the 
 
 from collections.abc import Callable
 from itertools import accumulate
-from math import acosh, isfinite, nan
+from math import acosh, inf, isfinite, isnan, nan
 from typing import NamedTuple
 
 import torch
@@ -69,16 +69,41 @@ class Above(NamedTuple):
     level: float
 
 
-class Few(NamedTuple):
-    """Result of `clip_few`."""
+class Search(NamedTuple):
+    """The leading subspace of one matrix, and what to do with it."""
 
-    weight: Tensor | None  # the clipped matrix, None where nothing was above the bound
-    saturated: int  # how many were above the bound
+    weight: Tensor  # [n, n]
+    basis: Tensor  # [k, n] orthonormal rows to start from; at most k - 1 values may be above the bound
+    bound: float | None = None  # clip at this; None: only track the largest singular value
+    known: Above | None = None  # what earlier steps and Weyl's inequality prove about this matrix
+    norm: float = 0.0  # Frobenius norm of the weight
+    edge: float = (
+        0.0  # roughly where the spectrum of A outside the basis ends; 0: the basis may be good enough
+    )
+
+
+class Found(NamedTuple):
+    """Result of a search; of one that only tracks, its basis and sigma."""
+
     basis: Tensor  # [k, n], for the next call, leading vectors last
-    edge: float  # roughly where the spectrum of A outside the basis ends
-    known: Above  # of the clipped matrix
-    largest: float  # no singular value of the clipped matrix is above this
-    sigma: float  # its largest singular value; NaN: known less accurately than `track` would find it
+    sigma: float  # the largest singular value, after the clip; NaN: known less accurately than `track` would find it
+    weight: Tensor | None = None  # the clipped matrix, None where nothing was above the bound
+    saturated: int = 0  # how many were above the bound
+    edge: float = 0.0  # roughly where the spectrum of A outside the basis ends
+    known: Above | None = None  # of the clipped matrix
+    largest: float = inf  # no singular value of the clipped matrix is above this
+
+
+def search(of: Search) -> Found | None:
+    """Search the leading subspace of one matrix; None: its values above the bound cannot be told from the rest."""
+    if of.bound is None:
+        return track(of.weight, of.basis)
+    found = clip_few(of)
+    if found is None or found.saturated or not isnan(found.sigma):
+        return found
+    # Proving that nothing is above the bound takes no accurate singular value, but the record needs one.
+    tracked = track(of.weight, found.basis)
+    return found._replace(basis=tracked.basis, sigma=tracked.sigma)
 
 
 def orthonormal(rows: Tensor) -> Tensor:
@@ -96,7 +121,7 @@ def ritz(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
     return values, rotation.mT
 
 
-def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
+def track(weight: Tensor, basis: Tensor) -> Found:
     """Estimate of the largest singular value, from below, and a better basis [k, n] for the next call, leading last.
 
     Subspace iteration until the residual of the leading pair is below TRACKING; the error is of the order of its
@@ -114,7 +139,7 @@ def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
         image = product(basis)
         pairs = ritz(image, basis)
         if pairs is None:
-            return float(torch.linalg.matrix_norm(weight.double(), 2)), basis
+            return Found(basis, float(torch.linalg.matrix_norm(weight.double(), 2)))
         values, rotation = pairs
         basis, image = rotation @ basis, rotation @ image
         top = max(values[-1].item(), 0.0)
@@ -123,22 +148,13 @@ def track(weight: Tensor, basis: Tensor) -> tuple[float, Tensor]:
         edge = max(values[0].item(), LOWEST_EDGE * top)
         filtered = chebyshev(product, basis, image, edge, gentle(TRACKING_DEGREE, top, edge))
         basis = orthonormal(filtered)
-    return top**0.5, basis
+    return Found(basis, top**0.5)
 
 
-def clip_few(
-    weight: Tensor, bound: float, basis: Tensor, known: Above | None, norm: float, edge: float
-) -> Few | None:
-    """Clip [n, n] at `bound`, or None if the leading values cannot be told from the rest in a few sweeps.
-
-    Args:
-        weight: [n, n].
-        bound: c.
-        basis: [k, n] orthonormal rows to start from; at most k - 1 values may be above the bound.
-        known: what earlier steps and Weyl's inequality prove about this matrix.
-        norm: Frobenius norm of `weight`.
-        edge: roughly where the spectrum of A outside the basis ends; 0 if the basis may be good enough as it is.
-    """
+def clip_few(of: Search) -> Found | None:
+    """Clip at the bound, or None if the leading values cannot be told from the rest in a few sweeps."""
+    weight, basis, bound, known, norm, edge = of
+    assert bound is not None
     squared = bound * bound
     trusted = known if known is not None and known.level < bound else None
     gram = None if trusted else matmul(weight.mT, weight)
@@ -178,14 +194,15 @@ def clip_few(
         clipped = torch.addmm(weight, (matmul(top, weight.mT) * (1 - bound / sigma)).mT, top, alpha=-1)
         if theta[0] > AGAIN**2 * squared and weight.dtype == torch.float32:
             rounding = 1e-6 * theta[0] ** 0.5
-            again = clip_few(clipped, bound, basis, Above(proven.number, proven.level + rounding), norm, 0.0)
+            less = Above(proven.number, proven.level + rounding)
+            again = clip_few(Search(clipped, basis, bound, less, norm))
             return again and again._replace(
                 weight=clipped if again.weight is None else again.weight, saturated=saturated
             )
     largest = (
         bound * (1 + COUPLING) if saturated else (max(theta[0], proven.level**2) + errors[-1] ** 0.5) ** 0.5
     )
-    return Few(clipped, saturated, basis, edge, proven, largest, bound if saturated else sigma_1)
+    return Found(basis, bound if saturated else sigma_1, clipped, saturated, edge, proven, largest)
 
 
 def _split(

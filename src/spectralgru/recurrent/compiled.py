@@ -1,4 +1,4 @@
-"""The C++ sweeps as a library: compiled for this processor on first use, kept, and checked before it is loaded."""
+"""The package's C++ as a library: compiled for this processor on first use, kept, and checked before it is loaded."""
 
 import ctypes
 import hashlib
@@ -17,8 +17,8 @@ from pathlib import Path
 from spectralgru.errors import RunError
 from spectralgru.files import private_folder, sha256
 
-SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
-HEADERS = sorted(Path(__file__).parent.glob("*.h"))
+SOURCES = sorted(Path(__file__).parents[1].glob("*/*.cpp"))
+HEADERS = sorted(Path(__file__).parents[1].glob("*/*.h"))
 OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exceptions", "-shared", "-fPIC"]
 
 

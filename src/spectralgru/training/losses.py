@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectralgru.recurrent import softmax
 from spectralgru.recurrent.products import linear
@@ -27,8 +27,8 @@ def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, coun
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
     """Binary cross-entropy of logits [R, N, V] against `targets` [R or 1, N, V], summed over V and counted N: [R]."""
-    parts = _apart(logits, targets.expand_as(logits), counted)
-    return torch.cat([_summed_binary_cross_entropy(*part) for part in parts])
+    total: Tensor = _BinaryCrossEntropy.apply(logits, targets, counted)  # type: ignore[no-untyped-call]
+    return total
 
 
 def _apart(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -41,9 +41,26 @@ def _apart(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(torch.split(t, size) for t in tensors), strict=True)
 
 
-def _summed_binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (losses.sum(-1) * weights).sum(1)
+class _BinaryCrossEntropy(torch.autograd.Function):
+    """Of functions that round a number alike wherever it lies in a tensor or in a thread's part of one.
+
+    On a CPU, `sigmoid` and `logsigmoid` are none.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        small = logits.abs().neg_().exp_()
+        ctx.save_for_backward(logits, small, targets, weights)
+        losses = small.log1p().add_(logits.clamp_min(0)).sub_(logits * targets)
+        return (losses.sum(-1) * weights).sum(1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        logits, small, targets, weights = ctx.saved_tensors
+        scale = (weights * gradient.unsqueeze(1)).unsqueeze(-1)
+        sigmoid = torch.where(logits > 0, 1.0, small).div_(small + 1)
+        return sigmoid.sub_(targets).mul_(scale), None, None
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spectralgru.projection.batched import BatchedProjection
-from spectralgru.projection.tracked import SpectralProjection
+from spectralgru.projection.tracked import SpectralProjection, project_all_
 from spectralgru.training.checkpoint import on
 
 COUNTED = ("projected", "skipped", "saturated", "sigma_max")
@@ -71,10 +71,12 @@ class MatrixProjector(Projector):
 
     def start(self, weights: Sequence[Tensor], moved: Callable[[int], Tensor] | None = None) -> None:
         """See `Projector`."""
-        layers = [
-            projection.outcomes_(weight, None if moved is None else moved(layer))
-            for layer, (projection, weight) in enumerate(zip(self.projections, weights, strict=True))
-        ]
+        layers = project_all_(
+            [
+                (projection, weight, None if moved is None else moved(layer))
+                for layer, (projection, weight) in enumerate(zip(self.projections, weights, strict=True))
+            ]
+        )
         runs = list(zip(*layers, strict=True))
         projected = torch.tensor([sum(each.weight is not None for each in run) for run in runs])
         # The maximum of a tensor, unlike Python's, is NaN if a value is.

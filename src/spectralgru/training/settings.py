@@ -15,6 +15,7 @@ SOURCES = (
     "diagnosis/gru_growth.py",
     "diagnosis/lyapunov.py",
     "spectral.py",
+    "projection/*.cpp",
     "projection/*.py",
     "recurrent/*.cpp",
     "recurrent/*.h",
