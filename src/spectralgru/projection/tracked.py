@@ -96,9 +96,8 @@ class SpectralProjection:
         """The projection of each matrix."""
         norms = frobenius(weight).tolist()
         moved = [float("inf")] * len(norms) if update_norm is None else update_norm.tolist()
-        return [
-            self._one(*one) for one in zip(weight, self.max_sv, self._memories, norms, moved, strict=True)
-        ]
+        matrices = zip(weight, self.max_sv, self._memories, norms, moved, strict=True)
+        return [self._one(*matrix) for matrix in matrices]
 
     def _end(self, weight: Tensor, outcomes: Sequence[Outcome]) -> None:
         """Write what has changed."""
@@ -225,7 +224,6 @@ def _tracked(weight: Tensor, memory: MatrixState) -> Projection:
     if memory.drift <= STEADY * memory.sigma:
         return Outcome(float(torch.linalg.vector_norm(weight @ memory.basis[-1])))
     found = yield Search(weight, memory.basis)
-    assert found is not None
     memory.basis, memory.sigma, memory.drift = found.basis, found.sigma, 0.0
     return Outcome(found.sigma)
 
