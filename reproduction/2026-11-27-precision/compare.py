@@ -12,7 +12,7 @@ from scipy.stats import ttest_ind
 from spectralgru.pipeline.results.claims.levels import holm
 
 HERE = Path(__file__).parent
-RUNS = {"float32": HERE.parent / "2026-11-27-quick" / "runs.csv", "bfloat16": HERE / "bfloat16" / "runs.csv"}
+RUNS = {"float32": HERE.parent / "2026-11-28-quick" / "runs.csv", "bfloat16": HERE / "bfloat16" / "runs.csv"}
 
 
 def main() -> None:
