@@ -1,6 +1,6 @@
 """Quick scale with float32 and with bfloat16 products, setting by setting: Welch's test over seeds, Holm's correction.
 
-python reproduction/2026-11-27-precision/compare.py > reproduction/2026-11-27-precision/comparison.csv
+python reproduction/2026-11-28-precision/compare.py > reproduction/2026-11-28-precision/comparison.csv
 """
 
 import sys
