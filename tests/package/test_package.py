@@ -26,7 +26,7 @@ from spectralgru.pipeline.results.paper import load_paper
 assert PACKAGE.parent.name == "installed", PACKAGE
 assert "ptb" in load_paper().tables
 assert SPLIT_TABLE.is_relative_to(PACKAGE) and SPLIT_TABLE.exists()
-assert len(SOURCES) == 3 and HEADERS and SOURCES[0].is_relative_to(PACKAGE)
+assert len(SOURCES) == 4 and HEADERS and SOURCES[0].is_relative_to(PACKAGE)
 """
 
 

@@ -1,5 +1,5 @@
-// Routines of BLAS and LAPACK (lapack.py). They take columns for rows: a matrix that lies row by row is its transpose to
-// them, and vectors [k, n] are n x k with a vector in each column.
+// Routines of BLAS and LAPACK (lapack.py). They take columns for rows: to them a matrix that lies row by row is its
+// transpose, and vectors [k, n] are n x k with a vector in each column.
 
 #pragma once
 

@@ -1,5 +1,5 @@
-// What subspace.py and clip.py do, for several matrices at once, each in one thread: PyTorch spends as long between small
-// operations as in them. Every step is explained there.
+// What subspace.py and clip.py do and explain, for several matrices at once, each in one thread: PyTorch spends as long
+// between small operations as in them.
 
 #include <algorithm>
 #include <cmath>
@@ -112,11 +112,12 @@ class Subspace {
     // Whether a Cholesky factorisation proves the claim.
     bool holds(Above claim) {
         const int number = claim.number, first = k - number;
-        Numbers deflated(gram), scaled(basis.begin() + first * n, basis.end());
+        const float *top = basis.data() + first * n;
+        Numbers deflated(gram), scaled(top, top + number * n);
         for (int i = 0; i < number; i++)
             for (int j = 0; j < n; j++) scaled[i * n + j] *= values[first + i];
         if (number)
-            lapack.multiply<float>('N', 'T', n, n, number, 1, scaled.data(), n, basis.data() + first * n, n, -1, deflated.data(), n);
+            lapack.multiply<float>('N', 'T', n, n, number, 1, scaled.data(), n, top, n, -1, deflated.data(), n);
         else
             for (float &number : deflated) number = -number;
         for (int i = 0; i < n; i++) deflated[i * n + i] += float(claim.level * claim.level);

@@ -16,6 +16,7 @@ SOURCES = (
     "diagnosis/lyapunov.py",
     "spectral.py",
     "projection/*.cpp",
+    "projection/*.h",
     "projection/*.py",
     "recurrent/*.cpp",
     "recurrent/*.h",
