@@ -1,6 +1,7 @@
 """The projections of several matrices side by side: what they ask for at the same time is computed at once."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from spectralgru.projection.clip import Clipped, Whole, clip
@@ -8,23 +9,23 @@ from spectralgru.projection.native import computed, usable
 from spectralgru.projection.state import Outcome
 from spectralgru.projection.subspace import Found, Search, search
 
-# Asks for searches and decompositions, is sent their results, and returns its outcome.
-Projection = Generator[Search | Whole, Any, Outcome]
+
+@dataclass(frozen=True)
+class Question:
+    """What a projection needs to know, and how it goes on with the answer."""
+
+    asked: Search | Whole
+    then: Callable[[Any], "Question | Outcome"]
 
 
-def answered(projections: Sequence[Projection]) -> list[Outcome]:
-    """Run the projections to their ends."""
-    outcomes: dict[int, Outcome] = {}
-    answers: dict[int, Any] = dict.fromkeys(range(len(projections)))
-    while answers:
-        asked = {}
-        for i, answer in answers.items():
-            try:
-                asked[i] = projections[i].send(answer)
-            except StopIteration as end:
-                outcomes[i] = end.value
-        answers = dict(zip(asked, _answers(list(asked.values())), strict=True))
-    return [outcomes[i] for i in range(len(projections))]
+def outcomes(projections: Sequence[Question | Outcome]) -> list[Outcome]:
+    """Answer their questions until none is left."""
+    states = list(projections)
+    while waiting := [(i, state) for i, state in enumerate(states) if isinstance(state, Question)]:
+        answers = _answers([question.asked for _, question in waiting])
+        for (i, question), answer in zip(waiting, answers, strict=True):
+            states[i] = question.then(answer)
+    return [state for state in states if isinstance(state, Outcome)]
 
 
 def _answers(asked: Sequence[Search | Whole]) -> list[Any]:

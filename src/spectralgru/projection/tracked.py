@@ -8,19 +8,11 @@ import torch
 from torch import Tensor
 
 from spectralgru.errors import InputError
-from spectralgru.projection.answers import Projection, answered
+from spectralgru.projection.answers import Question, outcomes
 from spectralgru.projection.batched import BatchedProjection
-from spectralgru.projection.clip import FLOAT32_RANGE, FLOAT64_RANGE, SOLVERS, Solver, Whole, clip
-from spectralgru.projection.state import MANY, STEADY, TOLERANCE, MatrixState, Outcome, learn, remembered
-from spectralgru.projection.subspace import AGAIN, Search
-
-# The clip aims this far (relative) inside the bound, or by the resolution of the matrix's type if that is coarser. No
-# singular value may end above the bound by more than TOLERANCE.
-MARGIN = 5e-6
-# After a failure the subspace method is not tried for 2, 4, 8, ... calls, up to this many.
-LONGEST_PAUSE = 64
-# After a change smaller than this share of the bound, the last subspace may be good enough as it is.
-SMALL_STEP = 0.02
+from spectralgru.projection.clip import SOLVERS, Solver
+from spectralgru.projection.forms import MARGIN, Projection
+from spectralgru.projection.state import MatrixState, Outcome, remembered
 
 
 @dataclass(frozen=True)
@@ -76,11 +68,11 @@ class SpectralProjection:
             raise InputError(f"weight has shape {list(weight.shape)}; expected [{len(self.max_sv)}, n, n]")
         if weight.is_cuda and self.method == "auto":
             return self._together(weight)
-        outcomes = self.outcomes_(weight, update_norm)
+        ended = self.outcomes_(weight, update_norm)
         return ProjectionReport(
-            torch.tensor([o.sigma_max for o in outcomes], dtype=torch.float64, device=weight.device),
-            torch.tensor([o.saturated for o in outcomes], device=weight.device),
-            torch.tensor([o.weight is not None for o in outcomes], device=weight.device),
+            torch.tensor([o.sigma_max for o in ended], dtype=torch.float64, device=weight.device),
+            torch.tensor([o.saturated for o in ended], device=weight.device),
+            torch.tensor([o.weight is not None for o in ended], device=weight.device),
         )
 
     def outcomes_(self, weight: Tensor, update_norm: Tensor | None = None) -> list[Outcome]:
@@ -92,12 +84,18 @@ class SpectralProjection:
         """
         return project_all_([(self, weight, update_norm)])[0]
 
-    def _begin(self, weight: Tensor, update_norm: Tensor | None) -> list[Projection]:
-        """The projection of each matrix."""
+    def _begin(self, weight: Tensor, update_norm: Tensor | None) -> list[Question | Outcome]:
+        """What each matrix asks first, or its outcome."""
         norms = frobenius(weight).tolist()
         moved = [float("inf")] * len(norms) if update_norm is None else update_norm.tolist()
-        matrices = zip(weight, self.max_sv, self._memories, norms, moved, strict=True)
-        return [self._one(*matrix) for matrix in matrices]
+        margin = max(MARGIN, torch.finfo(weight.dtype).eps)
+        states = []
+        for matrix, bound, memory, norm, distance in zip(
+            weight, self.max_sv, self._memories, norms, moved, strict=True
+        ):
+            matrix, target = matrix.to(_at_least_float32(matrix)).contiguous(), bound * (1 - margin)
+            states.append(Projection(matrix, bound, target, memory, norm, distance, self.method).begin())
+        return states
 
     def _end(self, weight: Tensor, outcomes: Sequence[Outcome]) -> None:
         """Write what has changed."""
@@ -119,57 +117,6 @@ class SpectralProjection:
             self._batched.clip_rest(weight, left)
         saturated = self._batched.saturated.clone()
         return ProjectionReport(self._batched.sigma_max.clone(), saturated, saturated > 0)
-
-    def _one(
-        self, given: Tensor, bound: float, memory: MatrixState, norm: float, distance: float
-    ) -> Projection:
-        weight = given.to(_at_least_float32(given)).contiguous()
-        if memory.basis is not None:
-            memory.basis = memory.basis.to(weight)  # the matrix may have a new type or device
-        if not (norm < float("inf") or bool(weight.isfinite().all())):
-            memory.known, memory.largest, memory.drift = None, float("inf"), float("inf")
-            return Outcome()
-        # The added terms cover the rounding of the update, which `update_norm` does not include.
-        memory.move(distance * (1 + 1e-5) + 1e-7 * norm)
-        if memory.basis is not None and memory.largest <= bound * (1 + TOLERANCE):
-            return (yield from _tracked(weight, memory))
-        target = bound * (1 - max(MARGIN, torch.finfo(given.dtype).eps))
-        few_before = memory.basis is not None and memory.saturated <= MANY * len(weight)
-        memory.pause -= 1
-        if self.method == "auto" and few_before and memory.pause < 0 and norm < FLOAT64_RANGE * target:
-            assert memory.basis is not None
-            edge = memory.edge if distance > SMALL_STEP * bound else 0.0
-            few = yield Search(weight, memory.basis, target, memory.known, norm, edge)
-            memory.failures = memory.failures + 1 if few is None else 0
-            memory.pause = min(2**memory.failures, LONGEST_PAUSE) if few is None else 0
-            if few is not None:
-                memory.basis, memory.edge, memory.known = few.basis, few.edge, few.known
-                memory.largest, memory.saturated = few.largest, few.saturated
-                memory.sigma, memory.drift = few.sigma, 0.0
-                return Outcome(target if few.saturated else few.sigma, few.saturated, few.weight)
-        return (yield from self._whole(weight, target, memory, norm))
-
-    def _whole(self, weight: Tensor, target: float, memory: MatrixState, norm: float) -> Projection:
-        """Clip by a full decomposition, in float64 where clipping twice in float32 would not suffice."""
-        if self.method != "svd" and weight.dtype == torch.float32 and norm < FLOAT64_RANGE * target:
-            result = yield Whole(weight, target)
-            largest = float(result.sigma[0, 0])
-            if largest <= FLOAT32_RANGE * target:
-                outcome = learn(result, target, memory)
-                if largest <= AGAIN * target or outcome.weight is None:
-                    return outcome
-                assert memory.basis is not None
-                few = yield Search(outcome.weight, memory.basis, target, memory.known, norm)
-                if few is not None:
-                    memory.basis, memory.known, memory.largest = few.basis, few.known, few.largest
-                    again = outcome.weight if few.weight is None else few.weight
-                    return Outcome(target, outcome.saturated, again)
-        double = weight.double()
-        if self.method != "svd":
-            result = yield Whole(double, target)
-            if self.method == "eigh" or float(result.sigma[0, 0]) <= FLOAT64_RANGE * target:
-                return learn(result, target, memory)
-        return learn(clip(double[None], double.new_full((1,), target), "svd"), target, memory)
 
     def select(self, indices: Tensor | Sequence[int]) -> None:
         """Keep only some replicas.
@@ -218,22 +165,12 @@ class SpectralProjection:
         self.max_sv, self._memories, self._batched = list(state["max_sv"]), memories, batched
 
 
-def _tracked(weight: Tensor, memory: MatrixState) -> Projection:
-    """Outcome for a matrix with nothing above the bound."""
-    assert memory.basis is not None
-    if memory.drift <= STEADY * memory.sigma:
-        return Outcome(float(torch.linalg.vector_norm(weight @ memory.basis[-1])))
-    found = yield Search(weight, memory.basis)
-    memory.basis, memory.sigma, memory.drift = found.basis, found.sigma, 0.0
-    return Outcome(found.sigma)
-
-
 @torch.no_grad()
 def project_all_(calls: Sequence[tuple[SpectralProjection, Tensor, Tensor | None]]) -> list[list[Outcome]]:
     """`SpectralProjection.outcomes_` of several projections with their `weight` and `update_norm`, side by side."""
-    projections = [projection._begin(weight, moved) for projection, weight, moved in calls]
-    outcomes = iter(answered([one for of_call in projections for one in of_call]))
-    of_calls = [[next(outcomes) for _ in of_call] for of_call in projections]
+    begun = [projection._begin(weight, moved) for projection, weight, moved in calls]
+    ended = iter(outcomes([state for of_call in begun for state in of_call]))
+    of_calls = [[next(ended) for _ in of_call] for of_call in begun]
     for (projection, weight, _), of_call in zip(calls, of_calls, strict=True):
         projection._end(weight, of_call)
     return of_calls
