@@ -1,6 +1,7 @@
 """What could silently break an attached constraint: it holds all the same, or an error says so (docs/library.md)."""
 
 import copy
+import inspect
 import io
 import math
 import pickle
@@ -665,6 +666,8 @@ def test_recurrent_modules_left_out_of_sharding_are_held():
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    if "ignored_params" not in inspect.signature(fully_shard).parameters:
+        pytest.skip("this torch cannot leave parameters out")
     model = Model()
     fully_shard(model, mesh=init_device_mesh("cpu", (1,)), ignored_params=set(model.rnn.parameters()))
     optimizer = sgd(model)
