@@ -254,9 +254,6 @@ def test_small_matrices_are_factorised_and_iterated_as_by_products_in_few_launch
     python(SMALL, TRITON_INTERPRET="1")
 
 
-@pytest.mark.skipif(
-    OLD_TRITON,
-    reason="compiles otherwise before 3.3",
-)
+@pytest.mark.skipif(OLD_TRITON, reason="compiles otherwise before 3.3")
 def test_kernels_compile_for_compute_capability_9_and_spill_no_registers(python, tmp_path):
     python(COMPILED, TRITON_CACHE_DIR=str(tmp_path))

@@ -47,15 +47,15 @@ class Projection:
             return Question(Search(weight, memory.basis), self._tracked)
         few_before = memory.basis is not None and memory.saturated <= MANY * len(weight)
         memory.pause -= 1
-        if self.method == "auto" and few_before and memory.pause < 0 and self._below(FLOAT64_RANGE):
+        if self.method == "auto" and few_before and memory.pause < 0 and self._can_be_squared():
             assert memory.basis is not None
             edge = memory.edge if self.distance > SMALL_STEP * bound else 0.0
             search = Search(weight, memory.basis, self.target, memory.known, self.norm, edge)
             return Question(search, self._searched)
         return self._whole()
 
-    def _below(self, ratio: float) -> bool:
-        return self.norm < ratio * self.target
+    def _can_be_squared(self) -> bool:
+        return self.norm < FLOAT64_RANGE * self.target
 
     def _tracked(self, found: Found) -> Outcome:
         memory = self.memory
@@ -75,7 +75,7 @@ class Projection:
 
     def _whole(self) -> Question | Outcome:
         """By a full decomposition, in float64 where clipping twice in float32 would not suffice."""
-        if self.method != "svd" and self.weight.dtype == torch.float32 and self._below(FLOAT64_RANGE):
+        if self.method != "svd" and self.weight.dtype == torch.float32 and self._can_be_squared():
             return Question(Whole(self.weight, self.target), self._decomposed)
         return self._double()
 
@@ -88,8 +88,8 @@ class Projection:
         if largest <= AGAIN * target or outcome.weight is None:
             return outcome
         assert memory.basis is not None
-        first, again = outcome, Search(outcome.weight, memory.basis, target, memory.known, self.norm)
-        return Question(again, lambda few: self._clipped_again(first, few))
+        again = Search(outcome.weight, memory.basis, target, memory.known, self.norm)
+        return Question(again, lambda few: self._clipped_again(outcome, few))
 
     def _clipped_again(self, first: Outcome, few: Found | None) -> Question | Outcome:
         if few is None:

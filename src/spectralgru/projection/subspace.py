@@ -77,9 +77,7 @@ class Search(NamedTuple):
     bound: float | None = None  # clip at this; None: only track the largest singular value
     known: Above | None = None  # what earlier steps and Weyl's inequality prove about this matrix
     norm: float = 0.0  # Frobenius norm of the weight
-    edge: float = (
-        0.0  # roughly where the spectrum of A outside the basis ends; 0: the basis may be good enough
-    )
+    edge: float = 0.0  # roughly where A's spectrum outside the basis ends; 0: the basis may be good enough
 
 
 class Found(NamedTuple):

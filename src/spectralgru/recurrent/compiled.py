@@ -23,7 +23,7 @@ OPTIONS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-exc
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled sweeps, kept in the user's cache; None if no compiler (`CXX`, or c++) can build them.
+    """The compiled library, kept in the user's cache; None if no compiler (`CXX`, or c++) can build them.
 
     A kept library is loaded only if no other user can write to it or its folder, and its SHA-256 is that in its name.
     """
