@@ -18,7 +18,9 @@ from pathlib import Path
 
 import torch
 
+from spectralgru.recurrent import sweeps
 from spectralgru.recurrent.gru import gru_layer
+from spectralgru.recurrent.sweeps import Inputs
 from spectralgru.training.batches import training_stream
 from spectralgru.training.data.dataset import load
 from spectralgru.training.engine import Engine
@@ -84,8 +86,14 @@ def layer(replicas: int, steps: int, batch: int, hidden: int, precision: str, re
     def ours(reset: str) -> Callable[[], object]:
         return lambda: torch.autograd.grad(gru_layer(x, None, *weights, reset=reset)[0], [x, *weights], grad)
 
+    inputs = Inputs(x.detach(), x.new_zeros(replicas, batch, hidden), *(w.detach() for w in weights), None)
+
+    def unfused() -> None:
+        sweeps.backward(grad, inputs, sweeps.forward(inputs, True), True, True)
+
     functions = {
         "cudnn, one network": cudnn,
+        "before, PyTorch's operators, captured": captured(unfused),
         "before, eager": ours("before"),
         "before, captured": captured(ours("before")),
         "after, captured": captured(ours("after")),

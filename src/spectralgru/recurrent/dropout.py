@@ -24,7 +24,9 @@ def dropout_masks(seeds: Tensor, drawn: Tensor, shape: tuple[int, ...], share: f
     masks = torch.empty(len(seeds), *shape, device=seeds.device)
     limit, factor = round(share * 2**24), 1 / share
     if seeds.is_cuda and fused.AVAILABLE:
-        fused.dropout(masks, seeds, drawn, limit, factor)
+        from spectralgru.recurrent import dropout_kernels
+
+        dropout_kernels.fill(masks, seeds, drawn, limit, factor)
     elif not seeds.is_cuda and library() is not None:
         torch.ops.spectralgru.dropout(masks, seeds.contiguous(), drawn, limit, factor)
     else:

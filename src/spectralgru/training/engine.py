@@ -24,8 +24,9 @@ from spectralgru.training.projector import BatchedProjector, MatrixProjector, Pr
 from spectralgru.training.settings import ModelSettings, Precision, Replica
 
 INFINITY = float("inf")
-# A GPU multiplies rows of a multiple of 16 bytes fastest, in any precision; 650 units are none.
-MULTIPLE = {"cuda": 8}
+# A GPU multiplies rows of a multiple of 16 bytes fastest, in any precision, which Triton knows of 16 units; 650 and 200
+# are none.
+MULTIPLE = {"cuda": 16}
 
 
 class Engine:

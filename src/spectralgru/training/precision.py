@@ -6,9 +6,8 @@ from contextlib import contextmanager
 import torch
 
 from spectralgru.errors import InputError
+from spectralgru.recurrent.fused import AMPERE
 from spectralgru.training.settings import Precision
-
-AMPERE = (8, 0)  # the first compute capability with TF32
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:
