@@ -48,7 +48,7 @@ SQUARINGS = 5
 # Filters per call; two of degree 6 leave fewer matrices unproven than one of degree 12.
 ROUNDS, DEGREE, FIRST_ROUNDS = 2, 6, 12
 # Largest sigma_1^2 / c^2 for which whole matrices are clipped: usually, and at most.
-RANGES = (4.0, 64.0)
+RANGES = (2.0, 64.0)
 
 
 class BatchedProjection:
