@@ -10,6 +10,8 @@ import pytest
 
 # Ignored in what a shell starts in the background; tests send it, to themselves and to what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Before numpy is imported: on busy cores its threads wait for one another for most of their time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
