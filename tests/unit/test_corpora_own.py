@@ -8,6 +8,7 @@ import re
 import shutil
 from collections import Counter
 from fractions import Fraction
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -302,7 +303,8 @@ def test_characters(tmp_path):
 # What makes no corpus
 
 
-def _three_hours():
+@cache
+def three_hours():
     return midi.write([[Note(60 + i % 9, i * 480, (i + 1) * 480) for i in range(3 * 60 * 120)]], 480)
 
 
@@ -314,8 +316,8 @@ def _three_hours():
         ({f"{i}.mid": b"broken" for i in range(30)}, (), "30 of 30 MIDI files cannot be used"),
         ({f"{i}.mid": b"broken" for i in range(30)}, ("may_skip=1",), "30 of 30 MIDI .*; name a folder of others"),
         ({"a.mid": midi.write([[Note(60, 0, 480)]], 480)}, (), r"train would be empty|train and valid|\(1 pieces"),
-        ({"a.mid": _three_hours()}, (), r"would be empty \(1 pieces"),
-        ({"a.mid": _three_hours()}, ("step=1/64",), "1382400 steps of 15/2 ticks, more than 100000; divide it"),
+        ({"a.mid": three_hours}, (), r"would be empty \(1 pieces"),
+        ({"a.mid": three_hours}, ("step=1/64",), "1382400 steps of 15/2 ticks, more than 100000; divide it"),
         ({f"{i}.mid": melody(0) for i in range(200)}, (), r"would be empty \(200 pieces, 1 of them different"),
         ({f"{i}.mid": melody(i % 2) for i in range(20)}, (), r"would be empty \(20 pieces, 2 of them different"),
         ({f"{i}.mid": melody(i) for i in range(5)}, ("split=[1, 0, 0]",), r"split\.0 is 1: must be less than 1"),
@@ -327,7 +329,7 @@ def _three_hours():
 def test_a_folder_that_makes_no_corpus_is_one_line(tmp_path, capsys, files, keys, reason):
     (tmp_path / "music").mkdir()
     for name, content in files.items():
-        (tmp_path / "music" / name).write_bytes(content)
+        (tmp_path / "music" / name).write_bytes(content() if callable(content) else content)
     options = [part for key in keys for part in ("--set", key)]
     place = ("--midi", tmp_path / "music", "--data", tmp_path / "data")
     assert run("prepare", "--corpus", "mine", *place, *options) == 2
