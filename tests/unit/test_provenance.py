@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.cli import main as run_snakemake
 
 from results_records import make_experiment, make_run, reseal
 from spectralgru.errors import InputError, RunError
@@ -125,8 +128,11 @@ class Made:
         """Learn from the workflow what is made from what, in order; benchmarks are outputs, too."""
         write_text(self.folder / "params.yaml", yaml.safe_dump(self.params.model_dump(mode="json")))
         snakefile = str(REPOSITORY / "Snakefile")
-        command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, "--dry-run", "--forceall"]
-        planned = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True).stdout
+        said = StringIO()
+        with chdir(self.folder), redirect_stdout(said), pytest.raises(SystemExit) as end:
+            run_snakemake(["--snakefile", snakefile, "--dry-run", "--forceall"])
+        assert end.value.code in (0, None)
+        planned = said.getvalue()
         for job in re.split(r"^(?:local)?rule .*\n", planned, flags=re.MULTILINE)[1:]:
             said = dict(re.findall(r"^    (input|output|benchmark): (.*)$", job, flags=re.MULTILINE))
             outputs = [
