@@ -62,7 +62,8 @@ def test_the_generic_executor_runs_the_workflow(tmp_path: Path, commands: Path) 
     profile = ("--profile", str(ROOT / "workflow/profiles/cluster-generic"), "--latency-wait", "5")
     submit = ("--cluster-generic-submit-cmd", "sh -c 'setsid sh $0 > /dev/null 2>&1 & echo $!'")
     more = ("--set-resources", "train_setting:gpu=0", "--set-threads", "train_setting=1", "--jobs", "2")
-    code, output = made.run(*profile, *submit, *more, "--", TABLE)
+    often = ("--seconds-between-status-checks", "1")
+    code, output = made.run(*profile, *submit, *more, *often, "--", TABLE)
     assert code == 0, output
     assert len(made.tables()) == 4
 
