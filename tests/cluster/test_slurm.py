@@ -17,8 +17,8 @@ SHARED = "train_setting:processes=2 if wildcards.setting == 'constraint-0.2' els
 # No accounting: status by squeue. GPUs are imitated by gres, the trainings run on the CPU.
 SLURM = [
     *("--profile", str(ROOT / "workflow/profiles/slurm"), "--jobs", "4"),
-    *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3"),
-    *("--seconds-between-status-checks", "3", "--default-resources", "slurm_partition=main", "mem_mb=1500"),
+    *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
+    *("--seconds-between-status-checks", "1", "--default-resources", "slurm_partition=main", "mem_mb=1500"),
     *("runtime=10", "--set-threads", "train_setting=2", "--latency-wait", "10"),
 ]
 
