@@ -4,6 +4,8 @@ A graph reads and writes the tensors that it was captured with for ever after, w
 mean, and no decision of the host is in it. What only a GPU shows (streams, speed) is tested in `tests/gpu`.
 """
 
+import gc
+import weakref
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import tiny
-from spectralgru.training.batches import training_stream
+from spectralgru.training.batches import Chunk, training_stream
 from spectralgru.training.data.dataset import load
 from spectralgru.training.engine import Engine
 from spectralgru.training.graph import WARM_UP, CapturedStep
@@ -125,3 +127,36 @@ def test_a_decision_of_the_host_cannot_be_captured():
         step(chunk)
     with pytest.raises(RuntimeError, match="waits for the device"):
         step(chunk)
+
+
+def test_no_graph_is_destroyed_while_another_is_captured(monkeypatch):
+    """An engine and its graph refer to each other; Python's collector could find them at any time."""
+    x = torch.zeros(1)
+
+    def capture():
+        stepper = SimpleNamespace(state=x.clone(), advance=lambda chunk: (x.clone(), x.clone()))
+        stepper.captured = CapturedStep(stepper, CPU)
+        for _ in range(WARM_UP + 1):
+            stepper.captured(Chunk(x, x, x, None, 1))
+        return stepper.captured.graph
+
+    seen = []
+
+    class Watched(Graph):
+        def __enter__(self):
+            seen.append((old() is None, gc.isenabled()))
+            return super().__enter__()
+
+    gc.disable()  # nothing but the capture itself collects
+    try:
+        old = weakref.ref(capture())
+        assert old() is not None
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Watched)
+        capture()
+        assert not gc.isenabled()
+        gc.enable()
+        capture()
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+    assert seen == [(True, False), (True, False)]

@@ -1,6 +1,8 @@
 """A whole training step as one CUDA graph, which the host launches once instead of a thousand kernels."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -72,11 +74,26 @@ class CapturedStep:
         assert weights is not None
         self.state = self.stepper.state = self.stepper.state.clone()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream):
+        with _no_collection(), torch.cuda.graph(graph, stream=self.stream):
             self.loss, self.norm = self.stepper.advance(Chunk(inputs, targets, weights, starts, chunk.count))
             self.state.copy_(self.stepper.state)
         self.stepper.state = self.state
         self.graph = graph
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A graph that is destroyed during a capture spoils it, and those of engines that are not used any more wait for
+    Python's collector, which `torch.cuda.graph` has not called since PyTorch 2.9.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _tensors(chunk: Chunk) -> list[Tensor | None]:
