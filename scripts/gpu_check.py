@@ -2,9 +2,9 @@
 
     python scripts/gpu_check.py JOB.json ... --seconds 700 --out bench.json
 
-Checks the first job's captured step against the plain one and the projection against the SVD: exit code 1 says which
-failed. Then times steps of every job, chooses how many of its runs, in their order, can be trained to their end in the
-time that those before leave, and writes both down.
+Checks the first job's captured step against the plain one, a layer against float64 and the projection against the SVD:
+exit code 1 says which failed. Then times steps of every job, chooses how many of its runs, in their order, can be
+trained to their end in the time that those before leave, and writes both down.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import torch
 
 from spectralgru.errors import InputError
 from spectralgru.files import write_json
+from spectralgru.recurrent.gru import gru_layer
 from spectralgru.spectral import SpectralProjection
 from spectralgru.training.batches import training_stream
 from spectralgru.training.data.dataset import Corpus, load
@@ -32,11 +33,12 @@ from spectralgru.training.settings import Job, Replica
 
 Result = TypeVar("Result")
 STEPS = 30
-# Relative differences: of losses and norms between a captured and a plain step, of projected matrices from the SVD's.
-STEP, PROJECTION, BOUND = 1e-3, 1e-5, 1e-6
+# Relative differences: of losses and norms between a captured and a plain step, of a layer from float64, of projected
+# matrices from the SVD's.
+STEP, LAYER, PROJECTION, BOUND = 1e-3, 1e-4, 1e-5, 1e-6
 BOUNDS = (0.6, 1.2, 1.8, float("inf"))
-# Start of a training; validation and tests beside the steps.
-START_SECONDS, OVERHEAD = 20.0, 1.1
+# Start of a training; validation, records and tests beside the steps.
+START_SECONDS, OVERHEAD = 20.0, 1.3
 # After so many epochs the longest plateau schedule seen had ended.
 PLATEAU_EPOCHS = 762
 
@@ -85,6 +87,27 @@ def check_step(job: Job, corpus: Corpus, device: torch.device) -> Trial:
     if device.type == "cuda" and (trial.engine.captured is None or trial.engine.captured.graph is None):
         raise ArithmeticError("no step was captured; is triton installed?")
     return trial
+
+
+def check_layer(hidden: int, device: torch.device) -> bool:
+    """A layer's states and gradients are those of float64 on the host: at its start a training hardly needs them."""
+    torch.manual_seed(0)
+    width = -(-hidden // 16) * 16  # as in the engine
+    weights = [width**-0.5 * torch.randn(2, 3 * width, width) for _ in range(2)]
+    given = [torch.randn(2, 35, 20, width), torch.randn(2, 20, width), *weights]
+    slope = torch.randn(2, 35, 20, width)
+
+    def outcome(where: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
+        leaves = [t.to(where, dtype).requires_grad_() for t in given]
+        states = gru_layer(*leaves)[0]
+        return [states.detach(), *torch.autograd.grad(states, leaves, slope.to(states))]
+
+    expected = outcome(torch.device("cpu"), torch.float64)
+    for found, wanted in zip(outcome(device, torch.float32), expected, strict=True):
+        error = float((found.cpu().double() - wanted).norm() / wanted.norm())
+        if not error <= LAYER:
+            raise ArithmeticError(f"states or a gradient are {error:.1e} (relative) away from float64's")
+    return True
 
 
 def check_projection(hidden: int, device: torch.device) -> bool:
@@ -172,8 +195,9 @@ def plan(jobs: Sequence[Job], data: Path, device: torch.device, seconds: float, 
         corpus, trial = subset(load(data / "prepared" / f"{job.corpus}.npz"), job.data), None
         if job is jobs[0]:
             right = passed("projection", check_projection, job.model.hidden_size, device)
+            layer = passed("layer", check_layer, job.model.hidden_size, device)
             trial = passed("captured step", check_step, job, corpus, device)
-            if not (right and trial):
+            if not (right and layer and trial):
                 return 1
         timing = Timing(job, corpus, device, trial)
         left = seconds - (time.monotonic() - begin) - sum(row["seconds"] for row in report["plan"])

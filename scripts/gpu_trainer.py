@@ -64,7 +64,8 @@ def main() -> int:
         return 1
     codes = {}
     for job in options.jobs:
-        process = start(["-m", "spectralgru.training", str(job), *more], options.work / LOG)
+        command = ["-m", "spectralgru.training", str(job), *more]
+        process = start(command, options.work / LOG, start_new_session=True)
         codes[job.stem] = ended(process, options.until - time.monotonic(), GRACE_SECONDS)
     write_json(options.work / CODES, codes)
     lock.release()

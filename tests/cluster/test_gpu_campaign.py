@@ -249,9 +249,10 @@ def test_as_many_runs_as_fit_whole_seeds_first(tmp_path: Path) -> None:
     corpus = load(tmp_path / "prepared/ptb.npz")
     timing = gpu_check.Timing(job(epochs=100), corpus, torch.device("cpu"), None)
     timing.measured = {1: 1.0, 2: 2.0, 6: 6.0}  # 2,000 steps
-    assert timing.seconds(4) == pytest.approx(gpu_check.START_SECONDS + 8.8)
-    for seconds, runs in ((40, 6), (32, 4), (28.9, 4), (28.7, 2), (23, 1), (22, 0)):
-        assert timing.fitting(seconds) == runs
+    start, step = gpu_check.START_SECONDS, 2 * gpu_check.OVERHEAD
+    assert timing.seconds(4) == pytest.approx(start + 4 * step)
+    for steps, runs in ((9, 6), (5, 4), (4.1, 4), (3.9, 2), (1.5, 1), (0.9, 0)):
+        assert timing.fitting(start + steps * step) == runs
 
 
 def test_what_comes_home_keeps_to_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ pytestmark = [
 ]
 
 DEVICE = "cuda:0"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+RANKS = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", *RANKS]
 SETTINGS = (("constraint", 1.4), ("clipping", 1.0))
 # At least 50 steps each, with dropout.
 JOBS = {
