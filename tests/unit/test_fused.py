@@ -15,7 +15,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 UV = Path(sys.executable).with_name("uv")
-OLD_TRITON = find_spec("triton") is not None and metadata.version("triton") < "3.3"
+TRITON = metadata.version("triton") if find_spec("triton") else "3.7"
+interpreted = pytest.mark.skipif(
+    TRITON < "3.7", reason="before 3.7 its interpreter fails at loops with NumPy 2.4"
+)
 CUDA_LOCK = Path(__file__).parents[2] / "envs" / "cuda.lock"
 
 pytestmark = [
@@ -252,20 +255,21 @@ def python(folder):
     return run
 
 
+@interpreted
 def test_kernels_equal_the_plain_sweeps_in_float64(python):
     python(INTERPRETED, TRITON_INTERPRET="1")
 
 
-@pytest.mark.skipif(OLD_TRITON, reason="before 3.3 its interpreter fails at loops with NumPy 2.4")
+@interpreted
 def test_softmax_and_its_gradient_are_float64_s_and_nothing_of_its_size_is_copied(python):
     python(SOFTMAX, TRITON_INTERPRET="1")
 
 
-@pytest.mark.skipif(OLD_TRITON, reason="before 3.3 its interpreter fails at loops with NumPy 2.4")
+@interpreted
 def test_small_matrices_are_factorised_and_iterated_as_by_products_in_few_launches(python):
     python(SMALL, TRITON_INTERPRET="1")
 
 
-@pytest.mark.skipif(OLD_TRITON, reason="compiles otherwise before 3.3")
+@pytest.mark.skipif(TRITON < "3.3", reason="compiles otherwise before 3.3")
 def test_kernels_compile_for_compute_capability_9_and_spill_no_registers(python, tmp_path):
     python(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
