@@ -1,6 +1,6 @@
 """Perplexity of every 35-word window of a split, read in 1, 20 or 400 pieces that each begin at the zero state.
 
-    python windows.py results/paper/runs/ptb data > windows.csv
+    python scripts/windows.py results/paper/runs/ptb data > windows.csv
 
 A window is worse than a guess when its perplexity is above 10,000, the number of words.
 """
