@@ -24,7 +24,7 @@ from spectralgru.spectral import SpectralProjection
 from spectralgru.training.batches import training_stream
 from spectralgru.training.data.dataset import Corpus, load
 from spectralgru.training.data.loading import subset, width
-from spectralgru.training.engine import Engine
+from spectralgru.training.engine import MULTIPLE, Engine
 from spectralgru.training.environment import device_name
 from spectralgru.training.graph import WARM_UP
 from spectralgru.training.job_file import read_job
@@ -92,7 +92,8 @@ def check_step(job: Job, corpus: Corpus, device: torch.device) -> Trial:
 def check_layer(hidden: int, device: torch.device) -> bool:
     """A layer's states and gradients are those of float64 on the host: at its start a training hardly needs them."""
     torch.manual_seed(0)
-    width = -(-hidden // 16) * 16  # as in the engine
+    multiple = MULTIPLE["cuda"]
+    width = -(-hidden // multiple) * multiple
     weights = [width**-0.5 * torch.randn(2, 3 * width, width) for _ in range(2)]
     given = [torch.randn(2, 35, 20, width), torch.randn(2, 20, width), *weights]
     slope = torch.randn(2, 35, 20, width)

@@ -24,8 +24,8 @@ from spectralgru.training.projector import BatchedProjector, MatrixProjector, Pr
 from spectralgru.training.settings import ModelSettings, Precision, Replica
 
 INFINITY = float("inf")
-# A GPU multiplies rows of a multiple of 16 bytes fastest, in any precision, which Triton knows of 16 units; 650 and 200
-# are none.
+# Units are added up to a multiple: a GPU multiplies fastest where rows are multiples of 16 bytes, and Triton sees that
+# they are only where the number of units is a multiple of 16. 650 and 200 are not.
 MULTIPLE = {"cuda": 16}
 
 
